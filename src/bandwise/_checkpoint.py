@@ -1,0 +1,68 @@
+"""What the optimizers share in saving and loading their ``state_dict``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from bandwise.schedules import SCHEDULES, Schedule
+
+Group: TypeAlias = dict[str, Any]
+
+
+def plain(groups: list[Group]) -> list[Group]:
+    """Parameter groups with their schedules as plain data: ``{"schedule": "Linear", …}``."""
+    return [
+        {
+            key: {"schedule": type(value).__name__, **asdict(value)}
+            if isinstance(value, Schedule)
+            else value
+            for key, value in group.items()
+        }
+        for group in groups
+    ]
+
+
+def revived(groups: list[Group]) -> list[Group]:
+    """The inverse of :func:`plain`."""
+    return [{key: _revived(value) for key, value in group.items()} for group in groups]
+
+
+def _revived(value: Any) -> Any:
+    if not (isinstance(value, dict) and "schedule" in value):
+        return value
+    fields = {key: item for key, item in value.items() if key != "schedule"}
+    try:
+        return SCHEDULES[value["schedule"]](**fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the state_dict has a schedule that does not exist: {value}") from error
+
+
+def matched(saved: list[Group], groups: list[Group]) -> list[tuple[Any, Tensor]]:
+    """The keys of the parameters in saved groups, each with the parameter it stands for.
+
+    Raises:
+        ValueError: the groups differ in number or size.
+    """
+    theirs = [len(group["params"]) for group in saved]
+    ours = [len(group["params"]) for group in groups]
+    if theirs != ours:
+        raise ValueError(
+            f"the state_dict's parameter groups have {theirs} parameters, the optimizer's {ours}"
+        )
+    return [
+        pair
+        for old, new in zip(saved, groups, strict=True)
+        for pair in zip(old["params"], new["params"], strict=True)
+    ]
+
+
+def check_shape(key: Any, name: str, value: Tensor, right: tuple[int, ...]) -> None:
+    """Raise unless a saved tensor has the right shape."""
+    if tuple(value.shape) != right:
+        raise ValueError(
+            f"the state_dict's {name} of parameter {key} has shape {tuple(value.shape)}, "
+            f"this optimizer's needs {right}"
+        )

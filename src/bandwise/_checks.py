@@ -1,0 +1,45 @@
+"""Checks of arguments: their errors name the argument, its value and what would be right."""
+
+from __future__ import annotations
+
+import math
+
+
+def number(
+    name: str,
+    value: object,
+    low: float = -math.inf,
+    high: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Raise unless ``value`` is a finite number with low <= value <= high and value < below."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low:g}, got {value}")
+    if value > high:
+        raise ValueError(f"{name} must be at most {high:g}, got {value}")
+    if value >= below:
+        raise ValueError(f"{name} must be below {below:g}, got {value}")
+
+
+def whole(name: str, value: object, low: int) -> None:
+    """Raise unless ``value`` is an int of at least ``low``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}, got {value}")
+
+
+def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def flag(name: str, value: object) -> None:
+    """Raise unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")

@@ -1,0 +1,146 @@
+"""The command line: ``bandwise compare``, ``bandwise report``, ``bandwise list``."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+try:
+    import typer
+    from rich.console import Console
+
+    from bandwise import __version__, report, tasks
+    from bandwise.study import Results, StudyError, compare, default_folder
+    from bandwise.study import optimizers as by_name
+except ModuleNotFoundError as error:
+    sys.exit(f"bandwise's command line needs {error.name!r}: pip install 'bandwise[study]'")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _bandwise() -> None:
+    """Spectral optimizers for PyTorch, and the instruments that show what they do."""
+
+
+@app.command("compare", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def _compare(
+    context: typer.Context,
+    task: Annotated[str, typer.Argument(help="A task's name, or path/to/file.py:MyTask.")],
+    optimizers: Annotated[
+        str,
+        typer.Option(
+            help="Separated by commas; the first is the baseline. Options follow a colon: "
+            "nsf:p=cyclic(0.5,-0.25,200). Also file.py:factory."
+        ),
+    ] = "adamw,smi-adamw,nsf",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each optimizer.")] = 3,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps a run.", show_default="the task's")
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Peak learning rate of every optimizer.", show_default="the task's"),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs at a time.", show_default="one a processor; one on a GPU"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, …")] = "cpu",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The study's folder.", show_default="bandwise-runs/TASK"),
+    ] = None,
+) -> None:
+    """Train TASK with several optimizers and seeds, and say which differences are real.
+
+    Any further `--KEY VALUE` is an option of the task, such as `--size paper` or `--corpus FILE`
+    of shakespeare-char. Started again, the same command goes on where it was stopped.
+    """
+    folder = out or default_folder(task)
+    results = compare(
+        task,
+        optimizers,
+        seeds=seeds,
+        steps=steps,
+        lr=lr,
+        out=folder,
+        jobs=jobs,
+        device=device,
+        task_options=_task_options(context.args),
+    )
+    _show(results, folder)
+
+
+@app.command("report")
+def _report(
+    folder: Annotated[Path, typer.Argument(help="A study's folder, with results.json.")],
+) -> None:
+    """Print the table and write report.html again, from stored results alone."""
+    _show(Results.load(folder), folder)
+
+
+@app.command("list")
+def _list() -> None:
+    """List the tasks and optimizers that have short names."""
+    console = Console(highlight=False)
+    console.print(f"tasks: {', '.join(tasks.names())}, path/to/file.py:MyTask")
+    console.print(f"optimizers: {', '.join(by_name.names())}, path/to/file.py:factory")
+    console.print("smi-NAME wraps any of them with SMI, for example smi-adamw")
+
+
+@app.command("version")
+def _version() -> None:
+    """Print bandwise's version."""
+    Console(highlight=False).print(__version__)
+
+
+def _show(results: Results, folder: Path) -> None:
+    console = Console()
+    console.print(report.table(results))
+    path = report.write(results, folder / "report.html")
+    console.print(f"Report: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _task_options(words: list[str]) -> dict[str, Any]:
+    """``--key value`` pairs as keyword arguments; Python literals as their values."""
+    options: dict[str, Any] = {}
+    remaining = iter(words)
+    for word in remaining:
+        if not word.startswith("--") or len(word) == 2:
+            raise ValueError(f"cannot read {word!r}: a task's options are --KEY VALUE")
+        key, equals, value = word[2:].partition("=")
+        if not equals:
+            try:
+                value = next(remaining)
+            except StopIteration:
+                raise ValueError(f"option {word} needs a value") from None
+        options[key.replace("-", "_")] = _literal(value)
+    return options
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def main() -> None:
+    """Run the command line; an error is one message and an exit status, not a traceback."""
+    console = Console(stderr=True)
+    try:
+        app()
+    except KeyboardInterrupt:
+        console.print("Stopped. The same command goes on from where it was.")
+        sys.exit(130)
+    except (ImportError, OSError, StudyError, TypeError, ValueError) as error:
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,249 @@
+"""Natural Spectral Fusion (NSF): Adam's second moment raised to a power of either sign, cycled.
+
+"Natural Spectral Fusion: p-Exponent Cyclic Scheduling and Early Decision-Boundary Alignment in
+First-Order Optimization", arXiv 2509.04713, 2025. Only its abstract and a summary were at hand:
+the update rule below, the scales above all, is our reading of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, cast, get_args, overload
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+from bandwise import _checkpoint, _checks, schedules
+from bandwise.schedules import Cyclic, Schedule
+
+Scale = Literal["adam", "sgd", "none"]
+Group: TypeAlias = dict[str, Any]
+State: TypeAlias = dict[str, Tensor]
+
+
+class NSF(Optimizer):
+    r"""Adam with the second moment to the power of p, which may be negative and may change.
+
+    With Adam's bias-corrected moments :math:`\hat m`, :math:`\hat v` and
+    :math:`d = \sqrt{\hat v} + \epsilon`, per parameter tensor:
+
+    .. math::
+        u_p &= \hat m \, d^{-2p} \\
+        u &= u_p \, \|u_{1/2}\| / \|u_p\| \quad \text{(scale "adam")} \\
+        \theta &\leftarrow \theta - \mathrm{lr} \cdot \mathrm{weight\_decay} \cdot \theta
+                - \mathrm{lr} \cdot u
+
+    p = 1/2 is AdamW and p = 0 momentum SGD, both with decoupled decay; p > 1/2 adapts more than
+    Adam does, p < 0 enlarges the steps of coordinates whose gradients are large. In the paper's
+    terms p > 0 favours low frequencies and p < 0 high ones, a parameter's frequency being how fast
+    its gradient changes over time.
+
+    The paper keeps the learning rate as it is. With the bare formula that diverges for p <= 0 at
+    Adam's learning rates, so by default every p takes the length of Adam's step. This scale is part
+    of our reading of the paper.
+
+    ``p``, like the other arguments, may differ by parameter group and may be changed in
+    ``param_groups`` at any time.
+
+    Args:
+        params: parameters, or dicts that define parameter groups.
+        lr: learning rate, a number or a tensor of one element.
+        betas: decays of the first and second moment, each in [0, 1).
+        eps: added to :math:`\sqrt{\hat v}`; not negative.
+        weight_decay: decoupled weight decay, as in AdamW; not negative.
+        p: the exponent, a number or a schedule. The default cycles between Adam and a negative
+            exponent, as the paper describes, with values of ours.
+        scale: whose step length each tensor takes: ``"adam"``'s, momentum ``"sgd"``'s
+            (:math:`\|\hat m\|`), or ``"none"``: the bare :math:`u_p`.
+        maximize: go up instead of down.
+        total_steps: the number of steps of the training, for a ``p`` of ``Linear`` or ``Cosine``.
+
+    State (in ``state[param]``):
+        ``step``, ``exp_avg``, ``exp_avg_sq``, as in AdamW. A group's ``step`` counts the
+        optimizer's steps, which ``p`` follows.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or range.
+        RuntimeError: at ``step``, for a sparse gradient.
+
+    Example:
+        >>> opt = NSF(model.parameters(), lr=1e-3, p=Cyclic(0.5, -0.25, period=200))
+        >>> loss.backward()
+        >>> opt.step()
+        >>> opt.zero_grad()
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        *,
+        p: float | Schedule = Cyclic(0.5, -0.25, period=200),
+        scale: Scale = "adam",
+        maximize: bool = False,
+        total_steps: int | None = None,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "p": p,
+            "scale": scale,
+            "maximize": maximize,
+            "total_steps": total_steps,
+            "step": 0,
+        }
+        _check_group(defaults)
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group; its ``p`` goes on from the step that training has come to."""
+        step = max((group["step"] for group in self.param_groups), default=0)
+        complete = {**self.defaults, "step": step, **param_group}
+        _check_group(complete)
+        super().add_param_group(complete)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step.
+
+        Args:
+            closure: evaluates the model again and returns the loss.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is not None and param.grad.layout != torch.strided:
+                    raise RuntimeError(
+                        "NSF does not support sparse gradients: use a dense one "
+                        f"(sparse=False in Embedding); shape {tuple(param.shape)}"
+                    )
+        for group in self.param_groups:
+            group["step"] += 1
+            for param in group["params"]:
+                if param.grad is not None:
+                    _single_tensor(param, self._state(param), group)
+        return loss
+
+    def _state(self, param: Tensor) -> State:
+        state = cast(State, self.state[param])
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+        return state
+
+    def state_dict(self) -> dict[str, Any]:
+        """As :meth:`torch.optim.Optimizer.state_dict`; schedules stand in it as plain data."""
+        state_dict = super().state_dict()
+        state_dict["param_groups"] = _checkpoint.plain(state_dict["param_groups"])
+        return state_dict
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: if it does not fit; then nothing has changed.
+        """
+        groups = _checkpoint.revived(state_dict["param_groups"])
+        _check_fit(groups, state_dict["state"], _checkpoint.matched(groups, self.param_groups))
+        super().load_state_dict({**state_dict, "param_groups": groups})
+        for state in self.state.values():
+            # torch hands the saved counter on as it is; two optimizers would share it.
+            state["step"] = state["step"].clone()
+
+
+def _single_tensor(param: Tensor, state: State, group: Group) -> None:
+    """One step of one tensor, as the equations say."""
+    lr, eps, scale = group["lr"], group["eps"], group["scale"]
+    beta1, beta2 = group["betas"]
+    p = schedules.value_at(group["p"], group["step"], group["total_steps"])
+
+    state["step"] += 1
+    t = state["step"].item()
+    # Real and imaginary parts are coordinates of their own, as in AdamW.
+    param, g, m, v = (
+        torch.view_as_real(x) if x.is_complex() else x
+        for x in (param, cast(Tensor, param.grad), state["exp_avg"], state["exp_avg_sq"])
+    )
+    if group["maximize"]:
+        g = -g
+    m.lerp_(g, 1 - beta1)
+    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+
+    m_hat = _computing(m) / (1 - beta1**t)
+    d = (_computing(v) / (1 - beta2**t)).sqrt() + eps
+    u = m_hat * d ** (-2 * p)
+    if scale == "adam":
+        u = u * _ratio(m_hat / d, u)
+    elif scale == "sgd":
+        u = u * _ratio(m_hat, u)
+
+    theta = _computing(param)
+    param.copy_(theta * (1 - lr * group["weight_decay"]) - lr * u)
+
+
+def _ratio(wanted: Tensor, update: Tensor) -> Tensor:
+    """The factor that gives ``update`` the length of ``wanted``; 0 where it has none."""
+    # Squares of d^(-2p) leave float32's range.
+    length, target = (torch.linalg.vector_norm(x, dtype=torch.float64) for x in (update, wanted))
+    return torch.where(length > 0, target / length, 0).to(update.dtype)
+
+
+def _computing(x: Tensor) -> Tensor:
+    """In single precision at least: 16 bits hold neither eps nor powers of d."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _check_group(group: Group) -> None:
+    """Raise unless a complete group's settings are of the right types and ranges."""
+    lr, betas = group["lr"], group["betas"]
+    if not isinstance(lr, Tensor):
+        _checks.number("lr", lr, low=0)
+    elif lr.numel() != 1:
+        raise ValueError(f"lr must be a number or a tensor of one element, got {lr}")
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise TypeError(f"betas must be a pair of numbers, got {betas!r}")
+    _checks.number("betas[0]", betas[0], low=0, below=1)
+    _checks.number("betas[1]", betas[1], low=0, below=1)
+    _checks.number("eps", group["eps"], low=0)
+    _checks.number("weight_decay", group["weight_decay"], low=0)
+    schedules.check("p", group["p"], group["total_steps"])
+    _checks.one_of("scale", group["scale"], get_args(Scale))
+    _checks.flag("maximize", group["maximize"])
+
+
+def _check_fit(
+    groups: list[Group], state: dict[Any, State], matched: list[tuple[Any, Tensor]]
+) -> None:
+    """Raise unless a state_dict's groups and moments are NSF's and fit the parameters."""
+    for group in groups:
+        if not {"p", "scale", "step"} <= group.keys():
+            raise ValueError(
+                "the state_dict is not an NSF's: its groups lack p, scale or step; to go on from "
+                "AdamW, start NSF anew"
+            )
+        _check_group(group)
+    for key, param in matched:
+        entries = state.get(key, {})
+        if entries and not {"step", "exp_avg", "exp_avg_sq"} <= entries.keys():
+            raise ValueError(
+                f"the state_dict's state of parameter {key} is not an NSF's: it needs step, "
+                f"exp_avg and exp_avg_sq, and has {', '.join(map(str, entries))}"
+            )
+        for name in ("exp_avg", "exp_avg_sq"):
+            if entries:
+                _checkpoint.check_shape(key, name, entries[name], tuple(param.shape))

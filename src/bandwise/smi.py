@@ -1,0 +1,362 @@
+"""Spectral Momentum Integration (SMI): any optimizer, fed with spectrally filtered gradients.
+
+Huang, Chen, Zheng, "Spectral momentum integration: hybrid optimization of frequency and time domain
+gradients", Front. Artif. Intell. 8:1628943, 2025. Section, equation and line numbers refer to it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias, cast, overload
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from bandwise import _checkpoint, _checks, schedules, spectrum
+from bandwise.schedules import Cosine, Linear, Schedule
+
+Group: TypeAlias = dict[str, Any]
+State: TypeAlias = dict[str, Tensor]
+
+# What section 3.6 advises, as differences from the defaults, which are Algorithm 1's inputs.
+_PRESETS: dict[str, dict[str, Any]] = {
+    "adamw": {},
+    "adam": {"beta": 0.995},
+    "sgd": {"beta": 0.9, "q": 0.3, "alpha": Linear(0.1, 0.4)},
+    "lion": {"q": 0.4, "alpha": Linear(0.1, 0.3)},
+    "noisy": {"q": 0.5},
+    "stable": {"q": 0.15, "beta": 0.999},
+    "dynamic": {"beta": 0.95},
+    "conservative": {"alpha": Linear(0.1, 0.3)},
+    "aggressive": {"alpha": Cosine(0.1, 0.7)},
+}
+_STATE_KEYS = ("smi_history", "smi_mask")
+
+
+class SMI(Optimizer):
+    r"""Filters every gradient in the frequency domain, then lets ``base`` take its step.
+
+    Per parameter with gradient :math:`G`, laid out as a matrix of n x d (Algorithm 1):
+
+    .. math::
+        \hat G &= \mathrm{fft2}(G), \qquad M = |\hat G| \\
+        H &\leftarrow \beta H + (1 - \beta) M \quad (H = M \text{ at the first step}) \\
+        \tau &= \mathrm{quantile}(H, q) \\
+        G' &= \mathrm{ifft2}(\hat G \odot [H \ge \tau]).\mathrm{real} \\
+        G &\leftarrow \alpha_t G' + (1 - \alpha_t) G
+
+    A tensor of more than two dimensions becomes ``(shape[0], rest)``, a vector one row. The
+    gradients are changed in place: after ``step()`` they are the blended ones.
+
+    Use it as the optimizer: it shares ``param_groups`` and ``state`` with ``base``, and everything
+    that takes an optimizer takes it. Call ``step`` and ``zero_grad`` on it, not on ``base``.
+
+    ``alpha``, ``beta``, ``q``, ``min_ndim``, ``history_dtype``, ``refresh_every`` and
+    ``total_steps`` may differ by parameter group under the keys ``smi_alpha``, ``smi_beta`` and so
+    on, in the groups given to ``base`` or to :meth:`add_param_group`, and may be changed there at
+    any time. A group with ``smi=False`` is not filtered.
+
+    Gradients with inf or NaN go to ``base`` as they are and leave the history alone. float16 and
+    bfloat16 gradients are filtered in float32. Complex ones are filtered by their whole spectrum.
+
+    Args:
+        base: the optimizer that takes the steps.
+        total_steps: :math:`T`, the number of steps of the training, in which ``alpha`` runs its
+            course; after it ``alpha`` stays at its end. Not needed for a constant ``alpha``.
+        alpha: :math:`\alpha_t`, the part of the filtered gradient, a number or a schedule within
+            [0, 1].
+        beta: :math:`\beta`, the decay of the magnitudes' moving average, in [0, 1).
+        q: the fraction of coefficients that is removed, in [0, 1]. 0 removes none.
+        min_ndim: tensors of fewer dimensions are not filtered. The paper filters all (1).
+        history_dtype: floating dtype that :math:`H` is stored in, ``None`` for the dtype it is
+            computed in. ``torch.bfloat16`` halves its memory (section 3.5.2).
+        refresh_every: the mask :math:`[H \ge \tau]` is made anew every so many steps; the history
+            is updated at each.
+
+    State (in ``state[param]``):
+        ``smi_history``: :math:`H`, of the half spectrum, n x (d//2 + 1); -1 before the first
+        finite gradient. ``smi_mask``: the mask, where ``refresh_every`` > 1.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or range.
+        RuntimeError: at ``step``, for a sparse gradient.
+
+    Example:
+        >>> opt = SMI(torch.optim.AdamW(model.parameters(), lr=1e-3), total_steps=5000)
+        >>> loss.backward()
+        >>> opt.step()
+        >>> opt.zero_grad()
+    """
+
+    base: Optimizer
+
+    def __init__(
+        self,
+        base: Optimizer,
+        total_steps: int | None = None,
+        *,
+        alpha: float | Schedule = Cosine(0.1, 0.5),
+        beta: float = 0.99,
+        q: float = 0.25,
+        min_ndim: int = 2,
+        history_dtype: torch.dtype | None = None,
+        refresh_every: int = 1,
+    ) -> None:
+        if not isinstance(base, Optimizer):
+            raise TypeError(f"base must be a torch.optim.Optimizer, got {type(base).__name__}")
+        if isinstance(base, SMI):
+            raise TypeError("base must be an optimizer that is not filtered yet, got SMI")
+        defaults = {
+            "smi": True,
+            "smi_total_steps": total_steps,
+            "smi_alpha": alpha,
+            "smi_beta": beta,
+            "smi_q": q,
+            "smi_min_ndim": min_ndim,
+            "smi_history_dtype": history_dtype,
+            "smi_refresh_every": refresh_every,
+            "smi_step": 0,
+        }
+        _check_group(defaults)
+        groups = [{**defaults, **group} for group in base.param_groups]
+        for group in groups:
+            _check_group(group)
+        for group, complete in zip(base.param_groups, groups, strict=True):
+            group.update(complete)
+        # Having no groups and state of its own, it is set up as an unpickled optimizer is.
+        self.__setstate__({"base": base, "defaults": {**base.defaults, **defaults}})
+
+    @classmethod
+    def preset(cls, name: str, base: Optimizer, total_steps: int | None = None) -> SMI:
+        """SMI with the settings that section 3.6 of the paper advises.
+
+        What a preset does not name stays at the defaults: beta 0.99, q 0.25, cosine alpha from 0.1
+        to 0.5.
+
+        ============== ======================================= =====================================
+        name           settings                                the paper's advice
+        ============== ======================================= =====================================
+        "adamw"        the defaults                            3.6.4, AdamW: the most tested
+        "adam"         beta 0.995                              3.6.4, Adam: slightly higher beta for
+                                                               stability
+        "sgd"          beta 0.9, q 0.3, linear alpha 0.1-0.4   3.6.4, SGD with momentum: better
+                                                               compatibility
+        "lion"         q 0.4, linear alpha 0.1-0.3             3.6.4, Lion: experimental, start very
+                                                               conservative (alpha's shape is ours)
+        "noisy"        q 0.5                                   3.6.1: very noisy gradients or small
+                                                               batches
+        "stable"       q 0.15, beta 0.999                      3.6.1, 3.6.2: well-conditioned
+                                                               problems with large batches
+        "dynamic"      beta 0.95                               3.6.2: rapidly changing gradient
+                                                               patterns
+        "conservative" linear alpha 0.1-0.3                    3.6.3: sensitive models or initial
+                                                               experiments
+        "aggressive"   cosine alpha 0.1-0.7                    3.6.3: only for very noisy gradients,
+                                                               watched carefully
+        ============== ======================================= =====================================
+
+        Args:
+            name: one of the above.
+            base: the optimizer that takes the steps.
+            total_steps: the number of steps of the training; every preset's alpha needs it.
+        """
+        if name not in _PRESETS:
+            raise ValueError(f"name must be one of {', '.join(_PRESETS)}, got {name!r}")
+        return cls(base, total_steps, **_PRESETS[name])
+
+    # State and groups are the base's own, so that nothing can move apart: learning-rate schedulers,
+    # checkpoints and the base see the same objects, also after the base was given others.
+
+    @property
+    def param_groups(self) -> list[Group]:  # type: ignore[override]
+        return self.base.param_groups
+
+    @property
+    def state(self) -> defaultdict[Tensor, Any]:  # type: ignore[override]
+        return self.base.state
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group, filtered as the others are unless it says otherwise (``smi_q`` and so on).
+
+        Its ``alpha`` goes on from the step that training has come to.
+        """
+        settings = {key: value for key, value in self.defaults.items() if key.startswith("smi")}
+        settings["smi_step"] = max((g["smi_step"] for g in self.param_groups), default=0)
+        complete = {**settings, **param_group}
+        _check_group(complete)
+        self.base.add_param_group(complete)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Filter the gradients, then take the base's step.
+
+        Args:
+            closure: evaluates the model again and returns the loss; every gradient that the base
+                asks it for is filtered.
+        """
+        # Optimizers create their state where they find none, so a parameter's first history joins
+        # only after the base's step.
+        first: dict[Tensor, State] = {}
+        if closure is None:
+            self._filter(first)
+            loss = self.base.step()
+        else:
+
+            def filtered() -> float:
+                value = closure()
+                self._filter(first)
+                return value
+
+            loss = self.base.step(filtered)
+        for param, state in first.items():
+            self.state[param].update(state)
+        for group in self.param_groups:
+            group["smi_step"] += 1
+        return loss
+
+    @torch.no_grad()
+    def _filter(self, first: dict[Tensor, State]) -> None:
+        work = [(param, group) for group in self.param_groups for param in _filtered(group)]
+        for param, group in work:
+            state = self.state.get(param, {})
+            if "smi_history" not in state:
+                state = first.setdefault(param, {})
+            _single_tensor(cast(Tensor, param.grad), state, group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As :meth:`torch.optim.Optimizer.state_dict`, the base's state and SMI's together.
+
+        Schedules stand in it as plain data.
+        """
+        for pre_hook in self._optimizer_state_dict_pre_hooks.values():
+            pre_hook(self)
+        state_dict = self.base.state_dict()
+        state_dict["param_groups"] = _checkpoint.plain(state_dict["param_groups"])
+        for post_hook in self._optimizer_state_dict_post_hooks.values():
+            state_dict = post_hook(self, state_dict) or state_dict
+        return state_dict
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what :meth:`state_dict` returned, of an SMI around the same kind of base.
+
+        Raises:
+            ValueError: if it does not fit; then nothing has changed.
+        """
+        state_dict = dict(state_dict)
+        for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
+            state_dict = pre_hook(self, state_dict) or state_dict
+
+        groups = _checkpoint.revived(state_dict["param_groups"])
+        matched = _checkpoint.matched(groups, self.param_groups)
+        _check_fit(groups, state_dict["state"], matched)
+
+        # Taken out of what the base loads: it would cast the history to the parameter's dtype.
+        base_state, own_state = {}, {}
+        for key, entries in state_dict["state"].items():
+            own_state[key] = {k: v for k, v in entries.items() if k in _STATE_KEYS}
+            if len(own_state[key]) < len(entries):
+                base_state[key] = {k: v for k, v in entries.items() if k not in _STATE_KEYS}
+        self.base.load_state_dict({**state_dict, "state": base_state, "param_groups": groups})
+        for key, param in matched:
+            for name, value in own_state.get(key, {}).items():
+                self.state[param][name] = value.to(device=param.device, copy=True)
+
+        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
+            post_hook(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"base": self.base, "defaults": self.defaults}
+
+    def __repr__(self) -> str:
+        return f"SMI around {self.base!r}"
+
+
+def _single_tensor(grad: Tensor, state: State, group: Group) -> None:
+    """Algorithm 1, lines 8 to 29, for one gradient, in place."""
+    step = group["smi_step"] + 1
+    alpha = schedules.value_at(group["smi_alpha"], step, group["smi_total_steps"])
+
+    G = grad.to(_computing_dtype(grad.dtype)).reshape(spectrum.matrix_shape(grad.shape))  # (7)
+    G_hat = spectrum.transform(G)  # (8)
+    M = spectrum.magnitude(G_hat, G)  # (9)
+    finite = M.amax().isfinite()
+
+    if "smi_history" not in state:
+        state["smi_history"] = torch.full_like(M, -1, dtype=group["smi_history_dtype"])
+    stored = state["smi_history"]
+    H = stored.to(M.dtype)
+    weight = torch.where(H[0, 0] < 0, H.new_ones(()), 1 - group["smi_beta"])
+    H = torch.where(finite, H.lerp(M, weight), H)  # (10)
+    stored.copy_(H)
+
+    refresh_every = group["smi_refresh_every"]
+    if (step - 1) % refresh_every == 0 or "smi_mask" not in state:
+        mask = spectrum.quantile(H, group["smi_q"], G) <= H  # (11), (12)
+        if refresh_every > 1:
+            state["smi_mask"] = mask
+    else:
+        mask = state["smi_mask"]
+
+    if alpha == 0 or group["smi_q"] == 0:
+        return  # Exactly the gradient as it was, free of the transforms' rounding.
+    G_filtered = spectrum.inverse(G_hat * mask, G)  # (13), (14)
+    blended = torch.where(finite, G.lerp(G_filtered, alpha), G)  # (15)
+    grad.copy_(blended.view(grad.shape))
+
+
+def _filtered(group: Group) -> Iterator[Tensor]:
+    """The parameters of a group whose gradients are to be filtered."""
+    for param in group["params"]:
+        if param.grad is None or not group["smi"]:
+            continue
+        if param.grad.layout != torch.strided:
+            raise RuntimeError(
+                "SMI cannot filter a sparse gradient: use a dense one (sparse=False in Embedding), "
+                f"or put the parameter in a group with smi=False; shape {tuple(param.shape)}"
+            )
+        if param.ndim >= max(group["smi_min_ndim"], 1) and param.numel() > 0:
+            yield param
+
+
+def _computing_dtype(dtype: torch.dtype) -> torch.dtype:
+    """FFTs need single precision at least."""
+    if dtype.is_complex:
+        return torch.promote_types(dtype, torch.complex64)
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _check_group(group: Group) -> None:
+    """Raise unless a complete group's SMI settings are of the right types and ranges."""
+    _checks.flag("smi", group["smi"])
+    schedules.check("alpha", group["smi_alpha"], group["smi_total_steps"], low=0, high=1)
+    _checks.number("beta", group["smi_beta"], low=0, below=1)
+    _checks.number("q", group["smi_q"], low=0, high=1)
+    _checks.whole("min_ndim", group["smi_min_ndim"], low=0)
+    _checks.whole("refresh_every", group["smi_refresh_every"], low=1)
+    dtype = group["smi_history_dtype"]
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"history_dtype must be a torch.dtype or None, got {dtype!r}")
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"history_dtype must be a floating dtype, got {dtype}")
+
+
+def _check_fit(
+    groups: list[Group], state: dict[Any, State], matched: list[tuple[Any, Tensor]]
+) -> None:
+    """Raise unless a state_dict's groups and histories are SMI's and fit the parameters."""
+    for group in groups:
+        if "smi_step" not in group:
+            raise ValueError(
+                "the state_dict is not an SMI's: load it into the base before that is wrapped"
+            )
+        _check_group(group)
+    for key, param in matched:
+        right = spectrum.spectrum_shape(param.shape, param.is_complex())
+        for name in _STATE_KEYS:
+            if name in state.get(key, {}):
+                _checkpoint.check_shape(key, name, state[key][name], right)
