@@ -32,7 +32,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "conservative": {"alpha": Linear(0.1, 0.3)},
     "aggressive": {"alpha": Cosine(0.1, 0.7)},
 }
-_STATE_KEYS = ("smi_history", "smi_mask")
+_STATE_KEYS = {"smi_history", "smi_mask"}
 
 
 class SMI(Optimizer):
@@ -108,6 +108,9 @@ class SMI(Optimizer):
             raise TypeError(f"base must be a torch.optim.Optimizer, got {type(base).__name__}")
         if isinstance(base, SMI):
             raise TypeError("base must be an optimizer that is not filtered yet, got SMI")
+        if any("smi_step" in group for group in base.param_groups):
+            # Its groups have the settings of the SMI before, which would win over these.
+            raise ValueError("base is filtered already: make a new optimizer to wrap it anew")
         defaults = {
             "smi": True,
             "smi_total_steps": total_steps,
@@ -129,7 +132,9 @@ class SMI(Optimizer):
         self.__setstate__({"base": base, "defaults": {**base.defaults, **defaults}})
 
     @classmethod
-    def preset(cls, name: str, base: Optimizer, total_steps: int | None = None) -> SMI:
+    def preset(
+        cls, name: str, base: Optimizer, total_steps: int | None = None, **changes: Any
+    ) -> SMI:
         """SMI with the settings that section 3.6 of the paper advises.
 
         What a preset does not name stays at the defaults: beta 0.99, q 0.25, cosine alpha from 0.1
@@ -161,10 +166,11 @@ class SMI(Optimizer):
             name: one of the above.
             base: the optimizer that takes the steps.
             total_steps: the number of steps of the training; every preset's alpha needs it.
+            changes: settings of SMI that replace the preset's.
         """
         if name not in _PRESETS:
             raise ValueError(f"name must be one of {', '.join(_PRESETS)}, got {name!r}")
-        return cls(base, total_steps, **_PRESETS[name])
+        return cls(base, total_steps, **{**_PRESETS[name], **changes})
 
     # State and groups are the base's own, so that nothing can move apart: learning-rate schedulers,
     # checkpoints and the base see the same objects, also after the base was given others.
@@ -261,13 +267,27 @@ class SMI(Optimizer):
             own_state[key] = {k: v for k, v in entries.items() if k in _STATE_KEYS}
             if len(own_state[key]) < len(entries):
                 base_state[key] = {k: v for k, v in entries.items() if k not in _STATE_KEYS}
-        self.base.load_state_dict({**state_dict, "state": base_state, "param_groups": groups})
+        self._load_base({**state_dict, "state": base_state, "param_groups": groups})
         for key, param in matched:
             for name, value in own_state.get(key, {}).items():
                 self.state[param][name] = value.to(device=param.device, copy=True)
 
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
+
+    def _load_base(self, state_dict: dict[str, Any]) -> None:
+        """Let the base load. What it makes of the state_dict of another kind is undone."""
+        before = dict(vars(self.base))
+        needed = [self.base.defaults.keys() & group.keys() for group in self.param_groups]
+        try:
+            self.base.load_state_dict(state_dict)
+            for keys, group in zip(needed, self.param_groups, strict=True):
+                if missing := keys - group.keys():
+                    raise KeyError(*sorted(missing))
+        except Exception as error:
+            vars(self.base).update(before)
+            kind = type(self.base).__name__
+            raise ValueError(f"the state_dict does not fit {kind}: {error!r}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {"base": self.base, "defaults": self.defaults}
@@ -292,7 +312,7 @@ def _single_tensor(grad: Tensor, state: State, group: Group) -> None:
     H = stored.to(M.dtype)
     weight = torch.where(H[0, 0] < 0, H.new_ones(()), 1 - group["smi_beta"])
     H = torch.where(finite, H.lerp(M, weight), H)  # (10)
-    stored.copy_(H)
+    stored.copy_(H.clamp(max=torch.finfo(stored.dtype).max))
 
     refresh_every = group["smi_refresh_every"]
     if (step - 1) % refresh_every == 0 or "smi_mask" not in state:
@@ -354,9 +374,8 @@ def _check_fit(
             raise ValueError(
                 "the state_dict is not an SMI's: load it into the base before that is wrapped"
             )
-        _check_group(group)
+    _checkpoint.check_groups(groups, _check_group)
     for key, param in matched:
-        right = spectrum.spectrum_shape(param.shape, param.is_complex())
-        for name in _STATE_KEYS:
-            if name in state.get(key, {}):
-                _checkpoint.check_shape(key, name, state[key][name], right)
+        for name in _STATE_KEYS & state.get(key, {}).keys():
+            right = spectrum.spectrum_shape(param.shape, param.is_complex())
+            _checkpoint.check_shape(key, name, state[key][name], right)

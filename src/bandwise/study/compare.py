@@ -1,0 +1,276 @@
+"""Train a task with several optimizers and seeds, and say which differences are real."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+from filelock import FileLock, Timeout
+from joblib.externals.loky import get_reusable_executor
+from rich.console import Console
+from torch import nn
+
+import bandwise
+from bandwise import _checks, tasks, userfile
+from bandwise.study import optimizers as by_name
+from bandwise.study import spec
+from bandwise.study.progress import StudyProgress
+from bandwise.study.results import Results
+from bandwise.study.run import RunConfig, read_run, train
+from bandwise.study.statistics import compare_runs
+from bandwise.tasks import Recipe
+
+
+def default_folder(task: str) -> Path:
+    """Where a study of ``task`` is kept if the user does not say."""
+    return Path("bandwise-runs") / task.rpartition(":")[2]
+
+
+class StudyError(RuntimeError):
+    """Some runs of a study failed; the others are kept."""
+
+
+def compare(
+    task: str,
+    optimizers: str | Sequence[str],
+    *,
+    seeds: int = 3,
+    steps: int | None = None,
+    lr: float | None = None,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    device: str = "cpu",
+    task_options: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+) -> Results:
+    """Train ``task`` with every optimizer and seed, and compare with the first optimizer named.
+
+    With one seed every optimizer gets the same initial weights, batches and dropout. Finished runs
+    found in ``out`` are kept, unfinished ones go on from their last checkpoint; runs of any other
+    configuration are left alone. The result does not depend on ``jobs``.
+
+    Args:
+        task: a built-in task's name, or ``path/to/file.py:MyTask``.
+        optimizers: their texts, as a sequence or separated by commas:
+            ``"adamw,smi-adamw:q=0.5,nsf:p=cyclic(0.5,-0.25,200)"`` or ``"file.py:factory"``.
+        seeds: how many; the seeds are 0, 1, …
+        steps: optimizer steps a run; by default the task's.
+        lr: peak learning rate; by default the task's. ``NAME:lr=…`` sets one optimizer's own.
+        out: the study's folder, by default ``bandwise-runs/TASK``. Gets ``results.json``,
+            ``results.csv`` and a folder a run in ``runs/``.
+        jobs: runs at a time, each on one thread; by default as many as there are processors, or
+            one on a GPU.
+        device: where to train: ``"cpu"``, ``"cuda"``, …
+        task_options: keyword arguments of the task.
+        console: where progress is shown; by default standard error.
+
+    Returns:
+        Everything measured, as ``results.json`` holds it.
+
+    Raises:
+        ValueError, TypeError: an argument is wrong; nothing has been run.
+        StudyError: a run failed. The others went on; the same call tries again.
+        KeyboardInterrupt: stopped; the same call goes on.
+    """
+    _checks.whole("seeds", seeds, low=1)
+    _check_device(device)
+    specs = _specs(optimizers)
+    made = tasks.load(task, task_options)
+    recipe = _recipe(made.recipe, steps, lr)
+    _check_optimizers(specs, made, recipe)
+
+    data = dict(made.fingerprint())
+    for reference in (task, *(s.name for s in specs)):
+        if userfile.is_userfile(reference):
+            data[reference] = userfile.load(reference).sha256
+    configs = [
+        RunConfig(
+            task=task,
+            task_options=dict(task_options or {}),
+            data=data,
+            optimizer=s.text,
+            seed=seed,
+            recipe=asdict(recipe),
+            device=device,
+            versions={"bandwise": bandwise.__version__, "torch": torch.__version__},
+        )
+        for seed in range(seeds)
+        for s in specs
+    ]
+    out = default_folder(task) if out is None else Path(out)
+    with _locked(out):
+        _run_all(configs, out, _jobs(jobs, device, len(configs)), console or Console(stderr=True))
+        runs = [
+            [_read(config, out) for config in configs if config.optimizer == s.text] for s in specs
+        ]
+        results = Results(
+            task=made.name,
+            metric=f"val_{made.metric}",
+            direction=made.direction,
+            steps=recipe.steps,
+            seeds=list(range(seeds)),
+            comparisons=compare_runs(runs, f"val_{made.metric}", made.direction),
+            runs=[run for group in runs for run in group],
+            command=_command(task, specs, seeds, recipe, out, device, task_options),
+            versions=_versions(device),
+        )
+        results.save(out)
+    return results
+
+
+def _specs(optimizers: str | Sequence[str]) -> list[spec.Spec]:
+    if isinstance(optimizers, str):
+        specs = spec.parse_list(optimizers)
+    else:
+        specs = [spec.parse(text) for text in optimizers]
+    texts = [s.text for s in specs]
+    if not specs:
+        raise ValueError("optimizers must name at least one optimizer")
+    if len(set(texts)) < len(texts):
+        raise ValueError(f"optimizers must differ, got {', '.join(texts)}")
+    return specs
+
+
+def _recipe(recipe: Recipe, steps: int | None, lr: float | None) -> Recipe:
+    if steps is not None:
+        _checks.whole("steps", steps, low=1)
+        recipe = replace(recipe, steps=steps)
+    if lr is not None:
+        _checks.number("lr", lr, low=0)
+        recipe = replace(recipe, lr=lr)
+    return recipe
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros((), device=device)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device must be one that torch can use here, got {device!r}: {reason}") from error
+
+
+def _check_optimizers(specs: Sequence[spec.Spec], task: tasks.Task, recipe: Recipe) -> None:
+    """Raise now what would otherwise fail every run."""
+    with torch.random.fork_rng(devices=[]):
+        params = list(task.model().parameters())
+    for s in specs:
+        by_name.build(s, [nn.Parameter(p.detach()) for p in params], recipe.lr, recipe)
+
+
+def _jobs(jobs: int | None, device: str, runs: int) -> int:
+    if jobs is None:
+        return 1 if torch.device(device).type != "cpu" else min(joblib.cpu_count(), runs)
+    _checks.whole("jobs", jobs, low=1)
+    return min(jobs, runs)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            yield
+    except Timeout:
+        raise StudyError(
+            f"another command is working in {out}: wait for it, or choose another folder"
+        ) from None
+
+
+def _folder(config: RunConfig, out: Path) -> Path:
+    return out / "runs" / config.folder_name()
+
+
+def _read(config: RunConfig, out: Path) -> Any:
+    folder = _folder(config, out)
+    return read_run(config, folder, folder.relative_to(out).as_posix())
+
+
+def _label(config: RunConfig) -> str:
+    return f"{config.optimizer}, seed {config.seed}"
+
+
+def _run_all(configs: Sequence[RunConfig], out: Path, jobs: int, console: Console) -> None:
+    left = [c for c in configs if not (_folder(c, out) / "result.json").exists()]
+    if len(left) < len(configs):
+        console.print(f"{len(configs) - len(left)} of {len(configs)} runs are finished already.")
+    if not left:
+        return
+    progress = StudyProgress(
+        console, {_label(c): _folder(c, out) for c in left}, configs[0].recipe["steps"]
+    )
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+    failures = []
+    try:
+        with progress.watching():
+            for config, failure in parallel(
+                joblib.delayed(_attempt)(config, _folder(config, out)) for config in left
+            ):
+                if failure:
+                    failures.append((config, failure))
+                    progress.finished(_label(config), "failed")
+                else:
+                    final = _read(config, out).final
+                    figures = ", ".join(f"{key} {value:.4g}" for key, value in final.items())
+                    progress.finished(_label(config), figures)
+    except KeyboardInterrupt:
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+        raise
+    if failures:
+        config, failure = failures[0]
+        raise StudyError(
+            f"{len(failures)} of {len(left)} runs failed; the others are kept in {out}. "
+            f"The first, {_label(config)}:\n{failure}"
+        )
+
+
+def _attempt(config: RunConfig, folder: Path) -> tuple[RunConfig, str | None]:
+    """One run's failure must not end the others."""
+    try:
+        train(config, folder)
+    except Exception:
+        return config, traceback.format_exc()
+    return config, None
+
+
+def _command(
+    task: str,
+    specs: Sequence[spec.Spec],
+    seeds: int,
+    recipe: Recipe,
+    out: Path,
+    device: str,
+    task_options: Mapping[str, Any] | None,
+) -> str:
+    options = {
+        "optimizers": ",".join(s.text for s in specs),
+        "seeds": seeds,
+        "steps": recipe.steps,
+        "lr": recipe.lr,
+        **({"device": device} if device != "cpu" else {}),
+        "out": out,
+        **(task_options or {}),
+    }
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    return shlex.join(["bandwise", "compare", task, *words])
+
+
+def _versions(device: str) -> dict[str, str]:
+    kind = torch.device(device)
+    return {
+        "bandwise": bandwise.__version__,
+        "torch": torch.__version__,
+        "Python": platform.python_version(),
+        "device": torch.cuda.get_device_name(kind) if kind.type == "cuda" else platform.machine(),
+        "system": platform.system(),
+        "processors": str(os.cpu_count()),
+    }

@@ -1,0 +1,93 @@
+"""Optimizers by name: torch's, ``nsf``, ``smi-`` around any of them, and the user's own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from bandwise import userfile
+from bandwise.nsf import NSF
+from bandwise.smi import SMI
+from bandwise.study.spec import Spec
+from bandwise.tasks import Recipe
+
+# LBFGS needs a closure and SparseAdam sparse gradients, which no task has.
+_TORCH: dict[str, type[Optimizer]] = {
+    name.lower(): cls
+    for name, cls in vars(torch.optim).items()
+    if inspect.isclass(cls)
+    and issubclass(cls, Optimizer)
+    and name not in ("Optimizer", "LBFGS", "SparseAdam")
+}
+_DECOUPLED_DECAY = ("adamw", "nsf")
+_SMI_OPTIONS = ("alpha", "beta", "q", "min_ndim", "history_dtype", "refresh_every")
+_SMI_PRESETS = ("adamw", "adam", "sgd", "lion")
+
+
+def names() -> list[str]:
+    """The short names there are, without those that ``smi-`` makes of them."""
+    return ["nsf", *sorted(_TORCH)]
+
+
+def build(spec: Spec, params: Iterable[nn.Parameter], lr: float, recipe: Recipe) -> Optimizer:
+    """The optimizer that ``spec`` names.
+
+    ``smi-NAME`` is :class:`bandwise.SMI` around NAME with the preset for it where the paper has
+    one; its own options (alpha, beta, q, …, and ``preset``) go to SMI, the others to NAME. ``sgd``
+    has a momentum of 0.9 unless told otherwise. ``lr`` may be given as an option.
+
+    Raises:
+        ValueError: an unknown name or option, or a value that the optimizer refuses; names both.
+    """
+    try:
+        return _build(spec.name, list(params), {"lr": lr, **spec.options}, recipe)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optimizer {spec.text!r}: {error}") from error
+
+
+def _build(
+    name: str, params: list[nn.Parameter], options: dict[str, Any], recipe: Recipe
+) -> Optimizer:
+    if userfile.is_userfile(name):
+        optimizer = _call(userfile.load(name).value, params, {"total_steps": recipe.steps}, options)
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"it must return a torch.optim.Optimizer, got {optimizer!r}")
+        return optimizer
+    if name.startswith("smi-"):
+        base_name = name.removeprefix("smi-")
+        settings = {key: options.pop(key) for key in _SMI_OPTIONS if key in options}
+        default = base_name if base_name in _SMI_PRESETS else "adamw"
+        preset = options.pop("preset", default)
+        base = _build(base_name, params, options, recipe)
+        return SMI.preset(preset, base, recipe.steps, **settings)
+    if name != "nsf" and name not in _TORCH:
+        raise ValueError(
+            f"name must be one of {', '.join(names())}, smi- before any of these, "
+            "or file.py:factory"
+        )
+    shared: dict[str, Any] = {"total_steps": recipe.steps}
+    if name == "sgd":
+        shared["momentum"] = 0.9
+    if recipe.betas is not None:
+        shared["betas"] = recipe.betas
+    if recipe.weight_decay is not None and name in _DECOUPLED_DECAY:
+        shared["weight_decay"] = recipe.weight_decay
+    return _call(NSF if name == "nsf" else _TORCH[name], params, shared, options)
+
+
+def _call(
+    make: Callable[..., Optimizer],
+    params: list[nn.Parameter],
+    shared: dict[str, Any],
+    options: dict[str, Any],
+) -> Optimizer:
+    """Give ``make`` its options, and those of the shared settings that it takes."""
+    accepted = inspect.signature(make).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    shared = {key: value for key, value in shared.items() if takes_any or key in accepted}
+    return make(params, **{**shared, **options})

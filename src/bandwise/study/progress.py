@@ -1,0 +1,98 @@
+"""What a study shows while it runs, read from the folders of its runs.
+
+Workers may be processes or other machines: all they have in common with this one is the folder.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from bandwise.study.run import read_metrics
+
+_POLL_SECONDS = 0.5
+
+
+class _Rate(ProgressColumn):
+    """Steps per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.0f} steps/s" if task.speed else "")
+
+
+class StudyProgress:
+    """A line a running run in a terminal; a line a finished run elsewhere."""
+
+    def __init__(self, console: Console, folders: Mapping[str, Path], steps: int) -> None:
+        self._console = console
+        self._folders = dict(folders)
+        self._steps = steps
+        self._total = len(folders)
+        self._finished = 0
+        self._stop = threading.Event()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            _Rate(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+
+    def finished(self, label: str, outcome: str) -> None:
+        """Say that a run has ended, and how."""
+        self._finished += 1
+        text = f"[{self._finished}/{self._total}] {label}: {outcome}"
+        self._console.print(text, markup=False, highlight=False)
+        self._folders.pop(label, None)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Draw the running runs in the meantime."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with self._progress:
+            thread = threading.Thread(target=self._watch, daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                self._stop.set()
+                thread.join()
+
+    def _watch(self) -> None:
+        lines: dict[str, TaskID] = {}
+        while not self._stop.wait(_POLL_SECONDS):
+            for label in set(lines) - set(self._folders):
+                self._progress.remove_task(lines.pop(label))
+            for label, folder in list(self._folders.items()):
+                _, training = read_metrics(folder)
+                if not training:
+                    continue
+                step = int(training[-1]["step"])
+                if label not in lines:
+                    lines[label] = self._progress.add_task(
+                        label, total=self._steps, completed=step, loss=""
+                    )
+                loss = f"loss {training[-1]['train_loss']:.4g}"
+                self._progress.update(lines[label], completed=step, loss=loss)

@@ -1,0 +1,283 @@
+"""One training run in its folder: trained, cut off, resumed, finished.
+
+A run is a function of its configuration alone. Weights come from the seed, a step's batch and
+dropout from the seed and the step, so that every optimizer meets the same ones, and a run that
+goes on from a checkpoint ends in the same result as one that was never cut off.
+
+The folder holds::
+
+    config.json     what the run depends on
+    metrics.jsonl   a row an event, appended: training figures, evaluations
+    checkpoint.pt   model, optimizer and scheduler at the last evaluation
+    result.json     the final figures; there once the run has finished
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import pickle
+import re
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils._pytree import tree_map
+
+from bandwise import schedules, tasks
+from bandwise.nsf import NSF
+from bandwise.smi import SMI
+from bandwise.study import optimizers, spec
+from bandwise.study.files import from_json, read_json, replacing, to_json, write_json
+from bandwise.study.results import Run
+from bandwise.tasks import Recipe, Task
+
+_ROWS_PER_EVAL = 8
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run's result depends on, as plain data.
+
+    Attributes:
+        task: name or ``file.py:Class``; ``task_options`` are its constructor's.
+        data: hashes of data and user files.
+        optimizer: the optimizer's text.
+        seed: of weights, batches and dropout.
+        recipe: the fields of :class:`bandwise.tasks.Recipe`.
+        device: ``"cpu"``, ``"cuda"``, …
+        versions: of bandwise and torch.
+    """
+
+    task: str
+    task_options: dict[str, Any]
+    data: dict[str, str]
+    optimizer: str
+    seed: int
+    recipe: dict[str, Any]
+    device: str
+    versions: dict[str, str]
+
+    def folder_name(self) -> str:
+        """A readable name that another configuration does not have."""
+        text = json.dumps(asdict(self), sort_keys=True, default=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        label = re.sub(r"[^A-Za-z0-9.=-]+", "-", self.optimizer).strip("-.")[:40]
+        return f"{label}-seed{self.seed}-{digest}"
+
+
+def learning_rate_factor(step: int, recipe: Recipe) -> float:
+    """The learning rate at ``step`` (from 0) over its peak: warm-up, then a cosine (nanoGPT's)."""
+    warmup = math.ceil(recipe.warmup * recipe.steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = min(1.0, (step - warmup) / max(1, recipe.steps - warmup))
+    return (
+        recipe.min_lr_factor + (1 - recipe.min_lr_factor) * (1 + math.cos(math.pi * progress)) / 2
+    )
+
+
+def train(config: RunConfig, folder: Path) -> None:
+    """Train the run in ``folder``, from its last checkpoint if there is one, to its end."""
+    if (folder / "result.json").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "config.json").exists():
+        write_json(folder / "config.json", asdict(config))
+    # Sums depend on how they are split among threads; results must not depend on the machine's use.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        _Training(config, folder).run()
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Training:
+    """A run in progress."""
+
+    def __init__(self, config: RunConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self.recipe = Recipe(**config.recipe)
+        self.task: Task = tasks.load(config.task, config.task_options)
+        torch.manual_seed(config.seed)
+        self.model: nn.Module = self.task.model().to(config.device)
+        self.optimizer: Optimizer = optimizers.build(
+            spec.parse(config.optimizer), self.model.parameters(), self.recipe.lr, self.recipe
+        )
+        self.scheduler = LambdaLR(
+            self.optimizer, lambda step: learning_rate_factor(step, self.recipe)
+        )
+        self.step = 0
+        self.diverged = False
+
+    def run(self) -> None:
+        recipe = self.recipe
+        eval_every = max(1, recipe.steps // recipe.evals)
+        row_every = max(1, eval_every // _ROWS_PER_EVAL)
+        with (self.folder / "metrics.jsonl").open("ab") as self.metrics:
+            self._resume()
+            if self.step == 0:
+                self._row(step=0, **self._evaluate("val"))
+            while self.step < recipe.steps and not self.diverged:
+                next_eval = min(self.step - self.step % eval_every + eval_every, recipe.steps)
+                while self.step < next_eval and not self.diverged:
+                    self._train(until=min(self.step + row_every, next_eval))
+                self._row(step=self.step, **self._evaluate("val"))
+                self._save_checkpoint()
+            self._finish()
+
+    def _train(self, until: int) -> None:
+        """Train up to a step, and write a row."""
+        started, steps = time.perf_counter(), until - self.step
+        loss_sum = torch.zeros((), device=self.config.device)
+        while self.step < until:
+            self.step += 1
+            lr = self.optimizer.param_groups[0]["lr"]
+            loss_sum += self._train_step()
+        loss = loss_sum.item() / steps  # waits for the device, so it stands before the clock
+        self.diverged = not math.isfinite(loss)
+        self._row(
+            step=self.step,
+            train_loss=loss,
+            lr=float(lr),
+            seconds_per_step=(time.perf_counter() - started) / steps,
+            **scheduled_values(self.optimizer),
+        )
+
+    def _train_step(self) -> Tensor:
+        # Dropout must not depend on where the run was last resumed. Weights and batches have the
+        # positive seeds, dropout the negative ones.
+        torch.manual_seed(-((self.config.seed << 32) + self.step))
+        device = self.config.device
+        batch = tree_map(
+            lambda x: x.to(device) if isinstance(x, Tensor) else x,
+            self.task.batch(self.config.seed, self.step),
+        )
+        self.model.train()
+        with self._autocast():
+            loss = self.task.loss(self.model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.recipe.grad_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        return loss.detach()
+
+    def _autocast(self) -> Any:
+        if self.recipe.autocast is None or self.config.device == "cpu":
+            return nullcontext()
+        return torch.autocast(self.config.device, getattr(torch, self.recipe.autocast))
+
+    @torch.no_grad()
+    def _evaluate(self, split: tasks.Split) -> dict[str, float]:
+        self.model.eval()
+        with self._autocast():
+            figures = self.task.evaluate(self.model, split)
+        return {f"{split}_{name}": float(value) for name, value in figures.items()}
+
+    def _row(self, **figures: float) -> None:
+        self.metrics.write(to_json(figures).encode() + b"\n")
+        self.metrics.flush()
+
+    def _save_checkpoint(self) -> None:
+        os.fsync(self.metrics.fileno())
+        with replacing(self.folder / "checkpoint.pt") as path:
+            torch.save(
+                {
+                    "step": self.step,
+                    "diverged": self.diverged,
+                    "metrics_bytes": self.metrics.tell(),
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "scheduler": self.scheduler.state_dict(),
+                },
+                path,
+            )
+
+    def _resume(self) -> None:
+        """Go back to the last checkpoint, and forget what came after it."""
+        path = self.folder / "checkpoint.pt"
+        metrics_bytes = 0
+        if path.exists():
+            try:
+                checkpoint = torch.load(path, map_location=self.config.device, weights_only=True)
+            except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+                raise RuntimeError(
+                    f"{path} is damaged; delete its folder to train that run anew"
+                ) from error
+            self.model.load_state_dict(checkpoint["model"])
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+            self.scheduler.load_state_dict(checkpoint["scheduler"])
+            self.step, self.diverged = checkpoint["step"], checkpoint["diverged"]
+            metrics_bytes = checkpoint["metrics_bytes"]
+        self.metrics.truncate(metrics_bytes)
+        self.metrics.seek(metrics_bytes)
+
+    def _finish(self) -> None:
+        evals, training = read_metrics(self.folder)
+        last = training[-_ROWS_PER_EVAL:]
+        final = {
+            "train_loss": sum(row["train_loss"] for row in last) / len(last),
+            **{name: value for name, value in evals[-1].items() if name != "step"},
+        }
+        if "test" in self.task.splits:
+            final |= self._evaluate("test")
+        self.diverged = self.diverged or not all(map(math.isfinite, final.values()))
+        write_json(
+            self.folder / "result.json",
+            {"steps": self.step, "diverged": self.diverged, "final": final},
+        )
+
+
+def scheduled_values(optimizer: Optimizer) -> dict[str, float]:
+    """``alpha`` and ``p`` as the first parameter group's last step used them."""
+    values = {}
+    group = optimizer.param_groups[0]
+    if isinstance(optimizer, SMI):
+        values["alpha"] = schedules.value_at(
+            group["smi_alpha"], group["smi_step"], group["smi_total_steps"]
+        )
+        optimizer = optimizer.base
+    if isinstance(optimizer, NSF):
+        values["p"] = schedules.value_at(group["p"], group["step"], group["total_steps"])
+    return values
+
+
+def read_metrics(folder: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """The evaluations and the training rows that a run has written so far."""
+    evals: list[dict[str, float]] = []
+    training: list[dict[str, float]] = []
+    path = folder / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    for line in lines:
+        row = from_json(line.decode())
+        (training if "train_loss" in row else evals).append(row)
+    return evals, training
+
+
+def read_run(config: RunConfig, folder: Path, relative: str) -> Run:
+    """A finished run as an object."""
+    result = read_json(folder / "result.json")
+    evals, training = read_metrics(folder)
+    seconds = [row.pop("seconds_per_step") for row in training]
+    return Run(
+        optimizer=config.optimizer,
+        seed=config.seed,
+        evals=evals,
+        training=training,
+        seconds_per_step=float(np.median(seconds)),
+        config=asdict(config),
+        folder=relative,
+        **result,
+    )

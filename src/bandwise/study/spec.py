@@ -1,0 +1,119 @@
+"""The short texts that name optimizers and their options: ``nsf:p=cyclic(0.5,-0.25,200)``.
+
+A list of optimizers is separated by commas, and so are the options of one: a piece that starts
+with ``key=`` belongs to the optimizer before it. Values are Python literals, schedules by name,
+dtypes, or bare words, which stand for themselves as text. Nothing is executed.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bandwise.schedules import SCHEDULES, Schedule
+
+_NAME = re.compile(r"(?P<name>.+?\.py:\w+|[^:]+)(?::(?P<options>.*))?", re.DOTALL)
+_OPTION = re.compile(r"\s*[A-Za-z_]\w*\s*=")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An optimizer as the user named it.
+
+    Attributes:
+        text: what was written, the label in tables.
+        name: a short name, or ``file.py:factory``.
+        options: the options' values by name.
+    """
+
+    text: str
+    name: str
+    options: dict[str, Any]
+
+
+def parse_list(text: str) -> list[Spec]:
+    """The optimizers in a comma-separated list.
+
+    Raises:
+        ValueError: what is wrong, and where.
+    """
+    pieces: list[str] = []
+    for piece in _split(text):
+        if pieces and _OPTION.match(piece):
+            # The first option follows a colon, the others a comma.
+            pieces[-1] += "," + piece
+        else:
+            pieces.append(piece)
+    return [parse(piece) for piece in pieces]
+
+
+def parse(text: str) -> Spec:
+    """One optimizer: ``name`` or ``name:key=value,key=value``."""
+    text = text.strip()
+    match = _NAME.fullmatch(text)
+    if match is None:
+        raise ValueError(f"an optimizer's name is missing: {text!r}")
+    return Spec(text, match["name"].strip(), _options(match["options"] or "", text))
+
+
+def _options(options: str, text: str) -> dict[str, Any]:
+    wrong = f"cannot read the options of {text!r}"
+    try:
+        call = ast.parse(f"_({options.strip()})", mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{wrong}: write key=value,key=value") from error
+    if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+        raise ValueError(f"{wrong}: write key=value,key=value")
+    values: dict[str, Any] = {}
+    for keyword in call.keywords:
+        name = str(keyword.arg)
+        try:
+            values[name] = _value(keyword.value)
+        except (ValueError, TypeError, RecursionError, MemoryError) as error:
+            raise ValueError(f"{wrong}: {name}: {error}") from error
+    return values
+
+
+def _value(node: ast.expr) -> Any:
+    match node:
+        case ast.Call(func=ast.Name(id=name)):
+            return _schedule(name, node)
+        case ast.Name(id=name):
+            dtype = getattr(torch, name, None)
+            return dtype if isinstance(dtype, torch.dtype) else name
+        case _:
+            try:
+                return ast.literal_eval(node)
+            except ValueError:
+                raise ValueError(f"{ast.unparse(node)!r} is no number, word or schedule") from None
+
+
+def _schedule(name: str, call: ast.Call) -> Schedule:
+    known = {key.lower(): cls for key, cls in SCHEDULES.items()}
+    if name.lower() not in known:
+        raise ValueError(f"schedule must be one of {', '.join(known)}, got {name!r}")
+    arguments = [_value(argument) for argument in call.args]
+    return known[name.lower()](*arguments, **{str(k.arg): _value(k.value) for k in call.keywords})
+
+
+def _split(text: str) -> list[str]:
+    """The pieces between commas that stand in no brackets and no quotes."""
+    pieces, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        if character == "," and depth == 0 and not quote:
+            pieces.append("")
+        else:
+            pieces[-1] += character
+    return pieces

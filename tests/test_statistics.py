@@ -1,0 +1,117 @@
+"""Verdicts: right on known differences, and seldom wrong where there is none."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bandwise.study.results import Run
+from bandwise.study.statistics import bootstrap_interval, compare_runs, paired_p_value
+
+
+def runs(name, values, curves=None, diverged=()):
+    return [
+        Run(
+            optimizer=name,
+            seed=seed,
+            diverged=seed in diverged,
+            steps=100,
+            final={"val_loss": value},
+            seconds_per_step=0.01,
+            evals=curves[seed] if curves else [{"step": 100, "val_loss": value}],
+            training=[],
+            config={},
+            folder="",
+        )
+        for seed, value in enumerate(values)
+    ]
+
+
+def verdict(base, other, direction="min", **kwargs):
+    comparisons = compare_runs(
+        [runs("base", base), runs("other", other, **kwargs)], "val_loss", direction
+    )
+    assert comparisons[0].verdict == "baseline"
+    return comparisons[1]
+
+
+def test_a_clear_difference_is_told():
+    found = verdict([1.0, 1.1, 1.2], [0.9, 1.01, 1.1])
+    assert found.verdict == "better"
+    assert found.difference == pytest.approx(-0.29 / 3)
+    assert found.interval[0] <= found.difference <= found.interval[1] < 0
+    assert verdict([1.0, 1.1, 1.2], [0.9, 1.01, 1.1], "max").verdict == "worse"
+
+
+def test_three_seeds_on_one_side_are_not_enough():
+    """The bootstrap interval excludes zero here, the t-test does not agree."""
+    found = verdict([1.0, 1.1, 1.2], [0.99, 1.05, 1.0])
+    assert found.interval[1] < 0
+    assert found.verdict == "no detectable difference"
+    assert "by chance" in found.why
+
+
+def test_pairing_sees_through_the_spread_of_seeds():
+    found = verdict([1.0, 2.0, 3.0], [1.1, 2.11, 3.1])
+    assert found.verdict == "worse"
+
+
+def test_one_seed_cannot_tell():
+    found = verdict([1.0], [0.5])
+    assert found.verdict == "one seed: cannot tell"
+    assert found.interval is found.p_value is found.std is None
+
+
+def test_the_same_run_twice_is_no_difference():
+    found = verdict([1.0, 1.1], [1.0, 1.1])
+    assert (found.verdict, found.interval, found.p_value) == (
+        "no detectable difference", (0.0, 0.0), 1.0,
+    )  # fmt: skip
+
+
+def test_divergence():
+    nan = math.nan
+    assert verdict([1.0, 1.1], [0.9, nan], diverged={1}).verdict == "worse"
+    base = runs("base", [nan, 1.0], diverged={0})
+    assert compare_runs([base, runs("o", [1.0, 1.1])], "val_loss", "min")[1].verdict == "better"
+    both = compare_runs([base, runs("o", [nan, 1.1], diverged={0})], "val_loss", "min")[1]
+    assert both.verdict == "no detectable difference"
+
+
+def test_more_comparisons_ask_for_more():
+    differences = np.array([0.1, 0.11, 0.14])
+    assert paired_p_value(differences, 5) == pytest.approx(5 * paired_p_value(differences, 1))
+
+
+def test_methods_that_do_not_differ_are_seldom_told_apart():
+    """The rate of false verdicts stays at the level, which the bootstrap alone would exceed."""
+    generator = np.random.default_rng(0)
+    trials, n = 2000, 3
+    by_both = by_bootstrap = 0
+    for _ in range(trials):
+        differences = generator.normal(size=n)
+        # Of three values the percentile interval excludes zero just if all have one sign.
+        one_sided = abs(np.sign(differences).sum()) == n
+        by_bootstrap += one_sided
+        by_both += one_sided and paired_p_value(differences, 1) < 0.05
+    assert by_bootstrap / trials > 0.2
+    assert by_both / trials < 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=8))
+def test_the_interval_lies_within_the_differences(values):
+    low, high = bootstrap_interval(np.array(values))
+    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+
+
+def test_steps_to_the_baselines_last_figure():
+    def curve(*values):
+        return [{"step": 10 * (i + 1), "val_loss": v} for i, v in enumerate(values)]
+
+    base = runs("base", [1.0, 1.0], [curve(3, 2, 1.0), curve(3, 2, 1.0)])
+    quick = runs("quick", [0.5, 0.5], [curve(3, 0.9, 0.5), curve(0.9, 0.7, 0.5)])
+    never = runs("never", [0.5, 1.5], [curve(3, 0.9, 0.5), curve(3, 2, 1.5)])
+    rows = compare_runs([base, quick, never], "val_loss", "min")
+    assert [row.steps_to_baseline for row in rows] == [30, 15, None]

@@ -1,0 +1,271 @@
+"""Studies: what is stored, resumed, kept apart, and how it is told."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from bandwise.study import Results, StudyError, compare
+from bandwise.study.files import from_json, replacing, to_json
+from bandwise.study.run import RunConfig, learning_rate_factor, read_metrics, train
+from bandwise.tasks import Recipe
+
+# A task with dropout and a test split, small enough to train in no time.
+TASK = """
+import torch
+from torch import nn
+from bandwise.tasks import Recipe, Task, generator
+
+class Line(Task):
+    name = "line"
+    splits = ("val", "test")
+    recipe = Recipe(steps=24, lr=1e-2, evals=4)
+
+    def __init__(self, fail_at=None, delay=0.0, nan_at=None):
+        self.fail_at, self.delay, self.nan_at = fail_at, delay, nan_at
+
+    def model(self):
+        return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+    def batch(self, seed, step):
+        if step == self.fail_at:
+            raise ArithmeticError("as asked for")
+        if self.delay:
+            import time
+            time.sleep(self.delay)
+        x = torch.randn(16, 3, generator=generator(seed, step))
+        return x, x.sum(1, keepdim=True) * (float("nan") if step == self.nan_at else 1)
+
+    def loss(self, model, batch):
+        x, y = batch
+        return (model(x) - y).square().mean()
+
+    def evaluate(self, model, split):
+        x = torch.randn(64, 3, generator=generator(1, 2 if split == "val" else 3))
+        return {"loss": (model(x) - x.sum(1, keepdim=True)).square().mean().item()}
+"""
+OPTIMIZERS = "adamw,smi-adamw:min_ndim=1,nsf:p=cyclic(0.7,0.1,10)"
+
+
+@pytest.fixture
+def task(tmp_path):
+    path = tmp_path / "line.py"
+    path.write_text(TASK)
+    return f"{path}:Line"
+
+
+def quiet():
+    return Console(file=open(os.devnull, "w"), force_terminal=False)  # noqa: PTH123, SIM115
+
+
+def study(task, out, optimizers=OPTIMIZERS, **kwargs):
+    kwargs = {"seeds": 2, "jobs": 1, "console": quiet(), **kwargs}
+    return compare(task, optimizers, out=out, **kwargs)
+
+
+def figures(results):
+    """What must not depend on how a study was run."""
+    data = asdict(results)
+    for run in data["runs"]:
+        run.pop("seconds_per_step")
+    for row in data["comparisons"]:
+        row.pop("seconds_per_step")
+    data.pop("command")
+    return data
+
+
+def test_what_a_study_stores(task, tmp_path):
+    results = study(task, tmp_path / "out")
+    assert figures(Results.load(tmp_path / "out")) == figures(results)
+    assert [c.optimizer for c in results.comparisons] == OPTIMIZERS.replace(",nsf", " nsf").replace(
+        "adamw,smi", "adamw smi").split()  # fmt: skip
+    run = results.runs_of("smi-adamw:min_ndim=1")[1]
+    assert run.seed == 1
+    assert [row["step"] for row in run.evals] == [0, 6, 12, 18, 24]
+    assert run.final.keys() == {"train_loss", "val_loss", "test_loss"}
+    assert run.final["val_loss"] == run.evals[-1]["val_loss"]
+    assert run.training[-1]["alpha"] == pytest.approx(0.5)
+    assert results.runs_of("nsf:p=cyclic(0.7,0.1,10)")[0].training[4]["p"] == pytest.approx(0.1)
+    config = json.loads((tmp_path / "out" / run.folder / "config.json").read_text())
+    assert (config["optimizer"], config["seed"]) == (run.optimizer, 1)
+    with (tmp_path / "out" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert float(rows[0]["test_loss"]) == results.runs[0].final["test_loss"]
+
+
+def test_one_seed_means_one_start_and_one_stream_of_batches(task, tmp_path):
+    results = study(task, tmp_path / "out", "adamw,adamw:eps=1e-8,sgd")
+    same, twin, other = (results.runs_of(c.optimizer)[0] for c in results.comparisons)
+    assert same.evals == twin.evals
+    assert same.evals[0] == other.evals[0]
+    assert same.evals[-1] != other.evals[-1]
+    assert results.runs_of("adamw")[1].evals[0] != same.evals[0]
+
+
+def test_the_result_does_not_depend_on_jobs(task, tmp_path):
+    one = study(task, tmp_path / "one", jobs=1)
+    three = study(task, tmp_path / "three", jobs=3)
+    assert figures(one) == figures(three)
+
+
+def test_a_run_cut_off_anywhere_goes_on_to_the_same_result(task, tmp_path):
+    """Cut at every step that a batch is asked for; every optimizer; metrics to the last byte."""
+    for optimizer in OPTIMIZERS.split(",", 1)[0], "smi-adamw:refresh_every=5", "nsf:p=0.7":
+        whole, cut = tmp_path / "whole" / optimizer, tmp_path / "cut" / optimizer
+        config = RunConfig(task, {}, {}, optimizer, 0, asdict(Recipe(24, 0.01, evals=4)), "cpu", {})
+        train(config, whole)
+        for step in range(1, 25, 4):
+            with pytest.raises(ArithmeticError):
+                train(replace(config, task_options={"fail_at": step}), cut)
+            assert not (cut / "result.json").exists()
+        train(config, cut)
+
+        assert (cut / "result.json").read_bytes() == (whole / "result.json").read_bytes()
+        for rows, right in zip(read_metrics(cut), read_metrics(whole), strict=True):
+            for row in (*rows, *right):
+                row.pop("seconds_per_step", None)
+            assert rows == right
+        weights, right = (
+            torch.load(f / "checkpoint.pt", weights_only=True)["model"] for f in (cut, whole)
+        )
+        assert all(torch.equal(weights[name], right[name]) for name in right)
+
+
+def test_a_study_killed_goes_on(task, tmp_path):
+    """SIGKILL to the whole process group, twice, at moments of the machine's choosing."""
+    out = tmp_path / "out"
+    code = (
+        "import sys; from bandwise.study import compare\n"
+        f"compare({task!r}, {OPTIMIZERS!r}, seeds=2, out={str(out)!r}, jobs=2,"
+        " task_options={'delay': 0.02})"
+    )
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+        deadline = time.monotonic() + 60
+        seen = len(list(out.glob("runs/*/checkpoint.pt")))
+        while len(list(out.glob("runs/*/checkpoint.pt"))) <= seen:
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    results = study(task, out, task_options={"delay": 0.02})
+    right = study(task, tmp_path / "right", task_options={"delay": 0.02})
+    assert figures(results) == figures(right)
+
+
+def test_finished_runs_are_kept_and_other_configurations_left_alone(task, tmp_path):
+    out = tmp_path / "out"
+    first = study(task, out)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*")}
+    again = study(task, out, OPTIMIZERS + ",sgd")
+    assert figures(first)["runs"] == figures(again)["runs"][:6]
+    study(task, out, lr=0.5)
+    Path(task.rpartition(":")[0]).write_text(TASK + "# another file\n")
+    changed = study(task, out)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    folders = {run.folder for results in (again, changed) for run in results.runs}
+    assert len(folders) == 8 + 6
+
+
+def test_a_failing_run_does_not_end_the_others(task, tmp_path):
+    file = tmp_path / "bad.py"
+    file.write_text(
+        "import torch\n"
+        "class Bad(torch.optim.SGD):\n"
+        "    def step(self, closure=None):\n"
+        "        raise ZeroDivisionError('on purpose')\n"
+    )
+    with pytest.raises(StudyError, match=r"2 of 4 runs failed(.|\n)*on purpose"):
+        study(task, tmp_path / "out", f"adamw,{file}:Bad")
+    assert len(list((tmp_path / "out").glob("runs/*/result.json"))) == 2
+
+
+def test_a_run_that_diverges_ends_and_is_told(task, tmp_path):
+    results = study(task, tmp_path / "out", "adamw,sgd:lr=1e30")
+    run = results.runs_of("sgd:lr=1e30")[0]
+    assert run.diverged
+    assert run.steps < 24
+    assert results.comparisons[1].verdict == "worse"
+    assert "inf or NaN" in results.comparisons[1].why
+    stored = json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=pytest.fail)
+    assert stored["comparisons"][1]["diverged"] == 2
+    assert figures(study(task, tmp_path / "out", "adamw,sgd:lr=1e30")).keys()  # kept, not rerun
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"optimizers": ""}, "name is missing"),
+        ({"optimizers": "adamw,adamw"}, "must differ"),
+        ({"optimizers": "adamv"}, "adamv"),
+        ({"optimizers": "smi-adamw:q=3"}, "q must be at most 1"),
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"lr": -1.0}, "lr must be at least 0"),
+        ({"jobs": 0}, "jobs must be at least 1"),
+        ({"task_options": {"size": 3}}, "size"),
+        ({"device": "abacus"}, "abacus"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_runs(task, tmp_path, change, says):
+    with pytest.raises((ValueError, RuntimeError), match=r".") as caught:
+        study(task, tmp_path / "out", **change)
+    assert says in str(caught.value)
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_two_studies_in_one_folder_at_once_are_refused(task, tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"), pytest.raises(StudyError, match="another command"):
+        study(task, tmp_path / "out")
+
+
+def test_learning_rate_warms_up_and_falls_to_a_tenth():
+    recipe = Recipe(steps=1000, lr=1.0, warmup=0.1)
+    factors = [learning_rate_factor(step, recipe) for step in range(1001)]
+    assert factors[0] == pytest.approx(1 / 101)
+    assert factors[:100] == sorted(factors[:100])
+    assert factors[100] == 1.0
+    assert factors[100:] == sorted(factors[100:], reverse=True)
+    assert factors[550] == pytest.approx(0.55)
+    assert factors[1000] == pytest.approx(0.1)
+
+
+def test_json_keeps_what_is_not_finite():
+    data = {"a": [1.5, float("inf")], "b": {"c": float("-inf")}, "d": None}
+    text = to_json(data)
+    json.loads(text, parse_constant=pytest.fail)
+    assert from_json(text) == data
+    assert str(from_json(to_json(float("nan")))) == "nan"
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_results_that_are_none_say_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="bandwise compare"):
+        Results.load(tmp_path)
+    for text in ("", "[]", '{"runs": 3}', "{"):
+        (tmp_path / "results.json").write_text(text)
+        with pytest.raises(ValueError, match="not a study's results"):
+            Results.load(tmp_path)
