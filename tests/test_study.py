@@ -112,6 +112,20 @@ def test_one_seed_means_one_start_and_one_stream_of_batches(task, tmp_path):
     assert results.runs_of("adamw")[1].evals[0] != same.evals[0]
 
 
+def test_dropout_depends_on_seed_and_step_alone(tmp_path):
+    """A task whose loss is what torch's global generator says."""
+    file = tmp_path / "noise.py"
+    loss = "return super().loss(model, batch) * 0 + torch.rand(())"
+    file.write_text(
+        f"{TASK}\nclass Noise(Line):\n    def loss(self, model, batch):\n        {loss}\n"
+    )
+    results = study(f"{file}:Noise", tmp_path / "out", "adamw,sgd", steps=8)
+    adamw, sgd = ([r.training for r in results.runs_of(name)] for name in ("adamw", "sgd"))
+    drawn = [[row["train_loss"] for row in rows] for rows in adamw]
+    assert drawn == [[row["train_loss"] for row in rows] for rows in sgd]
+    assert len({*drawn[0], *drawn[1]}) == 16
+
+
 def test_the_result_does_not_depend_on_jobs(task, tmp_path):
     one = study(task, tmp_path / "one", jobs=1)
     three = study(task, tmp_path / "three", jobs=3)

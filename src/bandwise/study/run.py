@@ -155,9 +155,9 @@ class _Training:
         )
 
     def _train_step(self) -> Tensor:
-        # Dropout must not depend on where the run was last resumed. Weights and batches have the
-        # positive seeds, dropout the negative ones.
-        torch.manual_seed(-((self.config.seed << 32) + self.step))
+        # Dropout must not depend on where the run was last resumed. Its streams are those of the
+        # negative steps, which no batch has.
+        torch.manual_seed(tasks.generator(self.config.seed, -self.step).initial_seed())
         device = self.config.device
         batch = tree_map(
             lambda x: x.to(device) if isinstance(x, Tensor) else x,

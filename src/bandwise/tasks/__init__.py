@@ -1,0 +1,89 @@
+"""Tasks to train: four built in, any number in files of the user's own.
+
+A task module, and the data package behind it, is imported when its task is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from bandwise import userfile
+from bandwise.tasks.task import Recipe, Split, Task, epoch_indices, generator
+
+__all__ = ["Recipe", "Split", "Task", "epoch_indices", "generator", "load", "names"]
+
+_BUILT_IN = {
+    "shakespeare-char": ("shakespeare_char", "ShakespeareChar"),
+    "mnist-5k": ("mnist_5k", "Mnist5k"),
+    "digits": ("digits", "Digits"),
+    "sines": ("sines", "Sines"),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The built-in tasks' names, as :func:`load` takes them."""
+    return tuple(_BUILT_IN)
+
+
+def load(spec: str, options: Mapping[str, Any] | None = None) -> Task:
+    """Make a task.
+
+    Args:
+        spec: a built-in name (see :func:`names`), or ``path/to/file.py:MyTask``.
+        options: keyword arguments of the task's constructor.
+
+    Raises:
+        ValueError: there is no such task, or it has no such option, or it refuses a value.
+        UserFileError: the user's file cannot be loaded (a ``ValueError`` too).
+        ImportError: the task needs a package of the ``study`` extra that is not installed.
+    """
+    options = dict(options or {})
+    cls = _find(spec)
+    _check_options(spec, cls, options)
+    if spec not in _BUILT_IN:
+        task = cls(**options)
+        missing = [attribute for attribute in ("name", "recipe") if not hasattr(task, attribute)]
+        if missing:
+            raise ValueError(f"task {spec!r} must set {' and '.join(missing)}")
+        return task
+    try:
+        return cls(**options)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f'task {spec!r} needs the package {error.name!r}: pip install "bandwise[study]"'
+        ) from error
+
+
+def _find(spec: str) -> type[Task]:
+    if spec in _BUILT_IN:
+        module, name = _BUILT_IN[spec]
+        found = getattr(importlib.import_module(f"bandwise.tasks.{module}"), name)
+    elif userfile.is_userfile(spec):
+        found = userfile.load(spec).value
+    else:
+        raise ValueError(
+            f"there is no task {spec!r}: choose one of {', '.join(_BUILT_IN)}, "
+            "or a class in a file of your own, path/to/file.py:MyTask"
+        )
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise ValueError(f"{spec!r} must be a subclass of bandwise.tasks.Task, got {found!r}")
+    return found
+
+
+def _check_options(spec: str, cls: type[Task], options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(cls).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = {p.name: p for p in parameters if p.kind is not p.VAR_POSITIONAL}
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        listed = ", ".join(
+            p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in known.values()
+        )
+        raise ValueError(
+            f"task {spec!r} has no option {', '.join(map(repr, unknown))}; "
+            f"its options are: {listed or 'none'}"
+        )

@@ -1,0 +1,104 @@
+"""A GPT: the transformer that the SMI paper trains (its section 4.1), short enough to read aloud.
+
+Pre-norm blocks, learned positions, GELU, no biases, and one matrix for the token embedding and
+the output layer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Sizes of a :class:`GPT`; the defaults are the paper's.
+
+    Attributes:
+        vocabulary: number of distinct tokens.
+        context: longest sequence that the model can read.
+        layers: transformer blocks.
+        heads: attention heads in a block; must divide ``width``.
+        width: length of the vector that stands for a token.
+        dropout: probability of dropping a value, in embeddings, attention and residual branches.
+    """
+
+    vocabulary: int
+    context: int = 256
+    layers: int = 6
+    heads: int = 6
+    width: int = 384
+    dropout: float = 0.2
+
+
+class Attention(nn.Module):
+    """Every token gathers from itself and those before it."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        if config.width % config.heads:
+            raise ValueError(f"heads must divide width {config.width}, got {config.heads}")
+        self.heads = config.heads
+        self.dropout = config.dropout
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.project = nn.Linear(config.width, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # (batch, length, 3 · width) -> three of (batch, heads, length, width / heads)
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
+        y = nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        out: Tensor = self.project(y.transpose(1, 2).flatten(2))
+        return out
+
+
+class Block(nn.Module):
+    """Attention, then a two-layer network on each token; both add to the residual stream."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, bias=False)
+        self.attention = Attention(config)
+        self.norm2 = nn.LayerNorm(config.width, bias=False)
+        self.expand = nn.Linear(config.width, 4 * config.width, bias=False)
+        self.gelu = nn.GELU()
+        self.project = nn.Linear(4 * config.width, config.width, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm1(x)))
+        out: Tensor = x + self.dropout(self.project(self.gelu(self.expand(self.norm2(x)))))
+        return out
+
+
+class GPT(nn.Module):
+    """Next-token logits for every position of a sequence."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.token = nn.Embedding(config.vocabulary, config.width)
+        self.position = nn.Embedding(config.context, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.Sequential(*(Block(config) for _ in range(config.layers)))
+        self.norm = nn.LayerNorm(config.width, bias=False)
+        self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+        self.head.weight = self.token.weight
+        self._initialise(config.layers)
+
+    def _initialise(self, layers: int) -> None:
+        """As GPT-2: normal with deviation 0.02, smaller where a branch joins the residual stream,
+        whose variance would otherwise grow with each of the ``2 · layers`` branches."""
+        for name, weight in self.named_parameters():
+            if weight.ndim == 2:
+                joins = name.endswith("project.weight")
+                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * layers) if joins else 0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (batch, length), int64 -> logits (batch, length, vocabulary)."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        x = self.dropout(self.token(tokens) + self.position(positions))
+        logits: Tensor = self.head(self.norm(self.blocks(x)))
+        return logits

