@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from algorithm1 import Algorithm1
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 import bandwise as bw
+from algorithm1 import Algorithm1
 
 shapes = st.one_of(
     st.tuples(st.integers(1, 40)),

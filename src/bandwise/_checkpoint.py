@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
@@ -59,10 +60,20 @@ def matched(saved: list[Group], groups: list[Group]) -> list[tuple[Any, Tensor]]
     ]
 
 
-def check_shape(key: Any, name: str, value: Tensor, right: tuple[int, ...]) -> None:
-    """Raise unless a saved tensor has the right shape."""
-    if tuple(value.shape) != right:
+def check_groups(groups: list[Group], check: Callable[[Group], None]) -> None:
+    """Raise ValueError where a saved group lacks a setting or has one of a wrong type or range."""
+    for group in groups:
+        try:
+            check(group)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the state_dict's parameter groups do not fit: {error}") from error
+
+
+def check_shape(key: Any, name: str, value: Any, right: tuple[int, ...]) -> None:
+    """Raise unless a saved value is a tensor of the right shape."""
+    found = tuple(value.shape) if isinstance(value, Tensor) else value
+    if found != right:
         raise ValueError(
-            f"the state_dict's {name} of parameter {key} has shape {tuple(value.shape)}, "
+            f"the state_dict's {name} of parameter {key} has shape {found}, "
             f"this optimizer's needs {right}"
         )

@@ -8,6 +8,7 @@ the update rule below, the scales above all, is our reading of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, Literal, TypeAlias, cast, get_args, overload
 
 import torch
@@ -148,9 +149,9 @@ class NSF(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As :meth:`torch.optim.Optimizer.state_dict`; schedules stand in it as plain data."""
-        state_dict = super().state_dict()
-        state_dict["param_groups"] = _checkpoint.plain(state_dict["param_groups"])
-        return state_dict
+        # Hooks see what will be saved.
+        with self.register_state_dict_post_hook(_made_plain, prepend=True):
+            return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` returned.
@@ -158,17 +159,16 @@ class NSF(Optimizer):
         Raises:
             ValueError: if it does not fit; then nothing has changed.
         """
-        groups = _checkpoint.revived(state_dict["param_groups"])
-        _check_fit(groups, state_dict["state"], _checkpoint.matched(groups, self.param_groups))
-        super().load_state_dict({**state_dict, "param_groups": groups})
-        for state in self.state.values():
-            # torch hands the saved counter on as it is; two optimizers would share it.
-            state["step"] = state["step"].clone()
+        # After the hooks of the user, which may make it fit.
+        with self.register_load_state_dict_pre_hook(_made_loadable):
+            super().load_state_dict(state_dict)
 
 
 def _single_tensor(param: Tensor, state: State, group: Group) -> None:
     """One step of one tensor, as the equations say."""
     lr, eps, scale = group["lr"], group["eps"], group["scale"]
+    if isinstance(lr, Tensor):
+        lr = lr.squeeze()
     beta1, beta2 = group["betas"]
     p = schedules.value_at(group["p"], group["step"], group["total_steps"])
 
@@ -186,14 +186,21 @@ def _single_tensor(param: Tensor, state: State, group: Group) -> None:
 
     m_hat = _computing(m) / (1 - beta1**t)
     d = (_computing(v) / (1 - beta2**t)).sqrt() + eps
-    u = m_hat * d ** (-2 * p)
-    if scale == "adam":
-        u = u * _ratio(m_hat / d, u)
-    elif scale == "sgd":
-        u = u * _ratio(m_hat, u)
+    if scale == "none":
+        u = _direction(m_hat, d, p)
+    else:
+        # The scale takes any factor out of u again. With d in units of its mean, weighted by the
+        # momentum, no power of it drives the whole of u out of the range of float32.
+        u = _direction(m_hat, d * _ratio(m_hat, m_hat * d), p)
+        u = u * _ratio(_direction(m_hat, d, 0.5) if scale == "adam" else m_hat, u)
 
     theta = _computing(param)
     param.copy_(theta * (1 - lr * group["weight_decay"]) - lr * u)
+
+
+def _direction(m_hat: Tensor, d: Tensor, p: float) -> Tensor:
+    """u_p. Where d is so small that its power overflows it stays finite, and 0 where m̂ is."""
+    return m_hat * (d ** (-2 * p)).clamp(max=torch.finfo(d.dtype).max)
 
 
 def _ratio(wanted: Tensor, update: Tensor) -> Tensor:
@@ -226,6 +233,17 @@ def _check_group(group: Group) -> None:
     _checks.flag("maximize", group["maximize"])
 
 
+def _made_plain(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    return {**state_dict, "param_groups": _checkpoint.plain(state_dict["param_groups"])}
+
+
+def _made_loadable(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    groups, state = _checkpoint.revived(state_dict["param_groups"]), state_dict["state"]
+    _check_fit(groups, state, _checkpoint.matched(groups, optimizer.param_groups))
+    # torch takes the saved tensors as they are; two optimizers would share them.
+    return {**state_dict, "state": deepcopy(state), "param_groups": groups}
+
+
 def _check_fit(
     groups: list[Group], state: dict[Any, State], matched: list[tuple[Any, Tensor]]
 ) -> None:
@@ -236,7 +254,7 @@ def _check_fit(
                 "the state_dict is not an NSF's: its groups lack p, scale or step; to go on from "
                 "AdamW, start NSF anew"
             )
-        _check_group(group)
+    _checkpoint.check_groups(groups, _check_group)
     for key, param in matched:
         entries = state.get(key, {})
         if entries and not {"step", "exp_avg", "exp_avg_sq"} <= entries.keys():
@@ -244,6 +262,7 @@ def _check_fit(
                 f"the state_dict's state of parameter {key} is not an NSF's: it needs step, "
                 f"exp_avg and exp_avg_sq, and has {', '.join(map(str, entries))}"
             )
-        for name in ("exp_avg", "exp_avg_sq"):
-            if entries:
-                _checkpoint.check_shape(key, name, entries[name], tuple(param.shape))
+        if entries:
+            _checkpoint.check_shape(key, "step", entries["step"], ())
+            _checkpoint.check_shape(key, "exp_avg", entries["exp_avg"], tuple(param.shape))
+            _checkpoint.check_shape(key, "exp_avg_sq", entries["exp_avg_sq"], tuple(param.shape))

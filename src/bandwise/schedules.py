@@ -59,7 +59,7 @@ class _Ramp(Schedule):
         if total_steps is None:
             raise ValueError(f"{self} runs over the whole training: it needs total_steps")
         weight = self._weight(min(step / total_steps, 1.0))
-        return self.start + (self.end - self.start) * weight
+        return _between(self.start, self.end, weight)
 
     def _weight(self, progress: float) -> float:
         raise NotImplementedError
@@ -119,7 +119,7 @@ class Cyclic(Schedule):
         _checks.one_of("Cyclic's shape", self.shape, get_args(Shape))
 
     def __call__(self, step: int, total_steps: int | None = None) -> float:
-        return self.low + (self.high - self.low) * self._height(step % self.period / self.period)
+        return _between(self.low, self.high, self._height(step % self.period / self.period))
 
     def _height(self, phase: float) -> float:
         match self.shape:
@@ -135,6 +135,11 @@ class Cyclic(Schedule):
     @property
     def bounds(self) -> tuple[float, float]:
         return min(self.high, self.low), max(self.high, self.low)
+
+
+def _between(a: float, b: float, weight: float) -> float:
+    """``a`` at weight 0, ``b`` at 1: exactly, where a + (b - a) may round to a neighbour of b."""
+    return a + (b - a) * weight if weight < 0.5 else b - (b - a) * (1 - weight)
 
 
 SCHEDULES: dict[str, type[Schedule]] = {

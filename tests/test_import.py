@@ -1,0 +1,86 @@
+"""What an import brings in, and which module may import which."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {
+    "jinja2",
+    "joblib",
+    "matplotlib",
+    "mlxtend",
+    "numpy",
+    "pandas",
+    "plotly",
+    "pooch",
+    "rich",
+    "scipy",
+    "sklearn",
+    "typer",
+}
+ROOT = Path(__file__).parents[1]
+
+
+def imported(statement):
+    """The packages that a fresh interpreter holds after a statement."""
+    code = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_import_brings_in_torch_and_nothing_heavy():
+    ours = imported("import bandwise")
+    assert {"bandwise", "torch"} <= ours
+    assert not HEAVY & (ours - imported("import torch"))
+
+
+def test_import_leaves_the_upper_layers_alone():
+    names = "{n for n in sys.modules if n.startswith('bandwise.')}"
+    allowed = ["schedules", "spectrum", "smi", "nsf", "_checks", "_checkpoint"]
+    code = f"import sys, bandwise; print(*{names})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {f"bandwise.{name}" for name in allowed}
+
+
+def test_the_optimizers_run_without_the_extras():
+    """On a machine where none of them is installed."""
+    code = f"""
+import sys
+for name in {sorted(HEAVY - {"numpy"})}:
+    sys.modules[name] = None
+import torch, bandwise as bw
+param = torch.nn.Parameter(torch.randn(3, 4))
+for opt in (bw.SMI(torch.optim.AdamW([param]), 10), bw.NSF([param])):
+    param.grad = torch.randn(3, 4)
+    opt.step()
+    opt.load_state_dict(opt.state_dict())
+print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "done\n"
+
+
+def test_everything_public_is_there():
+    import bandwise
+
+    assert all(hasattr(bandwise, name) for name in bandwise.__all__)
+
+
+@pytest.mark.skipif(not (ROOT / "pyproject.toml").exists(), reason="no pyproject.toml, no contract")
+def test_a_lower_layer_never_imports_a_higher_one():
+    pytest.importorskip("importlinter", reason="import-linter is a development tool")
+    import bandwise
+
+    lint = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = subprocess.run(
+        [sys.executable, "-c", lint, "--no-cache"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(Path(bandwise.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 broken" in done.stdout
