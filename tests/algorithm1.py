@@ -25,7 +25,7 @@ class Algorithm1:
             M = (M + conjugate_place(M)) / 2
         self.H = M.clone() if self.H is None else self.beta * self.H + (1 - self.beta) * M
         tau = torch.quantile(self.H, self.q)
-        mask = (self.H >= tau).to(G_hat.dtype)
+        mask = (tau <= self.H).to(G_hat.dtype)
         G_filtered = torch.fft.ifft2(G_hat * mask)
         if not gradient.is_complex():
             G_filtered = G_filtered.real

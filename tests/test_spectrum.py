@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bandwise import spectrum
@@ -74,45 +74,116 @@ def test_conjugate_pairs_are_equal_bit_for_bit(n, d, batch, dtype, seed):
 @example(1, 1, (), torch.float64, 0.3, 0)
 @example(4, 6, (2,), torch.float64, 1.0, 0)
 @example(5, 6, (2,), torch.complex128, 0.0, 0)
-def test_quantile_is_torch_s_over_the_full_spectrum(n, d, batch, dtype, q, seed):
+def test_the_threshold_keeps_what_torch_s_quantile_of_the_full_spectrum_keeps(
+    n, d, batch, dtype, q, seed
+):
     G = random((*batch, n, d), dtype, seed)
     M = spectrum.magnitude(spectrum.transform(G), G)
-    found = spectrum.quantile(M, q, G)
-    full = M if dtype.is_complex else full_place(M, d)
-    right = torch.quantile(full.flatten(-2), q, dim=-1)[..., None, None]
+    found = spectrum.threshold(M, q, G)
     assert found.shape == (*batch, 1, 1)
-    torch.testing.assert_close(found, right, rtol=1e-12, atol=0)
-
-
-def test_quantile_leaves_what_it_is_given():
-    G = random((6, 6), torch.float32, 0)
-    M = spectrum.magnitude(spectrum.transform(G), G)
-    before = M.clone()
-    spectrum.quantile(M, 0.5, G)
-    assert torch.equal(M, before)
+    full = (M if dtype.is_complex else full_place(M, d)).flatten(-2)
+    # The smallest value that is not below the quantile, but for the quantile's own rounding.
+    lower = torch.quantile(full, q, dim=-1, interpolation="lower")[..., None, None]
+    higher = torch.quantile(full, q, dim=-1, interpolation="higher")[..., None, None]
+    assert ((found == lower) | (found == higher)).all()
+    right = torch.quantile(full, q, dim=-1)[..., None, None]
+    assert (found >= right * (1 - 1e-12)).all()
 
 
 @pytest.mark.parametrize(
     ("q", "count", "right"),
     [
-        (0.55, 21, (11, 0.0)),  # 0.55 * 20 is 11.000000000000002
-        (0.29, 101, (29, 0.0)),  # 0.29 * 100 is 28.999999999999996
-        (0.0, 5, (0, 0.0)),
-        (1.0, 5, (4, 0.0)),
-        (0.5, 1, (0, 0.0)),
-        (0.25, 4, (0, 0.75)),
-        (0.5, 2**40 + 1, (2**39, 0.0)),
+        (0.55, 21, 11),  # 0.55 * 20 is 11.000000000000002
+        (0.29, 101, 29),  # 0.29 * 100 is 28.999999999999996
+        (0.0, 5, 0),
+        (1.0, 5, 4),
+        (0.5, 1, 0),
+        (0.25, 4, 1),
+        (0.5, 2**40 + 1, 2**39),
     ],
 )
-def test_rank(q, count, right):
-    assert spectrum.rank(q, count) == right
+def test_order(q, count, right):
+    assert spectrum.order(q, count) == right
 
 
 @given(st.floats(0, 1), st.integers(1, 2**40))
-def test_rank_is_the_place_and_stays_in_range(q, count):
-    below, weight = spectrum.rank(q, count)
-    assert 0 <= below <= count - 1
-    assert 0 <= weight < 1
-    assert weight == 0 or below < count - 1
+def test_order_is_the_place_rounded_up(q, count):
     place = q * (count - 1)
-    assert math.isclose(below + weight, place, rel_tol=1e-15, abs_tol=1e-300)
+    assert 0 <= spectrum.order(q, count) <= count - 1
+    assert math.isclose(spectrum.order(q, count), place, rel_tol=1e-15, abs_tol=1)
+    assert spectrum.order(q, count) >= place * (1 - 1e-15)
+
+
+def matrices(kind, n, d, seed):
+    """Real matrices whose spectra try the search: smooth, tied, heavy-tailed, sparse."""
+    G = random((n, d), torch.float32, seed)
+    match kind:
+        case "noise":
+            return G
+        case "constant":
+            return torch.ones(n, d)
+        case "one row":
+            return torch.zeros(n, d).index_copy_(0, torch.tensor([0]), G[:1])
+        case "heavy":
+            return G.pow(5)
+        case "smooth":
+            return G.cumsum(0).cumsum(1)
+        case "low rank":
+            return G[:, :1] @ G[:1]
+        case "zeros":
+            return torch.zeros(n, d)
+
+
+@pytest.mark.parametrize(
+    "kind", ["noise", "constant", "one row", "heavy", "smooth", "low rank", "zeros"]
+)
+@given(
+    st.integers(1, 700), st.sampled_from([64, 191, 256, 385]), st.floats(0, 1), st.integers(0, 99)
+)
+@settings(max_examples=25)
+@example(512, 64, 0.25, 0)
+@example(700, 385, 0.0, 0)
+@example(700, 256, 1.0, 0)
+@example(1, 1 << 16, 0.5, 0)
+@example(1 << 16, 1, 0.5, 0)
+def test_the_quick_threshold_is_the_threshold(kind, n, d, q, seed):
+    G = matrices(kind, n, d, seed)
+    M = spectrum.magnitude(spectrum.transform(G), G)
+    before = M.clone()
+    assert torch.equal(spectrum.quick_threshold(M, q, G), spectrum.threshold(M, q, G))
+    assert torch.equal(M, before)
+
+
+def test_the_search_need_not_fall_back_on_noise(monkeypatch):
+    """It selects among a small part of the values: the point of searching."""
+    selected = []
+    kthvalue = torch.Tensor.kthvalue
+
+    def spy(values, k):
+        selected.append(len(values))
+        return kthvalue(values, k)
+
+    monkeypatch.setattr(torch.Tensor, "kthvalue", spy)
+    for seed in range(20):
+        G = random((600, 384), torch.float32, seed)
+        M = spectrum.magnitude(spectrum.transform(G), G)
+        spectrum.quick_threshold(M, 0.25, G)
+    assert len(selected) == 20
+    assert sum(selected) / 20 < 0.02 * 600 * 384
+
+
+@given(sides, sides, batches, seeds)
+def test_the_quick_magnitude_is_the_magnitude(n, d, batch, seed):
+    G = random((*batch, n, d), torch.float64, seed)
+    G_hat = spectrum.transform(G)
+    quick = spectrum.quick_magnitude(G_hat, G)
+    torch.testing.assert_close(quick, spectrum.magnitude(G_hat, G), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("peak", "fits"),
+    [(1.0, True), (1e-11, True), (1e18, True), (1e-13, False), (0.0, False),
+     (math.inf, False), (math.nan, False)],
+)  # fmt: skip
+def test_squares_fit_where_they_lose_nothing(peak, fits):
+    assert spectrum.squares_fit(torch.tensor([1.0, peak])) is fits

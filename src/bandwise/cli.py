@@ -1,4 +1,4 @@
-"""The command line: ``bandwise compare``, ``bandwise report``, ``bandwise list``."""
+"""The command line: ``bandwise compare``, ``report``, ``bench``, ``list``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ try:
     import typer
     from rich.console import Console
 
-    from bandwise import __version__, report, tasks
+    from bandwise import __version__, bench, report, tasks
     from bandwise.study import Results, StudyError, compare, default_folder
     from bandwise.study import optimizers as by_name
 except ModuleNotFoundError as error:
@@ -85,6 +85,36 @@ def _report(
 ) -> None:
     """Print the table and write report.html again, from stored results alone."""
     _show(Results.load(folder), folder)
+
+
+@app.command("bench")
+def _bench(
+    subject: Annotated[str, typer.Argument(help="smi, nsf or all.")] = "all",
+    out: Annotated[Path, typer.Option(help="Folder for bench.json and the pictures.")] = Path(
+        "bandwise-runs/bench"
+    ),
+    device: Annotated[str, typer.Option(help="Where to measure: cpu, cuda, …")] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads on the CPU.", show_default="torch's")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer sizes and rounds.")] = False,
+    redraw: Annotated[
+        bool,
+        typer.Option("--redraw", help="Measure nothing: show the bench.json in the folder again."),
+    ] = False,
+) -> None:
+    """Measure what the optimizers cost, beside others and beside what nothing can beat.
+
+    Everything is timed in turns, many rounds, so leave the machine alone meanwhile.
+    """
+    if redraw:
+        results = bench.Bench.load(out / "bench.json")
+    else:
+        results = bench.run(subject, out, device=device, threads=threads, quick=quick)
+    console = Console()
+    console.print(bench.table(results))
+    for path in (out / "bench.json", *bench.draw(results, out)):
+        console.print(f"Wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("list")

@@ -7,7 +7,9 @@ the update rule below, the scales above all, is our reading of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any, Literal, TypeAlias, cast, get_args, overload
 
@@ -54,12 +56,15 @@ class NSF(Optimizer):
         betas: decays of the first and second moment, each in [0, 1).
         eps: added to :math:`\sqrt{\hat v}`; not negative.
         weight_decay: decoupled weight decay, as in AdamW; not negative.
-        p: the exponent, a number or a schedule. The default cycles between Adam and a negative
-            exponent, as the paper describes, with values of ours.
+        p: the exponent, a number or a schedule, within [-3, 3]. The default cycles between Adam
+            and a negative exponent, as the paper describes, with values of ours.
         scale: whose step length each tensor takes: ``"adam"``'s, momentum ``"sgd"``'s
             (:math:`\|\hat m\|`), or ``"none"``: the bare :math:`u_p`.
         maximize: go up instead of down.
         total_steps: the number of steps of the training, for a ``p`` of ``Linear`` or ``Cosine``.
+        foreach: whether tensors are updated together by the fast path (``None``, ``True``) or one
+            by one as the equations say, in double precision (``False``, and whenever ``|p|`` > 1
+            or ``lr`` is a tensor). The results differ by rounding.
 
     State (in ``state[param]``):
         ``step``, ``exp_avg``, ``exp_avg_sq``, as in AdamW. A group's ``step`` counts the
@@ -88,6 +93,7 @@ class NSF(Optimizer):
         scale: Scale = "adam",
         maximize: bool = False,
         total_steps: int | None = None,
+        foreach: bool | None = None,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -98,6 +104,7 @@ class NSF(Optimizer):
             "scale": scale,
             "maximize": maximize,
             "total_steps": total_steps,
+            "foreach": foreach,
             "step": 0,
         }
         _check_group(defaults)
@@ -134,9 +141,20 @@ class NSF(Optimizer):
                     )
         for group in self.param_groups:
             group["step"] += 1
-            for param in group["params"]:
-                if param.grad is not None:
-                    _single_tensor(param, self._state(param), group)
+            p = schedules.value_at(group["p"], group["step"], group["total_steps"])
+            quick = (
+                group["foreach"] is not False
+                and abs(p) <= _LARGEST_QUICK_P
+                # It would have to be waited for, to scale many tensors by it.
+                and not isinstance(group["lr"], Tensor)
+            )
+            params = [param for param in group["params"] if param.grad is not None]
+            if quick:
+                for alike in _alike(params):
+                    _multi_tensor(alike, [self._state(param) for param in alike], group, p)
+            else:
+                for param in params:
+                    _single_tensor(param, self._state(param), group, p)
         return loss
 
     def _state(self, param: Tensor) -> State:
@@ -164,55 +182,129 @@ class NSF(Optimizer):
             super().load_state_dict(state_dict)
 
 
-def _single_tensor(param: Tensor, state: State, group: Group) -> None:
-    """One step of one tensor, as the equations say."""
+def _single_tensor(param: Tensor, state: State, group: Group, p: float) -> None:
+    """One step of one tensor, as the equations say, in double precision: it holds powers of d."""
     lr, eps, scale = group["lr"], group["eps"], group["scale"]
-    if isinstance(lr, Tensor):
-        lr = lr.squeeze()
     beta1, beta2 = group["betas"]
-    p = schedules.value_at(group["p"], group["step"], group["total_steps"])
 
     state["step"] += 1
     t = state["step"].item()
-    # Real and imaginary parts are coordinates of their own, as in AdamW.
-    param, g, m, v = (
-        torch.view_as_real(x) if x.is_complex() else x
-        for x in (param, cast(Tensor, param.grad), state["exp_avg"], state["exp_avg_sq"])
-    )
+    stored = _real(param, cast(Tensor, param.grad), state["exp_avg"], state["exp_avg_sq"])
+    theta, g, m, v = (x.double() for x in stored)
     if group["maximize"]:
         g = -g
-    m.lerp_(g, 1 - beta1)
-    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g * g
 
-    m_hat = _computing(m) / (1 - beta1**t)
-    d = (_computing(v) / (1 - beta2**t)).sqrt() + eps
-    if scale == "none":
-        u = _direction(m_hat, d, p)
-    else:
-        # The scale takes any factor out of u again. With d in units of its mean, weighted by the
-        # momentum, no power of it drives the whole of u out of the range of float32.
-        u = _direction(m_hat, d * _ratio(m_hat, m_hat * d), p)
-        u = u * _ratio(_direction(m_hat, d, 0.5) if scale == "adam" else m_hat, u)
+    m_hat = m / (1 - beta1**t)
+    d = (v / (1 - beta2**t)).sqrt() + eps
+    u = _direction(m_hat, d, p)
+    if scale == "adam":
+        u = u * _ratio(_direction(m_hat, d, 0.5).norm(), u.norm())
+    elif scale == "sgd":
+        u = u * _ratio(m_hat.norm(), u.norm())
+    theta = theta - lr * group["weight_decay"] * theta - lr * u
 
-    theta = _computing(param)
-    param.copy_(theta * (1 - lr * group["weight_decay"]) - lr * u)
+    for kept, new in zip(stored, (theta, None, m, v), strict=True):
+        if new is not None:
+            kept.copy_(new.view(kept.shape))
 
 
 def _direction(m_hat: Tensor, d: Tensor, p: float) -> Tensor:
-    """u_p. Where d is so small that its power overflows it stays finite, and 0 where m̂ is."""
-    return m_hat * (d ** (-2 * p)).clamp(max=torch.finfo(d.dtype).max)
+    """u_p; 0 where there is no momentum, though d be 0 too."""
+    return torch.where(m_hat == 0, 0, m_hat * d ** (-2 * p))
 
 
-def _ratio(wanted: Tensor, update: Tensor) -> Tensor:
-    """The factor that gives ``update`` the length of ``wanted``; 0 where it has none."""
-    # Squares of d^(-2p) leave float32's range.
-    length, target = (torch.linalg.vector_norm(x, dtype=torch.float64) for x in (update, wanted))
-    return torch.where(length > 0, target / length, 0).to(update.dtype)
+def _ratio(wanted: Tensor, length: Tensor) -> Tensor:
+    """The factor from a length to the one wanted; 0 where there is none."""
+    return torch.where(length > 0, wanted / length, 0)
 
 
-def _computing(x: Tensor) -> Tensor:
-    """In single precision at least: 16 bits hold neither eps nor powers of d."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+# Larger powers of d than its squares may leave the range of single precision.
+_LARGEST_QUICK_P = 1.0
+# exp of more leaves float32. What is cut off by it has next to no momentum.
+_LARGEST_EXPONENT = 80.0
+
+
+def _multi_tensor(params: list[Tensor], states: list[State], group: Group, p: float) -> None:
+    """:func:`_single_tensor` for many tensors of one dtype on one device, in single precision.
+
+    Powers go by logarithms, of d in units of a mean that the scale divides out again.
+    """
+    lr, eps, scale = group["lr"], group["eps"], group["scale"]
+    beta1, beta2 = group["betas"]
+
+    torch._foreach_add_([state["step"] for state in states], 1)
+    steps = [state["step"].item() for state in states]
+    stored = [
+        _real(param, cast(Tensor, param.grad), state["exp_avg"], state["exp_avg_sq"])
+        for param, state in zip(params, states, strict=True)
+    ]
+    # 16 bits hold neither eps nor the small steps of a moving average.
+    dtype = torch.promote_types(stored[0][0].dtype, torch.float32)
+    theta, g, m, v = ([x.to(dtype) for x in some] for some in zip(*stored, strict=True))
+    if group["maximize"]:
+        g = list(torch._foreach_neg(g))
+    torch._foreach_lerp_(m, g, 1 - beta1)
+    torch._foreach_mul_(v, beta2)
+    torch._foreach_addcmul_(v, g, g, 1 - beta2)
+
+    d = list(torch._foreach_sqrt(v))
+    torch._foreach_div_(d, [math.sqrt(1 - beta2**t) for t in steps])
+    torch._foreach_add_(d, eps)
+    if eps == 0:
+        torch._foreach_clamp_min_(d, torch.finfo(dtype).tiny)
+    torch._foreach_mul_(theta, 1 - lr * group["weight_decay"])
+    step_sizes = [-lr / (1 - beta1**t) for t in steps]
+    if p == 0.5 and scale != "sgd":
+        torch._foreach_addcdiv_(theta, m, d, step_sizes)
+    else:
+        u, factors = _scaled_directions(m, d, p, scale)
+        torch._foreach_mul_(u, [f * s for f, s in zip(factors, step_sizes, strict=True)])
+        torch._foreach_add_(theta, u)
+
+    if theta[0] is not stored[0][0]:
+        for changed, kept in zip(zip(theta, m, v, strict=True), stored, strict=True):
+            torch._foreach_copy_([kept[0], kept[2], kept[3]], list(changed))
+
+
+def _scaled_directions(
+    m: list[Tensor], d: list[Tensor], p: float, scale: Scale
+) -> tuple[list[Tensor], list[Tensor]]:
+    """u_p of every tensor up to a factor, and that factor. Overwrites d."""
+    one = torch.ones((), dtype=d[0].dtype, device=d[0].device)
+    units = [one] * len(d)
+    if scale != "none":
+        momentum = torch._foreach_norm(m)
+        adam = torch._foreach_norm(torch._foreach_div(m, d))
+        units = [
+            torch.where((a > 0) & (b > 0), a / b, one) for a, b in zip(momentum, adam, strict=True)
+        ]
+    u = d
+    torch._foreach_log_(u)
+    torch._foreach_sub_(u, [unit.log() for unit in units])
+    torch._foreach_mul_(u, -2 * p)
+    torch._foreach_clamp_max_(u, _LARGEST_EXPONENT)
+    torch._foreach_exp_(u)
+    torch._foreach_mul_(u, m)
+    if scale == "none":
+        return u, units
+    wanted = adam if scale == "adam" else momentum
+    lengths = torch._foreach_norm(u)
+    return u, [_ratio(a, b) for a, b in zip(wanted, lengths, strict=True)]
+
+
+def _alike(params: list[Tensor]) -> Iterable[list[Tensor]]:
+    """The parameters by dtype and device; empty ones have nothing to update but their step."""
+    groups = defaultdict(list)
+    for param in params:
+        groups[param.dtype, param.device].append(param)
+    return groups.values()
+
+
+def _real(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Real and imaginary parts as coordinates of their own, as in AdamW."""
+    return tuple(torch.view_as_real(x) if x.is_complex() else x for x in tensors)
 
 
 def _check_group(group: Group) -> None:
@@ -228,9 +320,12 @@ def _check_group(group: Group) -> None:
     _checks.number("betas[1]", betas[1], low=0, below=1)
     _checks.number("eps", group["eps"], low=0)
     _checks.number("weight_decay", group["weight_decay"], low=0)
-    schedules.check("p", group["p"], group["total_steps"])
+    # Powers beyond the sixth leave even double precision.
+    schedules.check("p", group["p"], group["total_steps"], low=-3, high=3)
     _checks.one_of("scale", group["scale"], get_args(Scale))
     _checks.flag("maximize", group["maximize"])
+    if group["foreach"] is not None:
+        _checks.flag("foreach", group["foreach"])
 
 
 def _made_plain(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ gradients", Front. Artif. Intell. 8:1628943, 2025. Section, equation and line nu
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, cast, overload
@@ -74,6 +75,8 @@ class SMI(Optimizer):
             computed in. ``torch.bfloat16`` halves its memory (section 3.5.2).
         refresh_every: the mask :math:`[H \ge \tau]` is made anew every so many steps; the history
             is updated at each.
+        foreach: whether gradients are filtered in batches by the fast path (``None``, ``True``) or
+            one by one as the equations say (``False``); the results differ by rounding.
 
     State (in ``state[param]``):
         ``smi_history``: :math:`H`, of the half spectrum, n x (d//2 + 1); -1 before the first
@@ -103,6 +106,7 @@ class SMI(Optimizer):
         min_ndim: int = 2,
         history_dtype: torch.dtype | None = None,
         refresh_every: int = 1,
+        foreach: bool | None = None,
     ) -> None:
         if not isinstance(base, Optimizer):
             raise TypeError(f"base must be a torch.optim.Optimizer, got {type(base).__name__}")
@@ -120,6 +124,7 @@ class SMI(Optimizer):
             "smi_min_ndim": min_ndim,
             "smi_history_dtype": history_dtype,
             "smi_refresh_every": refresh_every,
+            "smi_foreach": foreach,
             "smi_step": 0,
         }
         _check_group(defaults)
@@ -227,12 +232,20 @@ class SMI(Optimizer):
 
     @torch.no_grad()
     def _filter(self, first: dict[Tensor, State]) -> None:
-        work = [(param, group) for group in self.param_groups for param in _filtered(group)]
-        for param, group in work:
-            state = self.state.get(param, {})
-            if "smi_history" not in state:
-                state = first.setdefault(param, {})
-            _single_tensor(cast(Tensor, param.grad), state, group)
+        work = [(group, list(_filtered(group))) for group in self.param_groups]
+        for group, params in work:
+            states = []
+            for param in params:
+                state = self.state.get(param, {})
+                if "smi_history" not in state:
+                    state = first.setdefault(param, {})
+                states.append(state)
+            grads = [cast(Tensor, param.grad) for param in params]
+            if group["smi_foreach"] is False:
+                for grad, state in zip(grads, states, strict=True):
+                    _single_tensor(grad, state, group)
+            else:
+                _multi_tensor(grads, states, group)
 
     def state_dict(self) -> dict[str, Any]:
         """As :meth:`torch.optim.Optimizer.state_dict`, the base's state and SMI's together.
@@ -298,35 +311,126 @@ class SMI(Optimizer):
 
 def _single_tensor(grad: Tensor, state: State, group: Group) -> None:
     """Algorithm 1, lines 8 to 29, for one gradient, in place."""
-    step = group["smi_step"] + 1
-    alpha = schedules.value_at(group["smi_alpha"], step, group["smi_total_steps"])
-
-    G = grad.to(_computing_dtype(grad.dtype)).reshape(spectrum.matrix_shape(grad.shape))  # (7)
+    G = _matrix(grad)  # (7)
     G_hat = spectrum.transform(G)  # (8)
     M = spectrum.magnitude(G_hat, G)  # (9)
     finite = M.amax().isfinite()
 
-    if "smi_history" not in state:
-        state["smi_history"] = torch.full_like(M, -1, dtype=group["smi_history_dtype"])
-    stored = state["smi_history"]
-    H = stored.to(M.dtype)
-    weight = torch.where(H[0, 0] < 0, H.new_ones(()), 1 - group["smi_beta"])
-    H = torch.where(finite, H.lerp(M, weight), H)  # (10)
-    stored.copy_(H.clamp(max=torch.finfo(stored.dtype).max))
-
-    refresh_every = group["smi_refresh_every"]
-    if (step - 1) % refresh_every == 0 or "smi_mask" not in state:
-        mask = spectrum.quantile(H, group["smi_q"], G) <= H  # (11), (12)
-        if refresh_every > 1:
+    H = _updated_history([state], M[None], finite, group)[0]  # (10)
+    if _needs_mask(state, group):
+        mask = spectrum.threshold(H, group["smi_q"], G) <= H  # (11), (12)
+        if group["smi_refresh_every"] > 1:
             state["smi_mask"] = mask
     else:
         mask = state["smi_mask"]
 
+    alpha = _alpha(group)
     if alpha == 0 or group["smi_q"] == 0:
         return  # Exactly the gradient as it was, free of the transforms' rounding.
     G_filtered = spectrum.inverse(G_hat * mask, G)  # (13), (14)
     blended = torch.where(finite, G.lerp(G_filtered, alpha), G)  # (15)
     grad.copy_(blended.view(grad.shape))
+
+
+def _multi_tensor(grads: list[Tensor], states: list[State], group: Group) -> None:
+    """:func:`_single_tensor` for many gradients: those of one shape in one transform.
+
+    Mask and blend are one multiplication: a removed coefficient is left with 1 - alpha of itself.
+    """
+    alpha = _alpha(group)
+    for batch in _batches(grads, states, group):
+        some_grads = [grads[i] for i in batch]
+        some_states = [states[i] for i in batch]
+        G = _stacked([_matrix(grad) for grad in some_grads])
+        G_hat = spectrum.transform(G)
+        if G.device.type == "cpu":
+            M = spectrum.quick_magnitude(G_hat, G)
+            finite = None
+            if not spectrum.squares_fit(M.amax((-2, -1))):
+                for grad, state in zip(some_grads, some_states, strict=True):
+                    _single_tensor(grad, state, group)
+                continue
+        else:
+            M = spectrum.magnitude(G_hat, G)
+            finite = M.amax((-2, -1), keepdim=True).isfinite()
+
+        H = _updated_history(some_states, M, finite, group)
+        if _needs_mask(some_states[0], group):
+            # M has done its work: its memory becomes the weights', 1 where removed.
+            weights = torch.lt(H, spectrum.quick_threshold(H, group["smi_q"], G), out=M)
+            if group["smi_refresh_every"] > 1:
+                for state, mask in zip(some_states, weights == 0, strict=True):
+                    state["smi_mask"] = mask
+        else:
+            masks = _stacked([state["smi_mask"] for state in some_states])
+            weights = torch.logical_not(masks, out=M)
+
+        if alpha == 0 or group["smi_q"] == 0:
+            continue
+        G_hat *= weights.mul_(-alpha).add_(1)
+        blended = spectrum.inverse(G_hat, G)
+        if finite is not None:
+            blended = torch.where(finite, blended, G)
+        for grad, result in zip(some_grads, blended, strict=True):
+            grad.copy_(result.view(grad.shape))
+
+
+# Larger batches leave a processor's cache, and cost more than they save.
+_CPU_BATCH_NUMEL = 1 << 17
+
+
+def _batches(grads: list[Tensor], states: list[State], group: Group) -> Iterator[list[int]]:
+    """Indices of gradients that can share a transform."""
+    alike = defaultdict(list)
+    for i, (grad, state) in enumerate(zip(grads, states, strict=True)):
+        shape = spectrum.matrix_shape(grad.shape)
+        alike[shape, grad.dtype, grad.device, _needs_mask(state, group)].append(i)
+    for (shape, _, device, _), members in alike.items():
+        limit = len(members)
+        if device.type == "cpu":
+            limit = max(1, _CPU_BATCH_NUMEL // math.prod(shape))
+        for start in range(0, len(members), limit):
+            yield members[start : start + limit]
+
+
+def _stacked(matrices: list[Tensor]) -> Tensor:
+    """(n, d) each -> (batch, n, d); without a copy where there is one."""
+    return matrices[0][None] if len(matrices) == 1 else torch.stack(matrices)
+
+
+def _matrix(grad: Tensor) -> Tensor:
+    """The gradient as a matrix, in a dtype that can be transformed."""
+    return grad.to(_computing_dtype(grad.dtype)).reshape(spectrum.matrix_shape(grad.shape))
+
+
+def _updated_history(states: list[State], M: Tensor, finite: Tensor | None, group: Group) -> Tensor:
+    """H after this step's magnitudes (batch, n, m); where they are not finite, as it was."""
+    for state in states:
+        if "smi_history" not in state:
+            dtype = group["smi_history_dtype"] or M.dtype
+            state["smi_history"] = torch.full_like(M[0], -1, dtype=dtype)
+    stored = [state["smi_history"] for state in states]
+    H = _stacked(stored).to(M.dtype)
+    weight = torch.where(H[:, :1, :1] < 0, H.new_ones(()), 1 - group["smi_beta"])
+    if finite is not None:
+        weight = torch.where(finite, weight, 0)
+        M = torch.where(finite, M, H)
+    H.lerp_(M, weight)  # in the stored history itself, where that is one of the right dtype
+    for history, new in zip(stored, H, strict=True):
+        if history.data_ptr() != new.data_ptr():
+            # What a smaller dtype cannot hold must not become inf.
+            largest = torch.finfo(history.dtype).max
+            history.copy_(new.clamp(max=largest) if largest < torch.finfo(new.dtype).max else new)
+    return H
+
+
+def _needs_mask(state: State, group: Group) -> bool:
+    return "smi_mask" not in state or group["smi_step"] % group["smi_refresh_every"] == 0
+
+
+def _alpha(group: Group) -> float:
+    step = group["smi_step"] + 1
+    return schedules.value_at(group["smi_alpha"], step, group["smi_total_steps"])
 
 
 def _filtered(group: Group) -> Iterator[Tensor]:
@@ -358,6 +462,8 @@ def _check_group(group: Group) -> None:
     _checks.number("q", group["smi_q"], low=0, high=1)
     _checks.whole("min_ndim", group["smi_min_ndim"], low=0)
     _checks.whole("refresh_every", group["smi_refresh_every"], low=1)
+    if group["smi_foreach"] is not None:
+        _checks.flag("foreach", group["smi_foreach"])
     dtype = group["smi_history_dtype"]
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise TypeError(f"history_dtype must be a torch.dtype or None, got {dtype!r}")

@@ -155,7 +155,9 @@ def _check_device(device: str) -> None:
         torch.zeros((), device=device)
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"device must be one that torch can use here, got {device!r}: {reason}") from error
+        raise ValueError(
+            f"device must be one that torch can use here, got {device!r}: {reason}"
+        ) from error
 
 
 def _check_optimizers(specs: Sequence[spec.Spec], task: tasks.Task, recipe: Recipe) -> None:

@@ -1,0 +1,120 @@
+"""The fast path of NSF against the readable one, over shapes, dtypes, settings and steps."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bandwise as bw
+
+shapes = st.lists(
+    st.sampled_from([(), (1,), (7,), (5, 8), (0, 3), (3, 2, 2), (40, 30)]), min_size=1, max_size=5
+)
+# Logarithms and exponentials of single precision cost a few of its last digits.
+TOLERANCE = {
+    torch.float64: 1e-12,
+    torch.float32: 2e-5,
+    torch.complex64: 2e-5,
+    torch.bfloat16: 2.0**-7,
+    torch.float16: 2.0**-10,
+}
+exponents = st.one_of(
+    st.floats(-1, 1.5),
+    st.sampled_from([0.5, 0.0, 0.7, bw.Cyclic(0.9, -0.5, 4), bw.Cyclic(1.5, 0.5, 3, "square")]),
+)
+
+
+@given(
+    shapes,
+    st.sampled_from(list(TOLERANCE)),
+    exponents,
+    st.sampled_from(["adam", "sgd", "none"]),
+    st.sampled_from([(0.9, 0.999), (0.0, 0.0), (0.9, 0.95)]),
+    st.sampled_from([1e-8, 1e-6]),
+    st.booleans(),
+    st.sampled_from([0.0, 0.1]),
+    st.integers(0, 2**31),
+)
+@settings(max_examples=200)
+def test_the_same_steps(shapes, dtype, p, scale, betas, eps, maximize, weight_decay, seed):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(shape):
+        return torch.randn(shape, dtype=dtype, generator=generator)
+
+    starts = [draw(shape) for shape in shapes]
+    slow, fast = (
+        bw.NSF(
+            [start.clone() for start in starts], lr=1e-2, p=p, scale=scale, betas=betas, eps=eps,
+            maximize=maximize, weight_decay=weight_decay, foreach=foreach,
+        )
+        for foreach in (False, None)
+    )  # fmt: skip
+    pairs = list(zip(slow.param_groups[0]["params"], fast.param_groups[0]["params"], strict=True))
+    for step in range(6):
+        before = [(a.clone(), b.clone()) for a, b in pairs]
+        for i, (a, b) in enumerate(pairs):
+            gradient = draw(a.shape) * (0 if (step + i) % 4 == 3 else 1)
+            missing = (step + i) % 5 == 4
+            a.grad = None if missing else gradient.clone()
+            b.grad = None if missing else gradient.clone()
+        slow.step()
+        fast.step()
+        for (a, b), (a0, b0) in zip(pairs, before, strict=True):
+            # The steps must agree, not only the parameters, which outweigh them.
+            moved, right = (b - b0).to(torch.complex128), (a - a0).to(torch.complex128)
+            slack = torch.finfo(dtype).eps * a.abs().to(torch.float64).norm()
+            assert (moved - right).norm() <= TOLERANCE[dtype] * right.norm() + 4 * slack
+            state, right_state = fast.state[b], slow.state[a]
+            assert state.keys() == right_state.keys()
+            for name in state:
+                torch.testing.assert_close(
+                    state[name], right_state[name], rtol=TOLERANCE[dtype], atol=1e-6
+                )
+            # Rounding must not pile up: the next step starts from the same place.
+            b.copy_(a)
+            for name in state:
+                state[name].copy_(right_state[name])
+
+
+@pytest.mark.parametrize("p", [-1.0, 0.3, 1.0])
+@pytest.mark.parametrize("scale", ["adam", "sgd"])
+def test_rows_without_gradient_do_not_set_the_range(p, scale):
+    """As in an embedding: d is eps in most rows, and a power of it is far from the others'."""
+    slow, fast = (
+        bw.NSF([torch.zeros(100, 8)], lr=1.0, p=p, scale=scale, eps=1e-15, foreach=foreach)
+        for foreach in (False, True)
+    )
+    gradient = torch.randn(100, 8) * 1e-3
+    gradient[3:] = 0
+    moved = []
+    for opt in (slow, fast):
+        (param,) = opt.param_groups[0]["params"]
+        param.grad = gradient.clone()
+        opt.step()
+        moved.append(param)
+    torch.testing.assert_close(moved[1], moved[0], rtol=2e-5, atol=0)
+    assert moved[1].norm() > 0
+
+
+def test_large_exponents_and_tensor_learning_rates_take_the_readable_path(monkeypatch):
+    taken = []
+    for name in ("_single_tensor", "_multi_tensor"):
+        monkeypatch.setattr(f"bandwise.nsf.{name}", lambda *args, name=name: taken.append(name))
+    for options in ({"p": 1.2}, {"p": 0.5, "lr": torch.tensor(0.1)}, {"p": 0.5}, {"p": -1}):
+        param = torch.zeros(3)
+        param.grad = torch.ones(3)
+        bw.NSF([param], **options).step()
+    assert taken == ["_single_tensor", "_single_tensor", "_multi_tensor", "_multi_tensor"]
+
+
+@pytest.mark.parametrize("scale", ["adam", "sgd", "none"])
+def test_nan_reaches_its_own_coordinate_alone(scale):
+    for foreach in (False, True):
+        param, other = torch.ones(3), torch.ones(3)
+        param.grad, other.grad = torch.tensor([1.0, math.nan, 2.0]), torch.ones(3)
+        bw.NSF([param, other], p=0.3, scale=scale, foreach=foreach).step()
+        assert param.isnan().tolist() == [False, True, False]
+        assert other.isfinite().all()

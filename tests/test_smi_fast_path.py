@@ -1,0 +1,106 @@
+"""The fast path of SMI against the readable one, over shapes, dtypes, settings and steps."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bandwise as bw
+
+sides = st.integers(1, 20)
+shapes = st.one_of(
+    st.just(()),
+    st.tuples(sides),
+    st.tuples(sides, sides),
+    st.tuples(sides, st.integers(1, 4), st.integers(1, 4)),
+    st.sampled_from([(0, 3), (150, 230), (300, 131), (96, 96), (1, 40000)]),
+)
+TOLERANCE = {
+    torch.float64: 1e-13,
+    torch.float32: 1e-5,
+    torch.complex64: 1e-5,
+    torch.bfloat16: 2.0**-8,  # results that differ by float32's rounding may round apart
+    torch.float16: 2.0**-11,
+}
+
+
+def pair(shapes, dtype, **kwargs):
+    """Two SMIs that differ in their path alone."""
+    for foreach in (False, None):
+        params = [torch.zeros(shape, dtype=dtype) for shape in shapes]
+        base = torch.optim.SGD(params, lr=1.0)
+        yield bw.SMI(base, 20, foreach=foreach, **kwargs), params
+
+
+@given(
+    # Repeats make batches.
+    st.lists(shapes, min_size=1, max_size=3).map(lambda some: some * 3),
+    st.sampled_from(list(TOLERANCE)),
+    st.sampled_from([0.0, 0.15, 0.25, 0.5, 1.0]),
+    st.sampled_from([bw.Cosine(0.1, 0.9), 1.0, 0.0]),
+    st.sampled_from([1, 3]),
+    st.sampled_from([None, torch.bfloat16, torch.float64]),
+    st.integers(0, 2**31),
+)
+@settings(max_examples=150)
+def test_the_same_filter(shapes, dtype, q, alpha, refresh_every, history_dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    (slow, slow_params), (fast, fast_params) = pair(
+        shapes, dtype, q=q, alpha=alpha, beta=0.8, min_ndim=1, refresh_every=refresh_every,
+        history_dtype=history_dtype,
+    )  # fmt: skip
+    for step in range(6):
+        for i, (a, b) in enumerate(zip(slow_params, fast_params, strict=True)):
+            gradient = torch.randn(a.shape, dtype=dtype, generator=generator)
+            if (step + i) % 7 == 5:
+                gradient.view(-1)[:1] = math.nan
+            skipped = (step + i) % 5 == 3
+            a.grad = None if skipped else gradient.clone()
+            b.grad = None if skipped else gradient.clone()
+        slow.step()
+        fast.step()
+        for a, b in zip(slow_params, fast_params, strict=True):
+            if a.grad is None:
+                continue
+            assert a.grad.isfinite().all() == b.grad.isfinite().all()
+            if a.grad.isfinite().all():
+                error = (a.grad - b.grad).abs().to(torch.float64).norm()
+                assert error <= TOLERANCE[dtype] * a.grad.to(torch.complex128).norm()
+            a_state, b_state = slow.state.get(a, {}), fast.state.get(b, {})
+            assert a_state.keys() == b_state.keys()
+            if "smi_mask" in a_state:
+                assert torch.equal(a_state["smi_mask"], b_state["smi_mask"])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e30])
+def test_magnitudes_whose_squares_leave_float32(scale):
+    """The quick magnitude would not know them; the result is the slow path's."""
+    (slow, [a]), (fast, [b]) = pair([(40, 30)], torch.float32, q=0.5, alpha=1.0)
+    a.grad = torch.randn(40, 30) * scale
+    b.grad = a.grad.clone()
+    slow.step()
+    fast.step()
+    assert torch.equal(a.grad, b.grad)
+    assert slow.state[a]["smi_history"].max() > scale
+
+
+def test_two_threads_give_the_result_of_one():
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        generator = torch.Generator().manual_seed(0)
+        _, (fast, params) = pair([(600, 400)] * 2 + [(64, 64)] * 5, torch.float32, q=0.3)
+        for _ in range(3):
+            for param in params:
+                param.grad = torch.randn(param.shape, generator=generator)
+            fast.step()
+        results.append(params)
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+
+
+def test_the_choice_of_path_is_checked():
+    with pytest.raises(TypeError, match="foreach must be True or False, got 1"):
+        bw.SMI(torch.optim.SGD([torch.zeros(2, 2)]), 5, foreach=1)
