@@ -115,3 +115,5 @@ def test_steps_to_the_baselines_last_figure():
     never = runs("never", [0.5, 1.5], [curve(3, 0.9, 0.5), curve(3, 2, 1.5)])
     rows = compare_runs([base, quick, never], "val_loss", "min")
     assert [row.steps_to_baseline for row in rows] == [30, 15, None]
+    lost = runs("lost", [math.inf, 1.0], [curve(3, math.inf), curve(2, 1.0)], diverged={0})
+    assert compare_runs([lost, quick], "val_loss", "min")[1].steps_to_baseline is None

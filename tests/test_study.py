@@ -95,6 +95,8 @@ def test_what_a_study_stores(task, tmp_path):
     assert run.final["val_loss"] == run.evals[-1]["val_loss"]
     assert run.training[-1]["alpha"] == pytest.approx(0.5)
     assert results.runs_of("nsf:p=cyclic(0.7,0.1,10)")[0].training[4]["p"] == pytest.approx(0.1)
+    assert run.config["settings"]["smi_alpha"] == "Cosine(start=0.1, end=0.5)"
+    assert run.config["settings"]["eps"] == 1e-8
     config = json.loads((tmp_path / "out" / run.folder / "config.json").read_text())
     assert (config["optimizer"], config["seed"]) == (run.optimizer, 1)
     with (tmp_path / "out" / "results.csv").open() as file:

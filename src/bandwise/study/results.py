@@ -30,7 +30,8 @@ class Run:
         evals: an evaluation a row: ``step`` and the validation figures.
         training: rows of ``step``, ``train_loss`` (mean since the row before), ``lr`` and the
             scheduled values ``alpha`` and ``p`` of an optimizer that has them.
-        config: everything the run depends on.
+        config: everything the run depends on, and under ``settings`` what the optimizer was set to,
+            defaults and all.
         folder: its folder, relative to the study's.
     """
 
@@ -54,7 +55,7 @@ class Comparison:
         optimizer: the optimizer's label.
         n: seeds.
         mean: mean final metric over seeds (the baseline's row has it too).
-        std: its standard deviation over seeds; ``None`` for one seed.
+        std: its standard deviation over seeds; ``None`` for one seed, or if a run diverged.
         difference: mean over seeds of (this - baseline); ``None`` in the baseline's row.
         interval: 95% bootstrap interval of ``difference``; ``None`` for one seed.
         p_value: of the paired t-test that the difference is zero, times the number of optimizers

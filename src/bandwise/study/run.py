@@ -35,6 +35,7 @@ from torch.utils._pytree import tree_map
 
 from bandwise import schedules, tasks
 from bandwise.nsf import NSF
+from bandwise.schedules import Schedule
 from bandwise.smi import SMI
 from bandwise.study import optimizers, spec
 from bandwise.study.files import from_json, read_json, replacing, to_json, write_json
@@ -236,8 +237,25 @@ class _Training:
         self.diverged = self.diverged or not all(map(math.isfinite, final.values()))
         write_json(
             self.folder / "result.json",
-            {"steps": self.step, "diverged": self.diverged, "final": final},
+            {
+                "steps": self.step,
+                "diverged": self.diverged,
+                "final": final,
+                "settings": settings(self.optimizer),
+            },
         )
+
+
+def settings(optimizer: Optimizer) -> dict[str, Any]:
+    """What the first parameter group was set to, defaults and all, as plain data."""
+    group = optimizer.param_groups[0]
+    # What changes from step to step is no setting.
+    left_out = ("params", "lr", "step", "smi_step")
+    return {
+        key: str(value) if isinstance(value, (Schedule, Tensor, torch.dtype)) else value
+        for key, value in sorted(group.items())
+        if key not in left_out and value is not None
+    }
 
 
 def scheduled_values(optimizer: Optimizer) -> dict[str, float]:
@@ -269,6 +287,7 @@ def read_metrics(folder: Path) -> tuple[list[dict[str, float]], list[dict[str, f
 def read_run(config: RunConfig, folder: Path, relative: str) -> Run:
     """A finished run as an object."""
     result = read_json(folder / "result.json")
+    used = result.pop("settings")
     evals, training = read_metrics(folder)
     seconds = [row.pop("seconds_per_step") for row in training]
     return Run(
@@ -277,7 +296,7 @@ def read_run(config: RunConfig, folder: Path, relative: str) -> Run:
         evals=evals,
         training=training,
         seconds_per_step=float(np.median(seconds)),
-        config=asdict(config),
+        config={**asdict(config), "settings": used},
         folder=relative,
         **result,
     )

@@ -39,17 +39,19 @@ def _describe(
     tests: int,
 ) -> Comparison:
     values = np.array([run.final[metric] for run in runs])
-    differences = values - np.array([run.final[metric] for run in baseline])
+    with np.errstate(invalid="ignore"):  # inf - inf
+        differences = values - np.array([run.final[metric] for run in baseline])
     interval = p_value = None
     if runs is not baseline and len(runs) > 1 and np.isfinite(differences).all():
         interval = bootstrap_interval(differences)
         p_value = paired_p_value(differences, tests)
+    finite = np.isfinite(values).all()
     verdict, why = _judge(runs, baseline, differences, interval, p_value, direction)
     return Comparison(
         optimizer=runs[0].optimizer,
         n=len(runs),
-        mean=float(values.mean()),
-        std=float(values.std(ddof=1)) if len(runs) > 1 else None,
+        mean=float(values.mean()) if finite else math.nan,
+        std=float(values.std(ddof=1)) if len(runs) > 1 and finite else None,
         difference=None if runs is baseline else float(differences.mean()),
         interval=interval,
         p_value=p_value,
@@ -125,6 +127,8 @@ def _steps_to_baseline(
     steps = []
     for run, reference in zip(runs, baseline, strict=True):
         target = reference.final[metric]
+        if not math.isfinite(target):
+            return None
         sign = 1 if direction == "min" else -1
         reached = [row["step"] for row in run.evals if sign * row[metric] <= sign * target]
         steps.append(reached[0] if reached else math.inf)
