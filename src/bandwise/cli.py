@@ -65,17 +65,22 @@ def _compare(
     of shakespeare-char. Started again, the same command goes on where it was stopped.
     """
     folder = out or default_folder(task)
-    results = compare(
-        task,
-        optimizers,
-        seeds=seeds,
-        steps=steps,
-        lr=lr,
-        out=folder,
-        jobs=jobs,
-        device=device,
-        task_options=_task_options(context.args),
-    )
+    try:
+        results = compare(
+            task,
+            optimizers,
+            seeds=seeds,
+            steps=steps,
+            lr=lr,
+            out=folder,
+            jobs=jobs,
+            device=device,
+            task_options=_task_options(context.args),
+        )
+    except KeyboardInterrupt:
+        console = Console(stderr=True, highlight=False)
+        console.print("Stopped. The same command goes on from where it was.")
+        raise typer.Exit(130) from None
     _show(results, folder)
 
 
@@ -168,9 +173,6 @@ def main() -> None:
     console = Console(stderr=True)
     try:
         app()
-    except KeyboardInterrupt:
-        console.print("Stopped. The same command goes on from where it was.")
-        sys.exit(130)
     except (ImportError, OSError, StudyError, TypeError, ValueError) as error:
         console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)

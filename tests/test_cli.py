@@ -1,0 +1,146 @@
+"""The command line as a user meets it."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SLOW = """
+import time
+import torch
+from bandwise.tasks import Recipe, Task, generator
+
+class Slow(Task):
+    name = "slow"
+    recipe = Recipe(steps=60, lr=1e-2, evals=30)
+
+    def __init__(self, delay=0.05, width: int = 2):
+        self.delay, self.width = delay, width
+
+    def model(self):
+        return torch.nn.Linear(2, self.width)
+
+    def batch(self, seed, step):
+        time.sleep(self.delay)
+        return torch.randn(4, 2, generator=generator(seed, step))
+
+    def loss(self, model, batch):
+        return model(batch).square().mean()
+
+    def evaluate(self, model, split):
+        return {"loss": model(torch.ones(1, 2)).square().mean().item()}
+"""
+
+
+@pytest.fixture
+def slow(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    return f"{tmp_path}/slow.py:Slow"
+
+
+def command(*words, **kwargs):
+    code = "from bandwise.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)],
+        start_new_session=True,
+        text=True,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs},
+    )
+
+
+def run(*words):
+    process = command(*words)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def test_compare_and_report(slow, tmp_path):
+    out = tmp_path / "out"
+    status, table, progress = run(
+        "compare", slow, "--optimizers", "adamw,nsf:p=0.7", "--seeds", 2, "--steps", 6, "--jobs", 1,
+        "--delay", 0, "--width=3", "--out", out,
+    )  # fmt: skip
+    assert status == 0, progress
+    assert "nsf:p=0.7" in table
+    assert str(out / "report.html") in table
+    assert "[4/4] nsf:p=0.7, seed 1: " in progress
+    assert "\x1b" not in table + progress  # plain when not a terminal
+    assert {p.name for p in out.iterdir()} >= {"results.json", "results.csv", "report.html"}
+    (out / "report.html").unlink()
+    status, again, _ = run("report", out)
+    assert (status, again) == (0, table)
+    assert (out / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("compare", "digitz"), "there is no task 'digitz': choose one of shakespeare-char"),
+        (("compare", "digits", "--sedes", "3"), "has no option 'sedes'; its options are: batch"),
+        (("compare", "digits", "--width"), "option --width needs a value"),
+        (("compare", "digits", "3"), "cannot read '3'"),
+        (("compare", "digits", "--optimizers", "adamv"), "optimizer 'adamv': name must be one"),
+        (("compare", "no/file.py:X"), "there is no file"),
+        (("report", "nowhere"), "run `bandwise compare` first"),
+    ],
+)
+def test_an_error_is_one_message(words, says):
+    status, out, err = run(*words)
+    assert status == 1
+    assert says in err
+    assert "Traceback" not in err + out
+
+
+def test_list_and_version():
+    _, listed, _ = run("list")
+    assert "mnist-5k" in listed
+    assert "nsf" in listed
+    status, version, _ = run("version")
+    assert (status, version.count(".")) == (0, 2)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_control_c_stops_cleanly_and_the_command_goes_on(slow, tmp_path, jobs):
+    """SIGINT to the whole group, as a terminal sends it."""
+    words = ("compare", slow, "--seeds", 2, "--jobs", jobs, "--out", tmp_path / "out")
+    process = command(*words)
+    deadline = time.monotonic() + 90
+    while not list((tmp_path / "out").glob("runs/*/checkpoint.pt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The same command goes on from where it was." in err
+    assert "Traceback" not in out + err
+    status, table, err = run(*words)
+    assert status == 0, err
+    assert "smi-adamw" in table
+
+
+def test_a_terminal_gets_a_live_line_a_run(slow, tmp_path):
+    main, terminal = pty.openpty()
+    process = command(
+        "compare", slow, "--seeds", 1, "--jobs", 1, "--out", tmp_path / "out",
+        stderr=terminal, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    )  # fmt: skip
+    os.close(terminal)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(main, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        seen += piece
+    process.communicate(timeout=60)
+    os.close(main)
+    assert process.returncode == 0
+    assert b"steps/s" in seen
+    assert b"loss" in seen
