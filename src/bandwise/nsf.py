@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any, Literal, TypeAlias, cast, get_args, overload
 
@@ -63,8 +63,8 @@ class NSF(Optimizer):
         maximize: go up instead of down.
         total_steps: the number of steps of the training, for a ``p`` of ``Linear`` or ``Cosine``.
         foreach: whether tensors are updated together by the fast path (``None``, ``True``) or one
-            by one as the equations say, in double precision (``False``, and whenever ``|p|`` > 1
-            or ``lr`` is a tensor). The results differ by rounding.
+            by one as the equations say, in double precision (``False``, and whenever ``|p|`` > 1,
+            ``eps`` is 0 or ``lr`` is a tensor). The results differ by rounding.
 
     State (in ``state[param]``):
         ``step``, ``exp_avg``, ``exp_avg_sq``, as in AdamW. A group's ``step`` counts the
@@ -142,14 +142,8 @@ class NSF(Optimizer):
         for group in self.param_groups:
             group["step"] += 1
             p = schedules.value_at(group["p"], group["step"], group["total_steps"])
-            quick = (
-                group["foreach"] is not False
-                and abs(p) <= _LARGEST_QUICK_P
-                # It would have to be waited for, to scale many tensors by it.
-                and not isinstance(group["lr"], Tensor)
-            )
             params = [param for param in group["params"] if param.grad is not None]
-            if quick:
+            if _quick(group, p):
                 for alike in _alike(params):
                     _multi_tensor(alike, [self._state(param) for param in alike], group, p)
             else:
@@ -217,21 +211,22 @@ def _direction(m_hat: Tensor, d: Tensor, p: float) -> Tensor:
 
 def _ratio(wanted: Tensor, length: Tensor) -> Tensor:
     """The factor from a length to the one wanted; 0 where there is none."""
-    return torch.where(length > 0, wanted / length, 0)
+    return torch.where(length == 0, 0, wanted / length)
 
 
-# Larger powers of d than its squares may leave the range of single precision.
-_LARGEST_QUICK_P = 1.0
-# exp of more leaves float32. What is cut off by it has next to no momentum.
-_LARGEST_EXPONENT = 80.0
+def _quick(group: Group, p: float) -> bool:
+    """Whether single precision can hold what :func:`_multi_tensor` computes, without waiting."""
+    return (
+        group["foreach"] is not False
+        and abs(p) <= 1
+        and group["eps"] > 0
+        and not isinstance(group["lr"], Tensor)
+    )
 
 
 def _multi_tensor(params: list[Tensor], states: list[State], group: Group, p: float) -> None:
-    """:func:`_single_tensor` for many tensors of one dtype on one device, in single precision.
-
-    Powers go by logarithms, of d in units of a mean that the scale divides out again.
-    """
-    lr, eps, scale = group["lr"], group["eps"], group["scale"]
+    """:func:`_single_tensor` for many tensors of one dtype on one device, in single precision."""
+    lr, scale = group["lr"], group["scale"]
     beta1, beta2 = group["betas"]
 
     torch._foreach_add_([state["step"] for state in states], 1)
@@ -251,9 +246,7 @@ def _multi_tensor(params: list[Tensor], states: list[State], group: Group, p: fl
 
     d = list(torch._foreach_sqrt(v))
     torch._foreach_div_(d, [math.sqrt(1 - beta2**t) for t in steps])
-    torch._foreach_add_(d, eps)
-    if eps == 0:
-        torch._foreach_clamp_min_(d, torch.finfo(dtype).tiny)
+    torch._foreach_add_(d, group["eps"])
     torch._foreach_mul_(theta, 1 - lr * group["weight_decay"])
     step_sizes = [-lr / (1 - beta1**t) for t in steps]
     if p == 0.5 and scale != "sgd":
@@ -270,36 +263,49 @@ def _multi_tensor(params: list[Tensor], states: list[State], group: Group, p: fl
 
 def _scaled_directions(
     m: list[Tensor], d: list[Tensor], p: float, scale: Scale
-) -> tuple[list[Tensor], list[Tensor]]:
+) -> tuple[list[Tensor], list[Tensor] | list[float]]:
     """u_p of every tensor up to a factor, and that factor. Overwrites d."""
-    one = torch.ones((), dtype=d[0].dtype, device=d[0].device)
-    units = [one] * len(d)
+    adam = list(torch._foreach_div(m, d))
     if scale != "none":
-        momentum = torch._foreach_norm(m)
-        adam = torch._foreach_norm(torch._foreach_div(m, d))
+        wanted = torch._foreach_norm(adam if scale == "adam" else m)
+        # d in units of its root mean square, which the scale divides out again: the powers that
+        # matter stay within single precision.
+        sizes = torch._foreach_norm(d)
         units = [
-            torch.where((a > 0) & (b > 0), a / b, one) for a, b in zip(momentum, adam, strict=True)
+            size.log2() - math.log2(max(1, x.numel())) / 2 for size, x in zip(sizes, d, strict=True)
         ]
-    u = d
-    torch._foreach_log_(u)
-    torch._foreach_sub_(u, [unit.log() for unit in units])
-    torch._foreach_mul_(u, -2 * p)
-    torch._foreach_clamp_max_(u, _LARGEST_EXPONENT)
-    torch._foreach_exp_(u)
-    torch._foreach_mul_(u, m)
+    # u_p = u_1/2 d^(1 - 2p), by logarithms.
+    torch._foreach_log2_(d)
+    if scale != "none":
+        torch._foreach_sub_(d, units)
+    torch._foreach_mul_(d, 1 - 2 * p)
+    for x in d:  # there is no _foreach_exp2_, and exp takes three times as long
+        x.exp2_()
+    torch._foreach_mul_(d, adam)
     if scale == "none":
-        return u, units
-    wanted = adam if scale == "adam" else momentum
-    lengths = torch._foreach_norm(u)
-    return u, [_ratio(a, b) for a, b in zip(wanted, lengths, strict=True)]
+        return d, [1.0] * len(d)
+    lengths = torch._foreach_norm(d)
+    return d, [_ratio(a, b) for a, b in zip(wanted, lengths, strict=True)]
 
 
-def _alike(params: list[Tensor]) -> Iterable[list[Tensor]]:
-    """The parameters by dtype and device; empty ones have nothing to update but their step."""
+# More leaves a processor's cache between one operation and the next.
+_CPU_CHUNK_NUMEL = 1 << 18
+
+
+def _alike(params: list[Tensor]) -> Iterator[list[Tensor]]:
+    """The parameters by dtype and device; on a CPU in chunks."""
     groups = defaultdict(list)
     for param in params:
         groups[param.dtype, param.device].append(param)
-    return groups.values()
+    for (_, device), members in groups.items():
+        chunk: list[Tensor] = []
+        for param in members:
+            numel = param.numel() + sum(other.numel() for other in chunk)
+            if chunk and device.type == "cpu" and numel > _CPU_CHUNK_NUMEL:
+                yield chunk
+                chunk = []
+            chunk.append(param)
+        yield chunk
 
 
 def _real(*tensors: Tensor) -> tuple[Tensor, ...]:
