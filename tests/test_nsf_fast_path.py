@@ -119,3 +119,15 @@ def test_nan_reaches_as_far_as_the_scale(scale):
         bw.NSF([param, other], p=0.3, scale=scale, foreach=foreach).step()
         assert param.isnan().tolist() == [scale != "none", True, scale != "none"]
         assert other.isfinite().all()
+
+
+@pytest.mark.parametrize("scale", ["adam", "sgd", "none"])
+def test_no_value_is_waited_for_on_a_device(scale):
+    """Tensors on the meta device have no values: whoever asks for one raises."""
+    params = [torch.zeros(shape, device="meta") for shape in [(300, 200), (9,), ()]]
+    opt = bw.NSF(params, p=bw.Cyclic(0.9, -0.5, 3), scale=scale)
+    for _ in range(4):
+        for param in params:
+            param.grad = torch.zeros_like(param)
+        opt.step()
+    assert opt.state[params[0]]["step"] == 4

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bandwise as bw
+from bandwise import spectrum
 
 sides = st.integers(1, 20)
 shapes = st.one_of(
@@ -34,6 +35,7 @@ def pair(shapes, dtype, **kwargs):
         yield bw.SMI(base, 20, foreach=foreach, **kwargs), params
 
 
+@pytest.mark.parametrize("at_hand", [True, False], ids=["cpu", "accelerator"])
 @given(
     # Repeats make batches.
     st.lists(shapes, min_size=1, max_size=3).map(lambda some: some * 3),
@@ -44,8 +46,15 @@ def pair(shapes, dtype, **kwargs):
     st.sampled_from([None, torch.bfloat16, torch.float64]),
     st.integers(0, 2**31),
 )
-@settings(max_examples=150)
-def test_the_same_filter(shapes, dtype, q, alpha, refresh_every, history_dtype, seed):
+@settings(max_examples=100)
+def test_the_same_filter(at_hand, shapes, dtype, q, alpha, refresh_every, history_dtype, seed):
+    """Also the way that a GPU takes, which may not look at a value: here on a CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spectrum, "at_hand", lambda tensor: at_hand)
+        compare_paths(shapes, dtype, q, alpha, refresh_every, history_dtype, seed)
+
+
+def compare_paths(shapes, dtype, q, alpha, refresh_every, history_dtype, seed):
     generator = torch.Generator().manual_seed(seed)
     (slow, slow_params), (fast, fast_params) = pair(
         shapes, dtype, q=q, alpha=alpha, beta=0.8, min_ndim=1, refresh_every=refresh_every,
@@ -104,3 +113,16 @@ def test_two_threads_give_the_result_of_one():
 def test_the_choice_of_path_is_checked():
     with pytest.raises(TypeError, match="foreach must be True or False, got 1"):
         bw.SMI(torch.optim.SGD([torch.zeros(2, 2)]), 5, foreach=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64])
+@pytest.mark.parametrize("foreach", [False, None])
+def test_no_value_is_waited_for_on_a_device(dtype, foreach):
+    """Tensors on the meta device have no values: whoever asks for one raises."""
+    params = [torch.zeros(shape, dtype=dtype, device="meta") for shape in [(300, 200)] * 3 + [(9,)]]
+    opt = bw.SMI(torch.optim.SGD(params, lr=0.1), 20, min_ndim=1, refresh_every=2, foreach=foreach)
+    for _ in range(4):
+        for param in params:
+            param.grad = torch.zeros_like(param)
+        opt.step()
+    assert opt.state[params[0]]["smi_history"].device.type == "meta"

@@ -343,10 +343,10 @@ def _multi_tensor(grads: list[Tensor], states: list[State], group: Group) -> Non
         some_states = [states[i] for i in batch]
         G = _stacked([_matrix(grad) for grad in some_grads])
         G_hat = spectrum.transform(G)
-        if G.device.type == "cpu":
+        if spectrum.at_hand(G):
             M = spectrum.quick_magnitude(G_hat, G)
             finite = None
-            if not spectrum.squares_fit(M.amax((-2, -1))):
+            if not spectrum.squares_fit(M.flatten(1).amax(1)):
                 for grad, state in zip(some_grads, some_states, strict=True):
                     _single_tensor(grad, state, group)
                 continue
@@ -367,7 +367,7 @@ def _multi_tensor(grads: list[Tensor], states: list[State], group: Group) -> Non
 
         if alpha == 0 or group["smi_q"] == 0:
             continue
-        G_hat *= weights.mul_(-alpha).add_(1)
+        G_hat *= torch.add(M.new_ones(()), weights, alpha=-alpha, out=weights)
         blended = spectrum.inverse(G_hat, G)
         if finite is not None:
             blended = torch.where(finite, blended, G)

@@ -13,10 +13,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+
+def at_hand(tensor: Tensor) -> bool:
+    """Whether a value can be looked at without waiting for a device."""
+    return tensor.device.type == "cpu"
 
 
 def matrix_shape(shape: torch.Size) -> tuple[int, int]:
@@ -120,7 +125,7 @@ def order(q: float, count: int) -> int:
     return whole if abs(place - whole) <= 4 * math.ulp(place) else math.ceil(place)
 
 
-_SAMPLE = 512
+_SAMPLE = 2048
 # Below this size sorting it all costs less than a sample and passes over the rest.
 _SMALL = 1 << 12
 
@@ -129,50 +134,53 @@ def quick_threshold(magnitudes: Tensor, q: float, like: Tensor) -> Tensor:
     """:func:`threshold`, the same value, without sorting.
 
     On a CPU each matrix is searched by counting: a sample guesses the threshold, the number of
-    values below it corrects the guess, and among the few values around that the right one is
-    selected, its place known from a count of all that lie below. Small or complex matrices, and
-    other devices, where a count would have to be waited for, are left to sorting.
+    values below it tells how many places the guess is off, and the right one is selected among the
+    values that lie so far beyond the guess. Small or complex matrices, and other devices, where a
+    count would have to be waited for, are left to sorting.
     """
     rows, columns = magnitudes.shape[-2:]
-    if magnitudes.device.type != "cpu" or like.is_complex() or rows * columns < _SMALL:
+    if not at_hand(magnitudes) or like.is_complex() or rows * columns < _SMALL:
         return threshold(magnitudes, q, like)
     found = [_searched(matrix, q, like) for matrix in magnitudes.reshape(-1, rows, columns)]
     return torch.stack(found).view(*magnitudes.shape[:-2], 1, 1)
 
 
 def _searched(H: Tensor, q: float, like: Tensor) -> Tensor:
+    own = _own_columns(like)
     count = H.shape[0] * like.shape[-1]
     place = order(q, count)
-    own = _own_columns(like)
+    guess, per_place = _guess(H, q, count)
+
     # Comparisons are written as float32 0 and 1: several times as fast as to bool.
-    below, inside = (torch.empty(H.shape, dtype=torch.float32) for _ in range(2))
+    below = torch.lt(H, guess, out=torch.empty_like(H, dtype=torch.float32))
+    beyond = torch.empty_like(below)
+    missing = place - _count(below, own)
+    # With room for what the guess of the slope is off.
+    end = guess + (1.3 * missing + math.copysign(4e-4 * count, missing)) * per_place
+    if missing >= 0:
+        inside = torch.le(H, end, out=beyond).sub_(below)
+    else:
+        inside = below.sub_(torch.lt(H, end, out=beyond))
+    singles = [H[:, column][inside[:, column].nonzero().squeeze(1)] for column in own]
+    for column in own:
+        inside[:, column] = 0
+    pairs = _few(H, inside)
+    candidates = torch.cat([pairs, pairs, *singles])
+    index = missing if missing >= 0 else missing + len(candidates)
+    if not 0 <= index < len(candidates):
+        return threshold(H, q, like).view(())
+    return candidates.kthvalue(index + 1).values
 
-    for low, high in _guesses(H, q, below):
-        rest = place - _count(torch.lt(H, low, out=below), own)
-        torch.le(H, high, out=inside).sub_(below)
-        singles = [H[:, column][inside[:, column].nonzero().squeeze(1)] for column in own]
-        for column in own:
-            inside[:, column] = 0
-        pairs = _few(H, inside)
-        candidates = torch.cat([pairs, pairs, *singles])
-        if 0 <= rest < len(candidates):
-            break
-    return candidates.kthvalue(rest + 1).values
 
-
-def _guesses(H: Tensor, q: float, scratch: Tensor) -> Iterator[tuple[float, float]]:
-    """Intervals that the q-th quantile lies in: probably, almost surely, surely."""
+def _guess(H: Tensor, q: float, count: int) -> tuple[float, float]:
+    """The q-th quantile of a sample, and how much it grows there from one place of ``count`` to
+    the next.
+    """
     sample = H.reshape(-1)[_sample_places(H.numel())].sort().values
     spread = 3 * math.sqrt(q * (1 - q) * _SAMPLE) + 1
-    ranks = [min(max(int(q * _SAMPLE + z), 0), _SAMPLE - 1) for z in (-spread, 0, spread)]
-    lowest, guess, highest = sample[ranks].tolist()
-    slope = (highest - lowest) * _SAMPLE / max(1, ranks[2] - ranks[0])
-    missing = q - torch.lt(H, guess, out=scratch).sum().item() / H.numel()
-    margin = 0.3 * abs(missing) + 4e-4
-    guess += missing * slope
-    yield guess - margin * slope, guess + margin * slope
-    yield lowest, highest
-    yield -math.inf, math.inf
+    places = [min(max(int(q * _SAMPLE + z), 0), _SAMPLE - 1) for z in (-spread, 0, spread)]
+    low, guess, high = sample[places].tolist()
+    return guess, (high - low) / max(1, places[2] - places[0]) * _SAMPLE / count
 
 
 def _count(ones: Tensor, own: list[int]) -> int:
