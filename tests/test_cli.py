@@ -99,7 +99,7 @@ def test_list_and_version():
     _, listed, _ = run("list")
     assert "mnist-5k" in listed
     assert "nsf" in listed
-    status, version, _ = run("version")
+    status, version, _ = run("--version")
     assert (status, version.count(".")) == (0, 2)
 
 

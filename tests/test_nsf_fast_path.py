@@ -131,3 +131,17 @@ def test_no_value_is_waited_for_on_a_device(scale):
             param.grad = torch.zeros_like(param)
         opt.step()
     assert opt.state[params[0]]["step"] == 4
+
+
+@pytest.mark.parametrize("foreach", [False, None])
+def test_a_model_cast_after_a_step_trains_on(foreach):
+    """Its state is narrower than its parameters from then on."""
+    param = torch.nn.Parameter(torch.zeros(4))
+    opt = bw.NSF([param], lr=1e-2, p=0.7, foreach=foreach)
+    param.grad = torch.ones(4)
+    opt.step()
+    param.grad = None
+    param.data = param.data.double()
+    param.grad = torch.full((4,), -5.0, dtype=torch.float64)
+    opt.step()
+    assert opt.state[param]["exp_avg"].tolist() == pytest.approx([0.9 * 0.1 - 0.1 * 5] * 4)

@@ -499,3 +499,21 @@ def test_the_filter_never_waits_for_the_device():
         with pytest.raises(AssertionError, match="_local_scalar_dense"):
             bool(params[0].sum() > 0)
     assert all(param in opt.state for param in params)
+
+
+@pytest.mark.parametrize("foreach", [False, None])
+def test_a_gradient_that_shows_one_value_in_many_places_gets_memory_of_its_own(foreach):
+    param = torch.nn.Parameter(torch.randn(6, 8))
+    opt = bw.SMI(torch.optim.SGD([param], lr=0.1), alpha=0.5, foreach=foreach)
+    (param.grad,) = torch.autograd.grad(param.sum(), [param])
+    assert param.grad.stride() == (0, 0)
+    opt.step()
+    with torch.inference_mode():
+        param.grad = torch.ones(6, 8)
+    opt.step()
+
+
+def test_a_misspelt_setting_of_a_group_is_refused():
+    params = [{"params": [torch.zeros(3, 3)], "smi_alhpa": 0.5}]
+    with pytest.raises(ValueError, match="smi_alhpa"):
+        bw.SMI(torch.optim.SGD(params, lr=0.1), 10)

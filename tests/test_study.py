@@ -14,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from bandwise import userfile
 from bandwise.study import Results, StudyError, compare
 from bandwise.study.files import from_json, replacing, to_json
 from bandwise.study.run import RunConfig, learning_rate_factor, read_metrics, train
@@ -138,7 +139,9 @@ def test_a_run_cut_off_anywhere_goes_on_to_the_same_result(task, tmp_path):
     """Cut at every step that a batch is asked for; every optimizer; metrics to the last byte."""
     for optimizer in OPTIMIZERS.split(",", 1)[0], "smi-adamw:refresh_every=5", "nsf:p=0.7":
         whole, cut = tmp_path / "whole" / optimizer, tmp_path / "cut" / optimizer
-        config = RunConfig(task, {}, {}, optimizer, 0, asdict(Recipe(24, 0.01, evals=4)), "cpu", {})
+        data = {task: userfile.load(task).sha256}
+        recipe = asdict(Recipe(24, 0.01, evals=4))
+        config = RunConfig(task, {}, data, optimizer, 0, recipe, "cpu", {})
         train(config, whole)
         for step in range(1, 25, 4):
             with pytest.raises(ArithmeticError):
@@ -284,3 +287,99 @@ def test_results_that_are_none_say_so(tmp_path):
         (tmp_path / "results.json").write_text(text)
         with pytest.raises(ValueError, match="not a study's results"):
             Results.load(tmp_path)
+
+
+def test_a_file_that_changes_while_the_study_runs_is_refused(task, tmp_path):
+    """Or two versions of a task would stand in one table, under the hash of the first."""
+    path = Path(task.rpartition(":")[0])
+    edit = f"if step == 5:\n            open({str(path)!r}, 'a').write('#')\n        if self.delay"
+    path.write_text(TASK.replace("if self.delay", edit))
+    with pytest.raises(StudyError, match="changed while the study ran"):
+        study(task, tmp_path / "out", "adamw,sgd", seeds=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ('direction = "minimize"', "direction must be one of min, max, got 'minimize'"),
+        ('splits = "val"', "must set splits to a tuple, got 'val'"),
+        ('splits = ("test",)', r"splits must be \('val',\) or \('val', 'test'\)"),
+        ("recipe = {}", "must set recipe to a Recipe, got {}"),
+        ("recipe = Recipe(steps=4, lr=1.0, evals=0)", "evals must be at least 1, got 0"),
+        ("name = None", "must set name to a str, got None"),
+        ('metric = "accuracy"', "must return a dict with its metric 'accuracy', got {'loss'"),
+        ("loss = lambda self, model, batch: model(batch[0])[:1, 0]", r"scalar, got shape \(1,\)"),
+    ],
+)
+def test_a_task_that_breaks_the_protocol_is_told_so_early(tmp_path, change, says):
+    file = tmp_path / "wrong.py"
+    file.write_text(f"{TASK}\nclass Wrong(Line):\n    {change}\n")
+    with pytest.raises((ValueError, StudyError), match=says):
+        study(f"{file}:Wrong", tmp_path / "out", "adamw", seeds=1)
+    assert not list((tmp_path / "out").glob("runs/*/checkpoint.pt"))
+
+
+def test_an_optimizer_whose_state_could_not_be_resumed_is_refused(task, tmp_path):
+    file = tmp_path / "odd.py"
+    file.write_text(
+        "import torch, fractions\n"
+        "def odd(params, lr):\n"
+        "    opt = torch.optim.SGD(params, lr)\n"
+        "    opt.param_groups[0]['ratio'] = fractions.Fraction(1, 2)\n"
+        "    return opt\n"
+        "def without_lr(params, lr):\n"
+        "    opt = torch.optim.SGD(params)\n"
+        "    del opt.param_groups[0]['lr']\n"
+        "    return opt\n"
+    )
+    with pytest.raises(ValueError, match="must hold tensors and plain data alone"):
+        study(task, tmp_path / "out", f"{file}:odd")
+    with pytest.raises(ValueError, match="have no lr to schedule"):
+        study(task, tmp_path / "out", f"{file}:without_lr")
+
+
+def test_a_batch_may_draw_from_any_generator_the_seed_covers(tmp_path):
+    """numpy's and Python's global ones too: pairs stay pairs, and the caller's torch stream."""
+    file = tmp_path / "global.py"
+    batch = (
+        "import random, numpy as np; x = torch.tensor([[random.random(), np.random.rand(), 1.0]])"
+    )
+    file.write_text(
+        f"{TASK}\nclass Global(Line):\n    def batch(self, seed, step):\n"
+        f"        {batch}\n        return x, x[:, :1]\n"
+    )
+    before = torch.get_rng_state()
+    results = study(f"{file}:Global", tmp_path / "out", "adamw,adamw:eps=1e-8", seeds=1)
+    assert results.runs[0].training[-1]["train_loss"] == results.runs[1].training[-1]["train_loss"]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["result.json", "metrics.jsonl"])
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b"null\n"])
+def test_a_damaged_run_is_named(task, tmp_path, name, damage):
+    study(task, tmp_path / "out", "adamw", seeds=1)
+    (file,) = (tmp_path / "out").glob(f"runs/*/{name}")
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(StudyError, match="is damaged") as caught:
+        study(task, tmp_path / "out", "adamw", seeds=1)
+    assert file.parent.name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "metrics.jsonl"])
+def test_a_damaged_unfinished_run_is_named(task, tmp_path, name):
+    with pytest.raises(StudyError):
+        study(task, tmp_path / "out", "adamw", seeds=1, task_options={"fail_at": 20})
+    (file,) = (tmp_path / "out").glob(f"runs/*/{name}")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(StudyError, match=rf"{name} is damaged"):
+        study(task, tmp_path / "out", "adamw", seeds=1, task_options={"fail_at": 20})
+
+
+def test_a_worker_that_is_killed_is_told(tmp_path):
+    file = tmp_path / "killed.py"
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    file.write_text(
+        f"{TASK}\nclass Killed(Line):\n    def batch(self, seed, step):\n        {kill}\n"
+    )
+    with pytest.raises(StudyError, match="a worker process was killed"):
+        study(f"{file}:Killed", tmp_path / "out", "adamw", jobs=2)

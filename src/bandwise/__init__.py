@@ -1,9 +1,33 @@
 """bandwise: spectral optimizers for PyTorch, and the instruments that show what they do."""
 
+from typing import TYPE_CHECKING, Any
+
 from bandwise.nsf import NSF
 from bandwise.schedules import Constant, Cosine, Cyclic, Linear, Schedule
 from bandwise.smi import SMI
 
+if TYPE_CHECKING:
+    from bandwise.lens import Lens
+
 __version__ = "0.1.0"
 
-__all__ = ["NSF", "SMI", "Constant", "Cosine", "Cyclic", "Linear", "Schedule", "__version__"]
+__all__ = [
+    "NSF",
+    "SMI",
+    "Constant",
+    "Cosine",
+    "Cyclic",
+    "Lens",
+    "Linear",
+    "Schedule",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The lens is no part of the optimizers: it is imported when it is asked for."""
+    if name == "Lens":
+        from bandwise.lens import Lens
+
+        return Lens
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

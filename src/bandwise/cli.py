@@ -25,8 +25,18 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        Console(highlight=False).print(__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def _bandwise() -> None:
+def _bandwise(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="And exit.")
+    ] = False,
+) -> None:
     """Spectral optimizers for PyTorch, and the instruments that show what they do."""
 
 
@@ -131,12 +141,6 @@ def _list() -> None:
     console.print("smi-NAME wraps any of them with SMI, for example smi-adamw")
 
 
-@app.command("version")
-def _version() -> None:
-    """Print bandwise's version."""
-    Console(highlight=False).print(__version__)
-
-
 def _show(results: Results, folder: Path) -> None:
     console = Console()
     console.print(report.table(results))
@@ -153,10 +157,9 @@ def _task_options(words: list[str]) -> dict[str, Any]:
             raise ValueError(f"cannot read {word!r}: a task's options are --KEY VALUE")
         key, equals, value = word[2:].partition("=")
         if not equals:
-            try:
-                value = next(remaining)
-            except StopIteration:
-                raise ValueError(f"option {word} needs a value") from None
+            value = next(remaining, "")
+            if not value or value.startswith("--"):
+                raise ValueError(f"option {word} needs a value")
         options[key.replace("-", "_")] = _literal(value)
     return options
 

@@ -7,6 +7,7 @@ the update rule below, the scales above all, is our reading of them.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -235,8 +236,9 @@ def _multi_tensor(params: list[Tensor], states: list[State], group: Group, p: fl
         _real(param, cast(Tensor, param.grad), state["exp_avg"], state["exp_avg_sq"])
         for param, state in zip(params, states, strict=True)
     ]
-    # 16 bits hold neither eps nor the small steps of a moving average.
-    dtype = torch.promote_types(stored[0][0].dtype, torch.float32)
+    # 16 bits hold neither eps nor the small steps of a moving average. State may be narrower than
+    # its parameter, where the model was cast after a step.
+    dtype = functools.reduce(torch.promote_types, {x.dtype for x in stored[0]}, torch.float32)
     theta, g, m, v = ([x.to(dtype) for x in some] for some in zip(*stored, strict=True))
     if group["maximize"]:
         g = list(torch._foreach_neg(g))
@@ -256,9 +258,10 @@ def _multi_tensor(params: list[Tensor], states: list[State], group: Group, p: fl
         torch._foreach_mul_(u, [f * s for f, s in zip(factors, step_sizes, strict=True)])
         torch._foreach_add_(theta, u)
 
-    if theta[0] is not stored[0][0]:
-        for changed, kept in zip(zip(theta, m, v, strict=True), stored, strict=True):
-            torch._foreach_copy_([kept[0], kept[2], kept[3]], list(changed))
+    for new, kept in zip((theta, m, v), ([s[i] for s in stored] for i in (0, 2, 3)), strict=True):
+        for changed, original in zip(new, kept, strict=True):
+            if changed is not original:
+                original.copy_(changed)
 
 
 def _scaled_directions(

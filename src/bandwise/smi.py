@@ -34,6 +34,10 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "aggressive": {"alpha": Cosine(0.1, 0.7)},
 }
 _STATE_KEYS = {"smi_history", "smi_mask"}
+_SETTINGS = (
+    *("smi_total_steps", "smi_alpha", "smi_beta", "smi_q", "smi_min_ndim"),
+    *("smi_history_dtype", "smi_refresh_every", "smi_foreach", "smi_step"),
+)
 
 
 class SMI(Optimizer):
@@ -240,7 +244,7 @@ class SMI(Optimizer):
                 if "smi_history" not in state:
                     state = first.setdefault(param, {})
                 states.append(state)
-            grads = [cast(Tensor, param.grad) for param in params]
+            grads = [_writable(param) for param in params]
             if group["smi_foreach"] is False:
                 for grad, state in zip(grads, states, strict=True):
                     _single_tensor(grad, state, group)
@@ -447,6 +451,15 @@ def _filtered(group: Group) -> Iterator[Tensor]:
             yield param
 
 
+def _writable(param: Tensor) -> Tensor:
+    """The gradient, in memory of its own if it was one value shown in many places."""
+    grad = cast(Tensor, param.grad)
+    expanded = any(n > 1 and s == 0 for n, s in zip(grad.shape, grad.stride(), strict=True))
+    if expanded or grad.is_inference():
+        param.grad = grad = grad.clone()
+    return grad
+
+
 def _computing_dtype(dtype: torch.dtype) -> torch.dtype:
     """FFTs need single precision at least."""
     if dtype.is_complex:
@@ -456,6 +469,9 @@ def _computing_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def _check_group(group: Group) -> None:
     """Raise unless a complete group's SMI settings are of the right types and ranges."""
+    unknown = [key for key in group if str(key).startswith("smi_") and key not in _SETTINGS]
+    if unknown:
+        raise ValueError(f"a group's settings must be among {', '.join(_SETTINGS)}; got {unknown}")
     _checks.flag("smi", group["smi"])
     schedules.check("alpha", group["smi_alpha"], group["smi_total_steps"], low=0, high=1)
     _checks.number("beta", group["smi_beta"], low=0, below=1)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import pickle
 import platform
 import shlex
 import traceback
@@ -16,6 +19,7 @@ import joblib
 import torch
 from filelock import FileLock, Timeout
 from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from rich.console import Console
 from torch import nn
 
@@ -23,6 +27,7 @@ import bandwise
 from bandwise import _checks, tasks, userfile
 from bandwise.study import optimizers as by_name
 from bandwise.study import spec
+from bandwise.study.errors import StudyError
 from bandwise.study.progress import StudyProgress
 from bandwise.study.results import Results
 from bandwise.study.run import RunConfig, read_run, train
@@ -33,10 +38,6 @@ from bandwise.tasks import Recipe
 def default_folder(task: str) -> Path:
     """Where a study of ``task`` is kept if the user does not say."""
     return Path("bandwise-runs") / task.rpartition(":")[2]
-
-
-class StudyError(RuntimeError):
-    """Some runs of a study failed; the others are kept."""
 
 
 def compare(
@@ -82,7 +83,12 @@ def compare(
         KeyboardInterrupt: stopped; the same call goes on.
     """
     _checks.whole("seeds", seeds, low=1)
+    device = str(device)
     _check_device(device)
+    try:
+        json.dumps(dict(task_options or {}))
+    except TypeError as error:
+        raise TypeError(f"task_options must be plain data: {error}") from error
     specs = _specs(optimizers)
     made = tasks.load(task, task_options)
     recipe = _recipe(made.recipe, steps, lr)
@@ -165,7 +171,19 @@ def _check_optimizers(specs: Sequence[spec.Spec], task: tasks.Task, recipe: Reci
     with torch.random.fork_rng(devices=[]):
         params = list(task.model().parameters())
     for s in specs:
-        by_name.build(s, [nn.Parameter(p.detach()) for p in params], recipe.lr, recipe)
+        optimizer = by_name.build(s, [nn.Parameter(p.detach()) for p in params], recipe.lr, recipe)
+        if any("lr" not in group for group in optimizer.param_groups):
+            raise ValueError(f"optimizer {s.text!r}: its parameter groups have no lr to schedule")
+        saved = io.BytesIO()
+        torch.save(optimizer.state_dict(), saved)
+        saved.seek(0)
+        try:
+            torch.load(saved, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"optimizer {s.text!r}: its state_dict must hold tensors and plain data alone, or "
+                f"a run could not be resumed: {error}"
+            ) from error
 
 
 def _jobs(jobs: int | None, device: str, runs: int) -> int:
@@ -224,6 +242,11 @@ def _run_all(configs: Sequence[RunConfig], out: Path, jobs: int, console: Consol
                     final = _read(config, out).final
                     figures = ", ".join(f"{key} {value:.4g}" for key, value in final.items())
                     progress.finished(_label(config), figures)
+    except TerminatedWorkerError as error:
+        raise StudyError(
+            "a worker process was killed, perhaps for want of memory: try fewer --jobs; "
+            "the same command goes on from where it was"
+        ) from error
     except KeyboardInterrupt:
         get_reusable_executor().shutdown(wait=True, kill_workers=True)
         raise
@@ -239,7 +262,7 @@ def _attempt(config: RunConfig, folder: Path) -> tuple[RunConfig, str | None]:
     """One run's failure must not end the others."""
     try:
         train(config, folder)
-    except Exception:
+    except (Exception, SystemExit):
         return config, traceback.format_exc()
     return config, None
 

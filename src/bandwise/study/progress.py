@@ -62,7 +62,7 @@ class StudyProgress:
         """Say that a run has ended, and how."""
         self._finished += 1
         text = f"[{self._finished}/{self._total}] {label}: {outcome}"
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         self._folders.pop(label, None)
 
     @contextmanager

@@ -19,6 +19,7 @@ import json
 import math
 import os
 import pickle
+import random
 import re
 import time
 from contextlib import nullcontext
@@ -33,11 +34,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._pytree import tree_map
 
-from bandwise import schedules, tasks
+from bandwise import schedules, tasks, userfile
 from bandwise.nsf import NSF
-from bandwise.schedules import Schedule
 from bandwise.smi import SMI
 from bandwise.study import optimizers, spec
+from bandwise.study.errors import DamagedRunError
 from bandwise.study.files import from_json, read_json, replacing, to_json, write_json
 from bandwise.study.results import Run
 from bandwise.tasks import Recipe, Task
@@ -76,6 +77,13 @@ class RunConfig:
         return f"{label}-seed{self.seed}-{digest}"
 
 
+def _check_files(config: RunConfig) -> None:
+    """A user's file must be what it was when the study began, or two versions share a table."""
+    for name in (config.task, spec.parse(config.optimizer).name):
+        if userfile.is_userfile(name) and userfile.load(name).sha256 != config.data.get(name):
+            raise RuntimeError(f"{name.rpartition(':')[0]} changed while the study ran")
+
+
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
     """The learning rate at ``step`` (from 0) over its peak: warm-up, then a cosine (nanoGPT's)."""
     warmup = math.ceil(recipe.warmup * recipe.steps)
@@ -98,7 +106,8 @@ def train(config: RunConfig, folder: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        _Training(config, folder).run()
+        with torch.random.fork_rng(devices=[]):
+            _Training(config, folder).run()
     finally:
         torch.set_num_threads(threads)
 
@@ -109,6 +118,7 @@ class _Training:
     def __init__(self, config: RunConfig, folder: Path) -> None:
         self.config, self.folder = config, folder
         self.recipe = Recipe(**config.recipe)
+        _check_files(config)
         self.task: Task = tasks.load(config.task, config.task_options)
         torch.manual_seed(config.seed)
         self.model: nn.Module = self.task.model().to(config.device)
@@ -158,7 +168,10 @@ class _Training:
     def _train_step(self) -> Tensor:
         # Dropout must not depend on where the run was last resumed. Its streams are those of the
         # negative steps, which no batch has.
-        torch.manual_seed(tasks.generator(self.config.seed, -self.step).initial_seed())
+        seed = tasks.generator(self.config.seed, -self.step).initial_seed()
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
         device = self.config.device
         batch = tree_map(
             lambda x: x.to(device) if isinstance(x, Tensor) else x,
@@ -167,6 +180,8 @@ class _Training:
         self.model.train()
         with self._autocast():
             loss = self.task.loss(self.model, batch)
+        if loss.ndim > 0:
+            raise ValueError(f"the task's loss must be a scalar, got shape {tuple(loss.shape)}")
         loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.grad_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
@@ -185,6 +200,11 @@ class _Training:
         self.model.eval()
         with self._autocast():
             figures = self.task.evaluate(self.model, split)
+        if not isinstance(figures, dict) or self.task.metric not in figures:
+            raise ValueError(
+                f"the task's evaluate must return a dict with its metric {self.task.metric!r}, "
+                f"got {figures!r}"
+            )
         return {f"{split}_{name}": float(value) for name, value in figures.items()}
 
     def _row(self, **figures: float) -> None:
@@ -213,15 +233,15 @@ class _Training:
         if path.exists():
             try:
                 checkpoint = torch.load(path, map_location=self.config.device, weights_only=True)
-            except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
-                raise RuntimeError(
-                    f"{path} is damaged; delete its folder to train that run anew"
-                ) from error
+            except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+                raise DamagedRunError(path, error) from error
             self.model.load_state_dict(checkpoint["model"])
             self.optimizer.load_state_dict(checkpoint["optimizer"])
             self.scheduler.load_state_dict(checkpoint["scheduler"])
             self.step, self.diverged = checkpoint["step"], checkpoint["diverged"]
             metrics_bytes = checkpoint["metrics_bytes"]
+            if os.fstat(self.metrics.fileno()).st_size < metrics_bytes:
+                raise DamagedRunError(self.folder / "metrics.jsonl", "it is shorter than it was")
         self.metrics.truncate(metrics_bytes)
         self.metrics.seek(metrics_bytes)
 
@@ -252,10 +272,16 @@ def settings(optimizer: Optimizer) -> dict[str, Any]:
     # What changes from step to step is no setting.
     left_out = ("params", "lr", "step", "smi_step")
     return {
-        key: str(value) if isinstance(value, (Schedule, Tensor, torch.dtype)) else value
-        for key, value in sorted(group.items())
+        str(key): value if _is_plain(value) else str(value)
+        for key, value in group.items()
         if key not in left_out and value is not None
     }
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return type(value) in (bool, int, float, str)
 
 
 def scheduled_values(optimizer: Optimizer) -> dict[str, float]:
@@ -285,10 +311,23 @@ def read_metrics(folder: Path) -> tuple[list[dict[str, float]], list[dict[str, f
 
 
 def read_run(config: RunConfig, folder: Path, relative: str) -> Run:
-    """A finished run as an object."""
+    """A finished run as an object.
+
+    Raises:
+        DamagedRunError: one of its files does not hold what it should.
+    """
+    try:
+        return _read_run(config, folder, relative)
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise DamagedRunError(folder, f"{type(error).__name__}: {error}") from error
+
+
+def _read_run(config: RunConfig, folder: Path, relative: str) -> Run:
     result = read_json(folder / "result.json")
     used = result.pop("settings")
     evals, training = read_metrics(folder)
+    if evals[-1]["step"] != result["steps"] or training[-1]["step"] != result["steps"]:
+        raise ValueError("metrics.jsonl ends before the run did")
     seconds = [row.pop("seconds_per_step") for row in training]
     return Run(
         optimizer=config.optimizer,

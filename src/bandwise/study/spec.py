@@ -71,6 +71,8 @@ def _options(options: str, text: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for keyword in call.keywords:
         name = str(keyword.arg)
+        if name in values:
+            raise ValueError(f"{wrong}: {name} is given twice")
         try:
             values[name] = _value(keyword.value)
         except (ValueError, TypeError, RecursionError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""Tasks to train: four built in, any number in files of the user's own.
+"""Tasks to train: five built in, any number in files of the user's own.
 
 A task module, and the data package behind it, is imported when its task is asked for.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
-from bandwise import userfile
-from bandwise.tasks.task import Recipe, Split, Task, epoch_indices, generator
+from bandwise import _checks, userfile
+from bandwise.tasks.task import Direction, Recipe, Split, Task, epoch_indices, generator
 
 __all__ = ["Recipe", "Split", "Task", "epoch_indices", "generator", "load", "names"]
 
@@ -20,6 +20,7 @@ _BUILT_IN = {
     "mnist-5k": ("mnist_5k", "Mnist5k"),
     "digits": ("digits", "Digits"),
     "sines": ("sines", "Sines"),
+    "two-moons": ("two_moons", "TwoMoons"),
 }
 
 
@@ -45,9 +46,7 @@ def load(spec: str, options: Mapping[str, Any] | None = None) -> Task:
     _check_options(spec, cls, options)
     if spec not in _BUILT_IN:
         task = cls(**options)
-        missing = [attribute for attribute in ("name", "recipe") if not hasattr(task, attribute)]
-        if missing:
-            raise ValueError(f"task {spec!r} must set {' and '.join(missing)}")
+        _check_attributes(spec, task)
         return task
     try:
         return cls(**options)
@@ -71,6 +70,21 @@ def _find(spec: str) -> type[Task]:
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise ValueError(f"{spec!r} must be a subclass of bandwise.tasks.Task, got {found!r}")
     return found
+
+
+def _check_attributes(spec: str, task: Task) -> None:
+    """A user's task says what it must, in the right types."""
+    for attribute, kind in (("name", str), ("metric", str), ("recipe", Recipe), ("splits", tuple)):
+        value = getattr(task, attribute, None)
+        if not isinstance(value, kind):
+            raise ValueError(
+                f"task {spec!r} must set {attribute} to a {kind.__name__}, got {value!r}"
+            )
+    _checks.one_of(f"task {spec!r}'s direction", task.direction, get_args(Direction))
+    if not {"val"} <= set(task.splits) <= {"val", "test"}:
+        raise ValueError(
+            f"task {spec!r}'s splits must be ('val',) or ('val', 'test'), got {task.splits!r}"
+        )
 
 
 def _check_options(spec: str, cls: type[Task], options: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What tasks that classify images of digits share: a fixed split, batches, loss and error."""
+"""What classification tasks share: a fixed split, batches, loss and error."""
 
 from __future__ import annotations
 

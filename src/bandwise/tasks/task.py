@@ -10,7 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from bandwise import _checks
+
 Split = Literal["train", "val", "test"]
+Direction = Literal["min", "max"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,15 @@ class Recipe:
     evals: int = 25
     autocast: Literal["bfloat16"] | None = None
 
+    def __post_init__(self) -> None:
+        _checks.whole("steps", self.steps, low=1)
+        _checks.number("lr", self.lr, low=0)
+        _checks.number("warmup", self.warmup, low=0, below=1)
+        _checks.number("min_lr_factor", self.min_lr_factor, low=0, high=1)
+        _checks.whole("evals", self.evals, low=1)
+        if self.grad_clip is not None:
+            _checks.number("grad_clip", self.grad_clip, low=0)
+
 
 class Task(ABC):
     """Something to train. Write a subclass in a file of your own, then run
@@ -63,7 +75,7 @@ class Task(ABC):
 
     name: str
     metric: str = "loss"
-    direction: Literal["min", "max"] = "min"
+    direction: Direction = "min"
     splits: tuple[Split, ...] = ("val",)
     recipe: Recipe
 

@@ -1,0 +1,5 @@
+"""``python -m bandwise``: the command line."""
+
+from bandwise.cli import main
+
+main()

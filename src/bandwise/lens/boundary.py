@@ -1,0 +1,154 @@
+"""Where a classifier's decision boundary lies, and how early in training it lies there.
+
+The NSF paper claims "early decision-boundary alignment, where accuracy improves even while loss
+remains high". Its text is not at hand; here a boundary is aligned when the model already decides
+as the trained one will.
+
+Logits are (…, classes) and labels (…) int64: one example each, or one token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bandwise import _checks
+from bandwise.lens._evaluating import evaluating
+
+
+def agreement(logits: Tensor, final: Tensor) -> float:
+    """The share of examples for which both logits name the same class."""
+    if logits.shape != final.shape:
+        raise ValueError(
+            f"logits must have the shape of final, {tuple(final.shape)}, got {tuple(logits.shape)}"
+        )
+    return (logits.argmax(-1) == final.argmax(-1)).double().mean().item()
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """How far each example is on the right side: z_y - max_{k≠y} z_k for logits z and label y.
+
+    It is the log odds of the right class over the likeliest wrong one, in nats; negative where
+    the model is wrong, 0 on the boundary. It grows with a model's confidence, not only with the
+    distance to the boundary.
+
+    Returns:
+        (…), of the logits' type.
+    """
+    right = labels.unsqueeze(-1)
+    wrong = logits.scatter(-1, right, -torch.inf).amax(-1)
+    return logits.gather(-1, right).squeeze(-1) - wrong
+
+
+def margin_figures(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """``mean_margin``, ``median_margin`` and ``low_margin``, the 10th percentile, of
+    :func:`margins`, in nats. The quantiles interpolate linearly."""
+    values = margins(logits.double(), labels).flatten().cpu().numpy()
+    low, median = np.quantile(values, (0.1, 0.5)).tolist()
+    return {"mean_margin": float(values.mean()), "median_margin": median, "low_margin": low}
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What :func:`alignment` found.
+
+    Attributes:
+        rows: one for each entry of the history: ``step``, ``agreement`` with the final model,
+            ``accuracy``, ``loss``, the mean cross-entropy in nats, and the :func:`margin_figures`.
+        step: the first step with an agreement of at least the level asked for; ``None`` if there
+            is none. The agreement may fall below the level again later.
+        loss_fall: the loss's fall up to that step, as a fraction of its fall from the first entry
+            to the final logits. Alignment is early where it is small. ``None`` where ``step`` is,
+            and where the loss did not fall in all.
+    """
+
+    rows: list[dict[str, float]]
+    step: int | None
+    loss_fall: float | None
+
+
+def alignment(
+    history: Iterable[tuple[int, Tensor]], final: Tensor, labels: Tensor, level: float = 0.9
+) -> Alignment:
+    """How a model came to decide as it does in the end.
+
+    Args:
+        history: (step, logits) in the order of the steps, on one fixed held-out set. The first
+            entry is what the loss's fall counts from: an untrained model, best.
+        final: logits of the trained model on the same set.
+        labels: the right classes.
+        level: the agreement that counts as aligned, in [0, 1].
+
+    Raises:
+        ValueError: the history is empty, or some logits have not the shape of ``final``.
+    """
+    _checks.number("level", level, low=0, high=1)
+    rows = [
+        {"step": step, "agreement": agreement(logits, final), **_decision_figures(logits, labels)}
+        for step, logits in history
+    ]
+    if not rows:
+        raise ValueError("history must hold at least one (step, logits), got none")
+    aligned = next((row for row in rows if row["agreement"] >= level), None)
+    if aligned is None:
+        return Alignment(rows, step=None, loss_fall=None)
+    first, last = rows[0]["loss"], _decision_figures(final, labels)["loss"]
+    fall = (first - aligned["loss"]) / (first - last) if last < first else None
+    return Alignment(rows, step=int(aligned["step"]), loss_fall=fall)
+
+
+class Grid(NamedTuple):
+    """A classifier's logits on a grid.
+
+    Attributes:
+        x: the columns' first coordinates, (n,).
+        y: the rows' second coordinates, (n,).
+        logits: (n, n, classes); ``logits[i, j]`` belongs to the point (x[j], y[i]). A contour of
+            their difference at 0 is the boundary, smooth where that of the classes has steps.
+    """
+
+    x: Tensor
+    y: Tensor
+    logits: Tensor
+
+    @property
+    def classes(self) -> Tensor:
+        """The predicted classes, (n, n) int64."""
+        return self.logits.argmax(-1)
+
+
+def boundary_grid(
+    model: nn.Module, low: tuple[float, float], high: tuple[float, float], n: int
+) -> Grid:
+    """Ask a classifier of points in the plane for its logits on a grid, in evaluation mode.
+
+    Args:
+        model: called with (points, 2) float32 on its device, gives (points, classes).
+        low: the grid's smallest x and y; points on the grid.
+        high: the grid's largest x and y; points on the grid.
+        n: points along each side, at least 2.
+
+    Returns:
+        The grid, on the CPU.
+    """
+    _checks.whole("n", n, 2)
+    x, y = (torch.linspace(a, b, n) for a, b in zip(low, high, strict=True))
+    points = torch.cartesian_prod(y, x).flip(-1)  # x runs fastest
+    with evaluating(model) as device:
+        logits: Tensor = model(points.to(device)).cpu()
+    return Grid(x, y, logits.view(n, n, -1))
+
+
+def _decision_figures(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    logits = logits.double()
+    loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
+    return {
+        "accuracy": (logits.argmax(-1) == labels).double().mean().item(),
+        "loss": loss.item(),
+        **margin_figures(logits, labels),
+    }

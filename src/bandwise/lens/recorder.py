@@ -1,0 +1,221 @@
+"""The lens: measures around any training loop, by the optimizer's hooks alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from bandwise import _checks
+from bandwise.lens import log
+from bandwise.lens.quantity import Quantity, Row, Step, Traced
+from bandwise.lens.spatial import Spatial
+from bandwise.lens.temporal import Temporal
+from bandwise.lens.weight_series import Weights
+from bandwise.nsf import NSF
+from bandwise.smi import SMI
+
+
+class Writer(Protocol):
+    """What a ``torch.utils.tensorboard.SummaryWriter`` is to the lens."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> object:
+        """Show a number at a step."""
+
+
+class Lens:
+    r"""Records what an optimizer does to its gradients, while training goes on as it would have.
+
+    Inside the ``with``, every ``optimizer.step()`` is observed through the optimizer's own hooks;
+    after it, also after an exception, they are gone. Parameters, gradients, state and torch's
+    generators are never touched: training with the lens and without it is bitwise the same.
+
+    It works with any torch optimizer, alone or within :class:`bandwise.SMI`, with closures,
+    gradient accumulation, frozen and unused parameters, ``GradScaler`` (steps that it skips do not
+    count) and ``torch.compile``\ d models. The gradient of a closure is that of its first
+    evaluation. Sparse gradients, and the sharded parameters of FSDP,
+    are not measured. With several processes, use it in one of them.
+
+    Rows are appended to ``lens.jsonl`` in ``out``, each a JSON object with ``step``, ``quantity``,
+    ``tensor`` (a parameter's name or ``"all"``) and the quantity's figures.
+
+    Args:
+        model: gives the parameters their names.
+        optimizer: the one whose ``step`` is called: SMI, not its base.
+        every: costly figures are measured at the first step and at every so many.
+        out: the folder of the log. A log that is there is gone on with.
+        quantities: what to measure; by default :class:`Temporal`,
+            :class:`Spatial` and :class:`Weights`.
+        start: the steps that training has taken before; rows of later ones, which a run that was
+            cut off has left, are removed. By default the last step in the log.
+        writer: a TensorBoard ``SummaryWriter`` that is given every number as well, under
+            ``quantity/figure/tensor``.
+
+    Example:
+        >>> with Lens(model, optimizer, out="lens") as lens:
+        ...     for batch in batches:
+        ...         optimizer.zero_grad()
+        ...         loss(model, batch).backward()
+        ...         optimizer.step()
+        >>> lens.summary()
+        >>> Lens.read("lens")
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        every: int = 50,
+        out: str | Path = "lens",
+        *,
+        quantities: Iterable[Quantity] | None = None,
+        start: int | None = None,
+        writer: Writer | None = None,
+    ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            kind = type(optimizer).__name__
+            raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {kind}")
+        _checks.whole("every", every, low=1)
+        if start is not None:
+            _checks.whole("start", start, low=0)
+        self.optimizer, self.every, self.out = optimizer, every, Path(out)
+        self.step = 0
+        chosen = (Temporal(), Spatial(), Weights()) if quantities is None else quantities
+        self._quantities: list[Quantity] = list(chosen)
+        self._start, self._writer = start, writer
+        self._names = {
+            param: name.replace("_orig_mod.", "") for name, param in model.named_parameters()
+        }
+        self._hooks: list[RemovableHandle] = []
+        self._log: log.Log | None = None
+        self._current: Step | None = None
+        self._whole_model: dict[str, Row] = {}
+
+    def __enter__(self) -> Lens:
+        if self._log is not None:
+            raise RuntimeError("this lens is in use already")
+        self._log = log.Log(self.out, self._start)
+        self.step = self._log.last_step if self._start is None else self._start
+        self._hooks = [
+            self.optimizer.register_step_pre_hook(self._before),
+            self.optimizer.register_step_post_hook(self._after),
+        ]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        try:
+            self._write(closing=True)
+        finally:
+            if self._log is not None:
+                self._log.close()
+            self._log = self._current = None
+
+    def summary(self) -> list[Row]:
+        """The last row of every quantity for the whole model, without its lists."""
+        return [
+            {key: value for key, value in row.items() if not isinstance(value, list)}
+            for row in self._whole_model.values()
+        ]
+
+    @staticmethod
+    def read(folder: str | Path) -> list[Row]:
+        """The rows recorded in a folder, also while they are being recorded."""
+        return log.read(Path(folder))
+
+    def _before(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        self._current = None
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._observe()
+            return None
+
+        # The gradients come with its first evaluation.
+        def observed() -> Any:
+            loss = closure()
+            if self._current is None:
+                self._observe()
+            return loss
+
+        if len(args) > 1:
+            return (args[0], observed, *args[2:]), kwargs
+        return args, {**kwargs, "closure": observed}
+
+    @torch.no_grad()
+    def _observe(self) -> None:
+        # Fused optimizers are handed scaled gradients, the scale, and whether to skip the step.
+        skipped = getattr(self.optimizer, "found_inf", None)
+        if skipped is not None and skipped.item():
+            return
+        scale = getattr(self.optimizer, "grad_scale", None)
+        number = self.step + 1
+        due = number == 1 or number % self.every == 0
+        self._current = Step(number, due, self._traced(1.0 if scale is None else scale.item()))
+        for quantity in self._quantities:
+            quantity.before(self._current)
+
+    @torch.no_grad()
+    def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._current is None:
+            return
+        for quantity in self._quantities:
+            quantity.after(self._current)
+        self.step = self._current.number
+        self._current = None
+        self._write()
+
+    def _traced(self, grad_scale: float) -> list[Traced]:
+        base = self.optimizer.base if isinstance(self.optimizer, SMI) else self.optimizer
+        return [
+            Traced(
+                name=self._names.get(param, f"group{i}.{j}"),
+                param=param,
+                grad=_dense(param.grad),
+                grad_scale=grad_scale,
+                group=group,
+                state=self.optimizer.state.get(param, {}),
+                decay=_decoupled_decay(base, group),
+            )
+            for i, group in enumerate(self.optimizer.param_groups)
+            for j, param in enumerate(group["params"])
+        ]
+
+    def _write(self, closing: bool = False) -> None:
+        for quantity in self._quantities:
+            for row in quantity.rows(closing):
+                if self._log is not None:
+                    self._log.append(row)
+                if row["tensor"] == "all":
+                    self._whole_model[row["quantity"]] = log.strict(row)
+                if self._writer is not None:
+                    _show(row, self._writer)
+
+
+def _dense(grad: Tensor | None) -> Tensor | None:
+    return grad if grad is not None and grad.layout == torch.strided else None
+
+
+def _decoupled_decay(base: Optimizer, group: dict[str, Any]) -> float:
+    """The rate of a decay that is no part of the gradient."""
+    decoupled = isinstance(base, (AdamW, NSF)) or group.get("decoupled_weight_decay", False)
+    return float(group["weight_decay"]) if decoupled else 0.0
+
+
+def _show(row: Row, writer: Writer) -> None:
+    for key, value in row.items():
+        if key != "step" and isinstance(value, (int, float)):
+            writer.add_scalar(f"{row['quantity']}/{key}/{row['tensor']}", value, row["step"])

@@ -1,0 +1,85 @@
+"""The figures of every weight matrix, as training goes on."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import torch
+
+from bandwise import _checks
+from bandwise.lens.quantity import Row, Step, Traced
+from bandwise.lens.weights import weight_figures
+from bandwise.spectrum import matrix_shape
+
+
+class Weights:
+    """Measures :func:`weight_figures` of every parameter of two dimensions or more, after the step.
+
+    The row of the whole model has their means; every tensor counts alike. Singular values are
+    costly and change slowly: hence the lower rate, and a budget.
+
+    Args:
+        every: measured at the first of the steps that are due, and at every so many of them.
+        budget: multiplications, counted as n d min(n, d) for a matrix of n x d. A random choice of
+            matrices that keep within it is measured, the same every time; the default is four
+            times what the paper's GPT needs, and seconds of one processor.
+        seed: of the choice.
+    """
+
+    def __init__(self, every: int = 20, budget: int = 1 << 34, seed: int = 0) -> None:
+        _checks.whole("every", every, low=1)
+        _checks.whole("budget", budget, low=1)
+        self.every, self.budget = every, budget
+        self._generator = torch.Generator().manual_seed(seed)
+        self._chosen: set[str] | None = None
+        self._due = 0
+        self._rows: list[Row] = []
+
+    def before(self, step: Step) -> None:
+        pass
+
+    def after(self, step: Step) -> None:
+        if not step.due:
+            return
+        self._due += 1
+        if (self._due - 1) % self.every:
+            return
+        if self._chosen is None:
+            self._chosen = self._choose(step)
+        figures = {
+            t.name: weight_figures(t.param)
+            for t in step.tensors
+            # A run that diverged has no figures.
+            if t.name in self._chosen and t.param.isfinite().all()
+        }
+        if figures:
+            names = next(iter(figures.values()))
+            figures["all"] = {
+                name: statistics.fmean(some[name] for some in figures.values()) for name in names
+            }
+        for tensor, some in figures.items():
+            row = {"step": step.number, "quantity": "weights", "tensor": tensor}
+            self._rows.append({**row, **some})
+
+    def _choose(self, step: Step) -> set[str]:
+        chosen, spent = set(), 0
+        for i in torch.randperm(len(step.tensors), generator=self._generator).tolist():
+            t = step.tensors[i]
+            cost = _cost(t)
+            if cost and spent + cost <= self.budget:
+                chosen.add(t.name)
+                spent += cost
+        return chosen
+
+    def rows(self, closing: bool = False) -> list[Row]:
+        rows, self._rows = self._rows, []
+        return rows
+
+
+def _cost(t: Traced) -> int:
+    """Multiplications; 0 for what has no figures."""
+    if t.param.ndim < 2 or t.param.is_complex():
+        return 0
+    shape = matrix_shape(t.param.shape) if t.param.numel() else (0, 0)
+    return math.prod(shape) * min(shape)

@@ -1,0 +1,47 @@
+"""A multilayer perceptron on two half circles in the plane: its boundary can be drawn."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor, nn
+
+from bandwise import _checks
+from bandwise.tasks.classification import Classification
+from bandwise.tasks.task import Recipe
+
+
+class TwoMoons(Classification):
+    """Tell apart the 2,000 points of scikit-learn's two moons, noise 0.2.
+
+    Args:
+        batch_size: points in a training batch.
+        width: units in each of the two hidden layers.
+    """
+
+    name = "two-moons"
+    recipe = Recipe(steps=2000, lr=3e-3)
+
+    def __init__(self, batch_size: int = 64, width: int = 32) -> None:
+        points, labels = _moons()
+        super().__init__(points, labels, batch_size)
+        _checks.whole("width", width, 1)
+        self.width = width
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(2, self.width),
+            nn.ReLU(),
+            nn.Linear(self.width, self.width),
+            nn.ReLU(),
+            nn.Linear(self.width, 2),
+        )
+
+
+@functools.cache
+def _moons() -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import make_moons
+
+    points, labels = make_moons(n_samples=2000, noise=0.2, random_state=0)
+    return torch.from_numpy(points).float(), torch.from_numpy(labels).long()

@@ -1,0 +1,435 @@
+"""The recorder: it sees every step, changes nothing, and its log outlives whatever happens."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._pytree import tree_flatten
+
+import bandwise as bw
+from bandwise.lens import Lens, Spatial, Temporal, Weights
+from bandwise.tasks.gpt import GPT, GPTConfig
+
+
+def small_model():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Dropout(0.1), nn.Linear(16, 3))
+
+
+def train(model, optimizer, steps, after_step=lambda: None):
+    torch.manual_seed(2)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.randn(5, 6)).square().mean().backward()
+        optimizer.step()
+        after_step()
+
+
+def hooks(optimizer):
+    return len(optimizer._optimizer_step_pre_hooks) + len(optimizer._optimizer_step_post_hooks)
+
+
+def rows_of(folder, quantity, tensor="all"):
+    rows = Lens.read(folder)
+    return [row for row in rows if (row["quantity"], row["tensor"]) == (quantity, tensor)]
+
+
+OPTIMIZERS = {
+    "sgd": lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9, weight_decay=0.1),
+    "adamw": lambda params: torch.optim.AdamW(params, lr=1e-2),
+    "fused": lambda params: torch.optim.AdamW(params, lr=1e-2, fused=True),
+    "nsf": lambda params: bw.NSF(params, lr=1e-2),
+    "smi": lambda params: bw.SMI(torch.optim.AdamW(params, lr=1e-2), 40, min_ndim=1),
+    "smi around nsf": lambda params: bw.SMI(bw.NSF(params, lr=1e-2), 40, refresh_every=3),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_is_bitwise_the_same(tmp_path, name):
+    results = []
+    for watched in (False, True):
+        model = small_model()
+        optimizer = OPTIMIZERS[name](model.parameters())
+        if watched:
+            with Lens(model, optimizer, every=7, out=tmp_path) as lens:
+                train(model, optimizer, 40)
+            assert lens.step == 40
+        else:
+            train(model, optimizer, 40)
+        assert hooks(optimizer) == 0
+        states = model.state_dict(), optimizer.state_dict(), torch.get_rng_state()
+        results.append(tree_flatten(states))
+    (leaves, structure), (watched_leaves, watched_structure) = results
+    assert structure == watched_structure
+    for leaf, watched_leaf in zip(leaves, watched_leaves, strict=True):
+        if isinstance(leaf, torch.Tensor):
+            assert torch.equal(leaf, watched_leaf)
+        else:
+            assert leaf == watched_leaf
+    assert [row["step"] for row in rows_of(tmp_path, "spatial")] == [1, 7, 14, 21, 28, 35]
+    assert [row["step"] for row in rows_of(tmp_path, "temporal")] == [40]
+    assert [row["step"] for row in rows_of(tmp_path, "weights")] == [1]
+    names = {"0.weight", "0.bias", "3.weight", "3.bias", "all"}
+    assert {row["tensor"] for row in Lens.read(tmp_path)} == names
+
+
+def test_it_is_there_as_bw_lens():
+    assert bw.Lens is Lens
+
+
+def test_sgd_has_a_gain_of_one_whatever_the_learning_rate_does(tmp_path):
+    """Also where it begins with 0, and decoupled decay is no answer to the gradient."""
+    model = nn.Linear(8, 8, bias=False).double()
+    optimizer = bw.NSF(model.parameters(), lr=0.1, betas=(0, 0.9), p=0.0, scale="none")
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step % 50 / 50)
+    with Lens(model, optimizer, out=tmp_path, quantities=[Temporal(window=64)]):
+        for _ in range(128):
+            model.weight.grad = torch.randn(8, 8, dtype=torch.float64)
+            optimizer.step()
+            schedule.step()
+    rows = rows_of(tmp_path, "temporal", "weight")
+    assert [row["step"] for row in rows] == [64, 128]
+    for row in rows:
+        # Each window has steps with a learning rate of 0; they say nothing.
+        assert row["steps"] in (62, 63)
+        assert row["coordinates"] == 64
+        assert row["gain"] == pytest.approx([1] * 9, abs=1e-4)
+
+
+def test_hooks_are_gone_after_an_exception(tmp_path):
+    model = small_model()
+    optimizer = OPTIMIZERS["smi"](model.parameters())
+
+    def fail_at_ten():
+        if lens.step == 10:
+            raise KeyboardInterrupt
+
+    lens = Lens(model, optimizer, every=1, out=tmp_path)
+    with pytest.raises(KeyboardInterrupt), lens:
+        train(model, optimizer, 40, fail_at_ten)
+    assert hooks(optimizer) == 0
+    assert rows_of(tmp_path, "spatial")[-1]["step"] == 10
+
+
+def test_a_step_that_fails_does_not_count(tmp_path):
+    param = nn.Parameter(torch.ones(3, 3))
+    optimizer = bw.NSF([param])
+    with Lens(nn.ParameterList([param]), optimizer, out=tmp_path) as lens:
+        param.grad = torch.eye(3).to_sparse()
+        with pytest.raises(RuntimeError, match="sparse"):
+            optimizer.step()
+        assert lens.step == 0
+        param.grad = torch.eye(3)
+        optimizer.step()
+        assert lens.step == 1
+
+
+def test_a_log_that_was_cut_off_can_be_read_and_gone_on_with(tmp_path):
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, every=5, out=tmp_path, quantities=[Spatial()]):
+        train(model, optimizer, 10)
+    path = tmp_path / "lens.jsonl"
+    whole = Lens.read(tmp_path)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert Lens.read(tmp_path) == whole[:-1]
+
+    with Lens(model, optimizer, every=5, out=tmp_path, quantities=[Spatial()]) as lens:
+        assert lens.step == 10
+        train(model, optimizer, 10)
+    rows = Lens.read(tmp_path)
+    assert rows[: len(whole) - 1] == whole[:-1]
+    assert rows[-1]["step"] == 20
+
+    with Lens(model, optimizer, out=tmp_path, start=5) as lens:
+        assert lens.step == 5
+    assert {row["step"] for row in Lens.read(tmp_path)} == {1, 5}
+
+
+def test_rows_are_strict_json_and_flushed(tmp_path):
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, out=tmp_path, quantities=[Weights()]):
+        model.weight.data.zero_()
+        optimizer.step()
+        lines = (tmp_path / "lens.jsonl").read_text().splitlines()
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    rows = [json.loads(line, parse_constant=refuse) for line in lines]
+    assert rows[0]["tensor"] == "weight"
+    assert rows[0]["condition_number"] is None
+
+
+def test_frozen_and_unused_parameters_and_several_groups(tmp_path):
+    model = nn.ModuleDict({name: nn.Linear(6, 6) for name in ("used", "unused", "frozen")})
+    model["frozen"].requires_grad_(False)
+    groups = [{"params": layer.parameters(), "lr": 0.1} for layer in model.values()]
+    outside = nn.Parameter(torch.randn(6, 6))
+    optimizer = bw.SMI(torch.optim.SGD([*groups, {"params": [outside]}], lr=0.2), alpha=0.5)
+    with Lens(model, optimizer, out=tmp_path) as lens:
+        for _ in range(40):
+            optimizer.zero_grad()
+            (model["used"](torch.randn(5, 6)) @ outside).square().mean().backward()
+            optimizer.step()
+    seen = {(row["quantity"], row["tensor"]) for row in Lens.read(tmp_path)}
+    used = {"used.weight", "group3.0"}
+    assert {tensor for quantity, tensor in seen if quantity == "spatial"} == {*used, "all"}
+    assert {t for quantity, t in seen if quantity == "temporal"} == {*used, "used.bias", "all"}
+    assert lens.step == 40
+
+
+def test_a_parameter_with_few_gradients_is_left_out(tmp_path):
+    model = nn.ModuleList([nn.Linear(6, 6, bias=False) for _ in range(2)])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, out=tmp_path, quantities=[Temporal(window=64)]):
+        for step in range(64):
+            model[0].weight.grad = torch.randn(6, 6)
+            model[1].weight.grad = torch.randn(6, 6) if step % 4 == 0 else None
+            optimizer.step()
+    assert {row["tensor"] for row in Lens.read(tmp_path)} == {"0.weight", "all"}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_grad_scaler_is_seen_through(tmp_path, fused):
+    """Gradients are unscaled, and a step that the scaler skips does not count."""
+    results = []
+    for scale in (None, 2.0**10):
+        model = small_model()
+        model[2] = nn.Identity()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=fused)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+        torch.manual_seed(2)
+        folder = tmp_path / str(scale)
+        with Lens(model, optimizer, every=10, out=folder) as lens:
+            for step in range(41):
+                optimizer.zero_grad()
+                x = torch.randn(5, 6)
+                if step == 20:
+                    if scale is None:
+                        continue
+                    x[0] = torch.inf
+                scaler.scale(model(x).square().mean()).backward()
+                scaler.step(optimizer)
+                # The scale stays what it is: a skipped step would halve it.
+                scaler.update(scale) if scale is not None else None
+        assert lens.step == 40
+        results.append(Lens.read(folder))
+    for plain, scaled in zip(*results, strict=True):
+        assert plain.keys() == scaled.keys()
+        for key, value in plain.items():
+            if key in ("gain_low", "energy", "low", "entropy", "response_high"):
+                assert scaled[key] == pytest.approx(value, rel=1e-3)
+
+
+def test_closures_are_seen_through(tmp_path):
+    folders = []
+    for name in ("plain", "closure", "keyword"):
+        model = small_model()
+        optimizer = OPTIMIZERS["smi"](model.parameters())
+        torch.manual_seed(3)
+
+        def closure(model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = model(torch.randn(5, 6)).square().mean()
+            loss.backward()
+            return loss
+
+        with Lens(model, optimizer, every=5, out=tmp_path / name):
+            for _ in range(40):
+                if name == "plain":
+                    closure()
+                    optimizer.step()
+                elif name == "closure":
+                    assert optimizer.step(closure) > 0
+                else:
+                    assert optimizer.step(closure=closure) > 0
+        folders.append(Lens.read(tmp_path / name))
+    assert folders[0] == folders[1] == folders[2]
+
+
+def test_an_optimizer_that_asks_its_closure_often(tmp_path):
+    model = small_model()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=4)
+    x = torch.randn(5, 6)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        return loss
+
+    with Lens(model, optimizer, every=1, out=tmp_path) as lens:
+        for _ in range(3):
+            optimizer.step(closure)
+    assert lens.step == 3
+    assert len(rows_of(tmp_path, "spatial")) == 3
+
+
+def test_gradient_accumulation_counts_steps_not_batches(tmp_path):
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, every=1, out=tmp_path, quantities=[Spatial()]):
+        for _ in range(3):
+            for _ in range(4):
+                (model(torch.randn(5, 6)).square().mean() / 4).backward()
+            energy = model[0].weight.grad.square().sum().item()
+            optimizer.step()
+            optimizer.zero_grad()
+    rows = rows_of(tmp_path, "spatial", "0.weight")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert rows[-1]["energy"] == pytest.approx(energy, rel=1e-4)
+
+
+def test_a_compiled_model_has_the_names_of_the_original(tmp_path):
+    model = torch.compile(small_model(), backend="eager")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, out=tmp_path):
+        train(model, optimizer, 2)
+    assert {row["tensor"] for row in Lens.read(tmp_path)} == {"0.weight", "3.weight", "all"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.complex64])
+def test_other_dtypes_and_layouts(tmp_path, dtype):
+    param = nn.Parameter(torch.randn(8, 4, 3, 3, dtype=dtype))
+    param.data = param.data.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD([param], lr=0.5)
+    with Lens(nn.ParameterList([param]), optimizer, every=16, out=tmp_path):
+        for _ in range(64):
+            param.grad = torch.randn_like(param)
+            optimizer.step()
+    (row,) = rows_of(tmp_path, "temporal", "0")
+    assert row["gain_mid"] == pytest.approx(1, rel=0.05)
+    assert len(rows_of(tmp_path, "spatial", "0")) == 5
+
+
+def test_gradients_that_are_not_finite_are_passed_over(tmp_path):
+    model = nn.Linear(8, 8, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, every=4, out=tmp_path):
+        for step in range(1, 65):
+            model.weight.grad = torch.randn(8, 8)
+            if step == 64:
+                model.weight.grad[0, 0] = torch.nan
+            optimizer.step()
+    (row,) = rows_of(tmp_path, "temporal", "weight")
+    assert row["steps"] == 63
+    assert rows_of(tmp_path, "spatial")[-1]["step"] == 60
+
+
+def test_memory_is_bounded(tmp_path):
+    model = nn.ParameterList(nn.Parameter(torch.randn(9, 9)) for _ in range(300))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    temporal = Temporal(window=32, coordinates=64, budget=200)
+    spatial = Spatial(budget=100)
+
+    def held(quantity):
+        """Bytes of all tensors in it."""
+        found, seen = [quantity], 0
+        while found:
+            value = found.pop()
+            if isinstance(value, torch.Tensor):
+                seen += value.untyped_storage().nbytes()
+            elif isinstance(value, dict):
+                found += value.values()
+            elif isinstance(value, (list, tuple)):
+                found += value
+            elif hasattr(value, "__dict__"):
+                found += vars(value).values()
+        return seen
+
+    sizes = []
+    with Lens(model, optimizer, every=32, out=tmp_path, quantities=[temporal, spatial]):
+        for step in range(1, 129):
+            for param in model:
+                param.grad = torch.randn(9, 9)
+            optimizer.step()
+            if step % 32 == 0:
+                sizes.append((held(temporal), held(spatial)))
+    assert len(set(sizes)) == 1
+    # Two buffers, and for each coordinate its place and a NaN.
+    assert sizes[0][0] <= 200 * (2 * 32 * 4 + 8 + 4)
+    # A mask of 9 x 5 for each tensor, and its generator.
+    assert sizes[0][1] <= 100 * 45
+    seen = {(row["quantity"], row["tensor"]) for row in Lens.read(tmp_path)}
+    assert len([tensor for quantity, tensor in seen if quantity == "temporal"]) == 200 + 1
+    assert len([tensor for quantity, tensor in seen if quantity == "spatial"]) == 100 + 1
+
+
+def test_weights_keep_within_their_budget(tmp_path):
+    model = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(16, 16)])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    budget = 2 * 8**3
+    with Lens(model, optimizer, every=1, out=tmp_path, quantities=[Weights(2, budget)]):
+        for _ in range(5):
+            optimizer.step()
+    assert {row["tensor"] for row in Lens.read(tmp_path)} == {"0.weight", "1.weight", "all"}
+    assert [row["step"] for row in rows_of(tmp_path, "weights")] == [1, 3, 5]
+
+
+def test_a_long_window_wraps_around(tmp_path):
+    """At the end the last window's steps are there, in their order."""
+    model = nn.Linear(8, 8, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    t = torch.arange(64)
+    with Lens(model, optimizer, out=tmp_path, quantities=[Temporal(window=64)]):
+        for step in range(100):
+            model.weight.grad = torch.sin(2 * torch.pi * step / 24 + t).view(8, 8)
+            optimizer.step()
+    rows = rows_of(tmp_path, "temporal")
+    assert [row["step"] for row in rows] == [64, 100]
+    for row in rows:
+        # A jump in the series would have all frequencies.
+        assert row["gradient_power_high"] < 1e-4
+
+
+def test_the_paper_gpt_s_shapes_and_the_summary(tmp_path):
+    model = GPT(GPTConfig(vocabulary=11, context=8, layers=2, heads=2, width=16))
+    optimizer = bw.SMI(bw.NSF(model.parameters()), alpha=0.5)
+    with Lens(model, optimizer, out=tmp_path) as lens:
+        for _ in range(33):
+            optimizer.zero_grad()
+            model(torch.randint(11, (4, 8))).square().mean().backward()
+            optimizer.step()
+    assert {row["tensor"] for row in Lens.read(tmp_path)} == {
+        "all",
+        *(name for name, _ in model.named_parameters()),
+    }
+    summary = {row["quantity"]: row for row in lens.summary()}
+    assert summary["temporal"]["gain_low"] > summary["temporal"]["gain_high"] > 0
+    assert 0 < summary["spatial"]["kept"] < 1
+    assert 0 < summary["spatial"]["entropy"] < 1
+    assert summary["weights"]["spectral_norm"] > 0
+
+
+def test_numbers_go_to_tensorboard(tmp_path):
+    class Writer:
+        def __init__(self):
+            self.seen = {}
+
+        def add_scalar(self, tag, scalar_value, global_step):
+            self.seen[tag, global_step] = scalar_value
+
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    writer = Writer()
+    with Lens(model, optimizer, every=5, out=tmp_path, writer=writer):
+        train(model, optimizer, 5)
+    assert 0 < writer.seen["spatial/entropy/3.weight", 5] < 1
+    assert ("spatial/overlap/all", 1) not in writer.seen
+    assert ("spatial/overlap/all", 5) in writer.seen
+
+
+def test_wrong_arguments_are_named(tmp_path):
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(TypeError, match=r"optimizer must be a torch\.optim\.Optimizer, got Linear"):
+        Lens(model, model[0], out=tmp_path)
+    with pytest.raises(ValueError, match="every must be at least 1, got 0"):
+        Lens(model, optimizer, every=0, out=tmp_path)
+    with pytest.raises(ValueError, match="window must be at least 32, got 8"):
+        Temporal(window=8)
+    with Lens(model, optimizer, out=tmp_path) as lens, pytest.raises(RuntimeError, match="in use"):
+        lens.__enter__()
