@@ -481,7 +481,9 @@ class NoHostSync(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_the_filter_never_waits_for_the_device():
+@pytest.mark.parametrize("foreach", [False, None])
+def test_the_filter_never_waits_for_the_device(foreach, monkeypatch):
+    monkeypatch.setattr("bandwise.spectrum.at_hand", lambda tensor: False)
     params = [torch.nn.Parameter(torch.randn(shape)) for shape in ((6, 7), (4, 3, 3), (9,))]
     params.append(torch.nn.Parameter(torch.randn(6, 8, dtype=torch.complex64)))
     opt = bw.SMI(
@@ -490,6 +492,7 @@ def test_the_filter_never_waits_for_the_device():
         min_ndim=1,
         refresh_every=2,
         history_dtype=torch.bfloat16,
+        foreach=foreach,
     )
     with NoHostSync():
         for _ in range(4):

@@ -415,11 +415,15 @@ def _updated_history(states: list[State], M: Tensor, finite: Tensor | None, grou
             state["smi_history"] = torch.full_like(M[0], -1, dtype=dtype)
     stored = [state["smi_history"] for state in states]
     H = _stacked(stored).to(M.dtype)
-    weight = torch.where(H[:, :1, :1] < 0, H.new_ones(()), 1 - group["smi_beta"])
-    if finite is not None:
-        weight = torch.where(finite, weight, 0)
-        M = torch.where(finite, M, H)
-    H.lerp_(M, weight)  # in the stored history itself, where that is one of the right dtype
+    # In the stored history itself, where that is one of the right dtype.
+    if finite is None and bool((H[:, 0, 0] >= 0).all()):
+        H.lerp_(M, 1 - group["smi_beta"])
+    else:
+        weight = torch.where(H[:, :1, :1] < 0, H.new_ones(()), 1 - group["smi_beta"])
+        if finite is not None:
+            weight = torch.where(finite, weight, 0)
+            M = torch.where(finite, M, H)
+        H.lerp_(M, weight)
     for history, new in zip(stored, H, strict=True):
         if history.data_ptr() != new.data_ptr():
             # What a smaller dtype cannot hold must not become inf.

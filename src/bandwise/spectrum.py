@@ -78,18 +78,17 @@ def _paired(modulus: Tensor, like: Tensor) -> Tensor:
     them would keep one without the other. In a half spectrum only the columns that hold their own
     conjugates have both: row i and row n-i.
     """
-    for column in _own_columns(like):
-        values = modulus[..., column]
-        values.add_(values.flip(-1).roll(1, -1)).div_(2)
+    pairs = modulus[..., 1:, _own_columns(like)]
+    pairs.add_(pairs.flip(-2)).div_(2)
     return modulus
 
 
-def _own_columns(like: Tensor) -> list[int]:
-    """The columns of a spectrum that hold their own conjugates."""
+def _own_columns(like: Tensor) -> slice:
+    """The columns of a spectrum that hold their own conjugates: 0, and d/2 where d is even."""
     d = like.shape[-1]
     if like.is_complex():
-        return []
-    return [0, d // 2] if d % 2 == 0 else [0]
+        return slice(0, 0)
+    return slice(None, None, d // 2) if d % 2 == 0 else slice(0, 1)
 
 
 def threshold(magnitudes: Tensor, q: float, like: Tensor) -> Tensor:
@@ -149,45 +148,37 @@ def _searched(H: Tensor, q: float, like: Tensor) -> Tensor:
     own = _own_columns(like)
     count = H.shape[0] * like.shape[-1]
     place = order(q, count)
-    guess, per_place = _guess(H, q, count)
+    sample = H.reshape(-1)[_sample_places(H.numel())].sort().values.tolist()
+    at = int(q * (_SAMPLE - 1))
+    guess = sample[at]
 
     # Comparisons are written as float32 0 and 1: several times as fast as to bool.
     below = torch.lt(H, guess, out=torch.empty_like(H, dtype=torch.float32))
-    beyond = torch.empty_like(below)
     missing = place - _count(below, own)
-    # With room for what the guess of the slope is off.
-    end = guess + (1.3 * missing + math.copysign(4e-4 * count, missing)) * per_place
+    # The sample says how far to look for that many places; with room for what it may be off.
+    far = int(1.3 * abs(missing) / count * _SAMPLE) + 8
+    beyond = torch.empty_like(below)
     if missing >= 0:
+        end = sample[at + far] if at + far < _SAMPLE else math.inf
         inside = torch.le(H, end, out=beyond).sub_(below)
     else:
+        end = sample[at - far] if at >= far else -math.inf
         inside = below.sub_(torch.lt(H, end, out=beyond))
-    singles = [H[:, column][inside[:, column].nonzero().squeeze(1)] for column in own]
-    for column in own:
-        inside[:, column] = 0
+
+    singles = H[:, own][inside[:, own].bool()]
+    inside[:, own] = 0
     pairs = _few(H, inside)
-    candidates = torch.cat([pairs, pairs, *singles])
+    candidates = torch.cat([pairs, pairs, singles])
     index = missing if missing >= 0 else missing + len(candidates)
     if not 0 <= index < len(candidates):
         return threshold(H, q, like).view(())
     return candidates.kthvalue(index + 1).values
 
 
-def _guess(H: Tensor, q: float, count: int) -> tuple[float, float]:
-    """The q-th quantile of a sample, and how much it grows there from one place of ``count`` to
-    the next.
-    """
-    sample = H.reshape(-1)[_sample_places(H.numel())].sort().values
-    spread = 3 * math.sqrt(q * (1 - q) * _SAMPLE) + 1
-    places = [min(max(int(q * _SAMPLE + z), 0), _SAMPLE - 1) for z in (-spread, 0, spread)]
-    low, guess, high = sample[places].tolist()
-    return guess, (high - low) / max(1, places[2] - places[0]) * _SAMPLE / count
-
-
-def _count(ones: Tensor, own: list[int]) -> int:
+def _count(ones: Tensor, own: slice) -> int:
     """How many coefficients of the full spectrum the ones in a half spectrum stand for."""
     # Rows first: a float32 counts to 2^24 and no further.
-    all_of_them = ones.sum(1).double().sum().item()
-    return int(2 * all_of_them - sum(ones[:, column].sum().item() for column in own))
+    return int((2 * ones.sum(1).double() - ones[:, own].sum(1)).sum().item())
 
 
 def _few(values: Tensor, ones: Tensor) -> Tensor:
