@@ -53,6 +53,23 @@ def test_the_task_of_ones_own_can_be_compared(tmp_path):
     assert [c.n for c in results.comparisons] == [2, 2, 2]
 
 
+def test_the_lens_watches_a_training_loop(tmp_path, monkeypatch):
+    (source,) = (block for block in blocks("python") if "bw.Lens" in block)
+    monkeypatch.chdir(tmp_path)
+    model = torch.nn.Linear(4, 3)
+
+    def train(model, opt):
+        for _ in range(60):
+            model(torch.randn(5, 4)).square().mean().backward()
+            opt.step()
+            opt.zero_grad()
+
+    opt = bw.SMI(torch.optim.AdamW(model.parameters()), 60)
+    exec(source, {"bw": bw, "model": model, "opt": opt, "train": train})
+    rows = bw.Lens.read("lens")
+    assert {row["quantity"] for row in rows} == {"temporal", "spatial", "weights"}
+
+
 def test_every_compare_command_names_optimizers_that_there_are():
     commands = [
         shlex.split(line, comments=True)
