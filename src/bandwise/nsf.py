@@ -302,11 +302,12 @@ def _alike(params: list[Tensor]) -> Iterator[list[Tensor]]:
         groups[param.dtype, param.device].append(param)
     for (_, device), members in groups.items():
         chunk: list[Tensor] = []
+        numel = 0
         for param in members:
-            numel = param.numel() + sum(other.numel() for other in chunk)
+            numel += param.numel()
             if chunk and device.type == "cpu" and numel > _CPU_CHUNK_NUMEL:
                 yield chunk
-                chunk = []
+                chunk, numel = [], param.numel()
             chunk.append(param)
         yield chunk
 
