@@ -152,43 +152,30 @@ def _searched(H: Tensor, q: float, like: Tensor) -> Tensor:
     at = int(q * (_SAMPLE - 1))
     guess = sample[at]
 
-    # Comparisons are written as float32 0 and 1: several times as fast as to bool.
-    below = torch.lt(H, guess, out=torch.empty_like(H, dtype=torch.float32))
+    below = H < guess
     missing = place - _count(below, own)
     # The sample says how far to look for that many places; with room for what it may be off.
-    far = int(1.3 * abs(missing) / count * _SAMPLE) + 8
-    beyond = torch.empty_like(below)
-    if missing >= 0:
-        end = sample[at + far] if at + far < _SAMPLE else math.inf
-        inside = torch.le(H, end, out=beyond).sub_(below)
-    else:
-        end = sample[at - far] if at >= far else -math.inf
-        inside = below.sub_(torch.lt(H, end, out=beyond))
-
-    singles = H[:, own][inside[:, own].bool()]
-    inside[:, own] = 0
-    pairs = _few(H, inside)
-    candidates = torch.cat([pairs, pairs, singles])
-    index = missing if missing >= 0 else missing + len(candidates)
-    if not 0 <= index < len(candidates):
-        return threshold(H, q, like).view(())
-    return candidates.kthvalue(index + 1).values
-
-
-def _count(ones: Tensor, own: slice) -> int:
-    """How many coefficients of the full spectrum the ones in a half spectrum stand for."""
-    # Rows first: a float32 counts to 2^24 and no further.
-    return int((2 * ones.sum(1).double() - ones[:, own].sum(1)).sum().item())
+    near = int(1.3 * abs(missing) / count * _SAMPLE) + 8
+    for far in (near, 8 * near):
+        if missing >= 0:
+            end = sample[at + far] if at + far < _SAMPLE else math.inf
+            inside = (H <= end).logical_xor_(below)
+        else:
+            end = sample[at - far] if at >= far else -math.inf
+            inside = (H < end).logical_xor_(below)
+        singles = H[:, own][inside[:, own]]
+        inside[:, own] = False
+        pairs = H.reshape(-1)[inside.view(-1).nonzero().squeeze(1)]
+        candidates = torch.cat([pairs, pairs, singles])
+        index = missing if missing >= 0 else missing + len(candidates)
+        if 0 <= index < len(candidates):
+            return candidates.kthvalue(index + 1).values
+    return threshold(H, q, like).view(())
 
 
-def _few(values: Tensor, ones: Tensor) -> Tensor:
-    """The values where a mask is one, quick where it seldom is: eight at a time are ruled out."""
-    size = values.numel() // 8 * 8
-    mask, flat = ones.view(-1).bool(), values.reshape(-1)
-    octets = mask[:size].view(torch.int64).nonzero().squeeze(1)
-    hits = mask[:size].view(-1, 8)[octets].view(-1).nonzero().squeeze(1)
-    last = flat[size:][mask[size:]]
-    return torch.cat([flat[:size].view(-1, 8)[octets].view(-1)[hits], last])
+def _count(mask: Tensor, own: slice) -> int:
+    """How many coefficients of the full spectrum a mask of the half spectrum stands for."""
+    return int(2 * mask.count_nonzero() - mask[:, own].count_nonzero())
 
 
 @functools.lru_cache(maxsize=256)
