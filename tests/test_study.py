@@ -197,6 +197,18 @@ def test_finished_runs_are_kept_and_other_configurations_left_alone(task, tmp_pa
     assert len(folders) == 8 + 6
 
 
+def test_an_optimizer_of_the_user_s_does_not_start_the_others_anew(task, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from torch.optim import SGD as Mine\n")
+    first = study(task, tmp_path / "out", "adamw")
+    again = study(task, tmp_path / "out", f"adamw,{file}:Mine")
+    assert [run.folder for run in again.runs_of("adamw")] == [run.folder for run in first.runs]
+    file.write_text("from torch.optim import SGD as Mine\n# edited\n")
+    edited = study(task, tmp_path / "out", f"adamw,{file}:Mine")
+    folders = [{run.folder for run in results.runs} for results in (again, edited)]
+    assert len(folders[0] & folders[1]) == 2  # adamw's, and not the edited optimizer's
+
+
 def test_a_failing_run_does_not_end_the_others(task, tmp_path):
     file = tmp_path / "bad.py"
     file.write_text(

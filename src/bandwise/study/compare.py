@@ -94,15 +94,17 @@ def compare(
     recipe = _recipe(made.recipe, steps, lr)
     _check_optimizers(specs, made, recipe)
 
-    data = dict(made.fingerprint())
-    for reference in (task, *(s.name for s in specs)):
-        if userfile.is_userfile(reference):
-            data[reference] = userfile.load(reference).sha256
+    hashes = {
+        reference: userfile.load(reference).sha256
+        for reference in (task, *(s.name for s in specs))
+        if userfile.is_userfile(reference)
+    }
     configs = [
         RunConfig(
             task=task,
             task_options=dict(task_options or {}),
-            data=data,
+            # Of its own files alone: another optimizer's would start this run anew.
+            data=made.fingerprint() | {f: hashes[f] for f in (task, s.name) if f in hashes},
             optimizer=s.text,
             seed=seed,
             recipe=asdict(recipe),
