@@ -1,7 +1,13 @@
 """What every test shares."""
 
+import os
+
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Before anything imports it: Triton then runs the kernels for GPUs on the CPU.
+    os.environ["TRITON_INTERPRET"] = "1"
 from hypothesis import HealthCheck, settings
 
 # Examples take as long as the machine lets them; the suite has its own time limit.

@@ -39,7 +39,7 @@ def test_import_brings_in_torch_and_nothing_heavy():
 
 def test_import_leaves_the_upper_layers_alone():
     names = "{n for n in sys.modules if n.startswith('bandwise.')}"
-    allowed = ["schedules", "spectrum", "smi", "nsf", "_checks", "_checkpoint"]
+    allowed = ["schedules", "spectrum", "smi", "nsf", "_checks", "_checkpoint", "_fused"]
     code = f"import sys, bandwise; print(*{names})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == {f"bandwise.{name}" for name in allowed}

@@ -1,10 +1,11 @@
 """The fast path of NSF against the readable one, over shapes, dtypes, settings and steps."""
 
+import importlib
 import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import bandwise as bw
@@ -26,6 +27,27 @@ exponents = st.one_of(
 )
 
 
+@pytest.fixture(scope="module", params=["foreach", "fused", "fused for a GPU"])
+def fast(request):
+    """A fast path, for tensors of any size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bandwise.nsf._FUSED_NUMEL", 2)
+        if request.param == "fused for a GPU":
+            patch.setattr("bandwise._fused.step", kernels_for_a_gpu(patch).step)
+        yield {"foreach": True} if request.param == "foreach" else {"fused": True}
+
+
+def kernels_for_a_gpu(patch):
+    """The kernels for a GPU, interpreted on the CPU; several blocks a tensor."""
+    pytest.importorskip("triton", reason="interprets the kernels for GPUs")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU: its own tests run the kernels")
+    kernels = importlib.import_module("bandwise._fused.gpu")
+    patch.setattr(kernels, "_BLOCK", 256)
+    kernels._cut.cache_clear()
+    return kernels
+
+
 @given(
     shapes,
     st.sampled_from(list(TOLERANCE)),
@@ -37,22 +59,25 @@ exponents = st.one_of(
     st.sampled_from([0.0, 0.1]),
     st.integers(0, 2**31),
 )
-@settings(max_examples=200)
-def test_the_same_steps(shapes, dtype, p, scale, betas, eps, maximize, weight_decay, seed):
+# To shrink an example takes minutes in Triton's interpreter.
+@settings(max_examples=80, phases=(Phase.generate,))
+def test_the_same_steps(
+    fast, shapes, dtype, p, scale, betas, eps, maximize, weight_decay, seed
+):  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
 
     def draw(shape):
         return torch.randn(shape, dtype=dtype, generator=generator)
 
     starts = [draw(shape) for shape in shapes]
-    slow, fast = (
+    slow, quick = (
         bw.NSF(
             [start.clone() for start in starts], lr=1e-2, p=p, scale=scale, betas=betas, eps=eps,
-            maximize=maximize, weight_decay=weight_decay, foreach=foreach,
+            maximize=maximize, weight_decay=weight_decay, **path,
         )
-        for foreach in (False, None)
+        for path in ({"foreach": False}, fast)
     )  # fmt: skip
-    pairs = list(zip(slow.param_groups[0]["params"], fast.param_groups[0]["params"], strict=True))
+    pairs = list(zip(slow.param_groups[0]["params"], quick.param_groups[0]["params"], strict=True))
     for step in range(6):
         before = [(a.clone(), b.clone()) for a, b in pairs]
         for i, (a, b) in enumerate(pairs):
@@ -61,13 +86,16 @@ def test_the_same_steps(shapes, dtype, p, scale, betas, eps, maximize, weight_de
             a.grad = None if missing else gradient.clone()
             b.grad = None if missing else gradient.clone()
         slow.step()
-        fast.step()
+        quick.step()
         for (a, b), (a0, b0) in zip(pairs, before, strict=True):
-            # The steps must agree, not only the parameters, which outweigh them.
-            moved, right = (b - b0).to(torch.complex128), (a - a0).to(torch.complex128)
-            slack = torch.finfo(dtype).eps * a.abs().to(torch.float64).norm()
+            # The steps must agree, not only the parameters, which outweigh them. Large exponents
+            # without a scale leave 16 bits on either path.
+            finite = a.isfinite()
+            assert torch.equal(b.isfinite(), finite)
+            moved, right = ((x - x0)[finite].to(torch.complex128) for x, x0 in ((b, b0), (a, a0)))
+            slack = torch.finfo(dtype).eps * a[finite].abs().to(torch.float64).norm()
             assert (moved - right).norm() <= TOLERANCE[dtype] * right.norm() + 4 * slack
-            state, right_state = fast.state[b], slow.state[a]
+            state, right_state = quick.state[b], slow.state[a]
             assert state.keys() == right_state.keys()
             for name in state:
                 torch.testing.assert_close(
@@ -81,22 +109,91 @@ def test_the_same_steps(shapes, dtype, p, scale, betas, eps, maximize, weight_de
 
 @pytest.mark.parametrize("p", [-1.0, 0.3, 1.0])
 @pytest.mark.parametrize("scale", ["adam", "sgd"])
-def test_rows_without_gradient_do_not_set_the_range(p, scale):
+def test_rows_without_gradient_do_not_set_the_range(p, scale, fast):
     """As in an embedding: d is eps in most rows, and a power of it is far from the others'."""
-    slow, fast = (
-        bw.NSF([torch.zeros(100, 8)], lr=1.0, p=p, scale=scale, eps=1e-15, foreach=foreach)
-        for foreach in (False, True)
+    slow, quick = (
+        bw.NSF([torch.zeros(100, 8)], lr=1.0, p=p, scale=scale, eps=1e-15, **path)
+        for path in ({"foreach": False}, fast)
     )
     gradient = torch.randn(100, 8) * 1e-3
     gradient[3:] = 0
     moved = []
-    for opt in (slow, fast):
+    for opt in (slow, quick):
         (param,) = opt.param_groups[0]["params"]
         param.grad = gradient.clone()
         opt.step()
         moved.append(param)
     torch.testing.assert_close(moved[1], moved[0], rtol=2e-5, atol=0)
     assert moved[1].norm() > 0
+
+
+@pytest.mark.parametrize("fast", ["fused", "fused for a GPU"], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "taken"),
+    [
+        ({}, True),
+        ({"p": 0.5}, True),
+        ({"fused": None}, False),
+        ({"p": -1, "eps": 1e-12}, False),
+        ({"p": 1, "eps": 1e-12}, True),
+    ],
+)
+def test_kernels_take_what_single_precision_can_hold(fast, change, taken, monkeypatch):
+    calls = []
+    step = bw._fused.step
+    monkeypatch.setattr(
+        "bandwise._fused.step",
+        lambda some, *rest, **more: calls.extend(some) or step(some, *rest, **more),
+    )
+    params = [torch.ones(5, 4), torch.ones(4, 5).t(), torch.tensor(1.0)]
+    for param in params:
+        param.grad = torch.ones_like(param)
+    bw.NSF(params, **{"p": 0.7, **fast, **change}).step()
+    assert len(calls) == taken  # the transposed and the scalar are left to foreach
+    torch.testing.assert_close(params[0], params[1], rtol=1e-6, atol=0)
+    assert (params[0] < 1).all()
+
+
+def test_p_and_lr_change_without_compiling_again():
+    params = [torch.ones(120, 100), torch.ones(9001), torch.ones(30, 20, 20)]
+    opt = bw.NSF(params, p=bw.Cyclic(0.9, -0.5, 7), fused=True)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(opt, 0.9)
+
+    def step():
+        for param in params:
+            param.grad = torch.randn_like(param)
+        opt.step()
+        schedule.step()
+
+    step()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for _ in range(8):
+            step()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("p", [0.5, 0.7, -0.5])
+@pytest.mark.parametrize("scale", ["adam", "sgd", "none"])
+def test_kernels_on_a_gpu(dtype, p, scale):
+    shapes = [(300, 200), (9,), (), (70_000,), (64, 3, 3, 3)]
+    torch.manual_seed(0)
+    starts = [torch.randn(shape, dtype=dtype) for shape in shapes]
+    slow, quick, again = (
+        bw.NSF([start.clone().to(device) for start in starts], lr=1e-2, p=p, scale=scale, **path)
+        for device, path in (("cpu", {"foreach": False}), *[("cuda", {"fused": True})] * 2)
+    )
+    for _ in range(5):
+        gradients = [torch.randn(shape, dtype=dtype) for shape in shapes]
+        for opt in (slow, quick, again):
+            for param, gradient in zip(opt.param_groups[0]["params"], gradients, strict=True):
+                param.grad = gradient.to(param.device)
+            opt.step()
+    trios = zip(*(opt.param_groups[0]["params"] for opt in (slow, quick, again)), strict=True)
+    for a, b, c in trios:
+        torch.testing.assert_close(b.cpu(), a, rtol=5 * TOLERANCE[dtype], atol=1e-6)
+        assert torch.equal(b, c)
 
 
 def test_large_exponents_and_tensor_learning_rates_take_the_readable_path(monkeypatch):

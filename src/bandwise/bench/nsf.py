@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -83,10 +82,12 @@ def _steps(shapes: Sequence[torch.Size], device: torch.device, everyone: bool = 
     add("NSF, p = 0.7, reference", NSF, _NSF_STREAMS, p=0.7, foreach=False)
     add("NSF, p = 0.5", NSF, _ADAM_STREAMS, p=0.5)
     add(DEFAULT, NSF, _NSF_STREAMS, p=0.7)
-    if "fused" in inspect.signature(NSF).parameters:
-        add("NSF, p = 0.7, fused", NSF, _NSF_STREAMS, p=0.7, fused=True)
+    add("NSF, p = 0.7, fused", NSF, _NSF_STREAMS, p=0.7, fused=True)
     if everyone:
-        add("NSF, p cycled", NSF, _NSF_STREAMS, p=Cyclic(0.7, 0.3, period=20))
+        add("NSF, p = 0.5, fused", NSF, _ADAM_STREAMS, fused=True, p=0.5)
+        cycle = Cyclic(0.7, 0.3, period=20)
+        add("NSF, p cycled", NSF, _NSF_STREAMS, p=cycle)
+        add("NSF, p cycled, fused", NSF, _NSF_STREAMS, p=cycle, fused=True)
         for name, (module, cls, settings) in _OTHERS.items():
             try:
                 make = getattr(importlib.import_module(module), cls)
