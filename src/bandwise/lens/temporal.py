@@ -89,7 +89,8 @@ def response(
             coordinate is to be compared with those of its own tensor alone.
 
     Returns:
-        ``steps``, ``coordinates`` (those that had a gradient and moved); lists over ``frequency``:
+        ``steps``, ``coordinates`` (those that had a gradient and moved; without any, figures are
+        NaN); lists over ``frequency``:
         ``gain`` G, ``response`` R, ``gradient_power`` and ``update_power``, the mean share of a
         coordinate's power; of each of these ``…_low``, ``…_mid``, ``…_high``: for powers the sum
         over the band, otherwise the geometric mean; ``rate_slope``, ``rate_slope_low``,
@@ -97,15 +98,16 @@ def response(
         ``across_rate``, ``across_gain``: medians of sign-change rate and a in groups of
         coordinates of like rate, a relative to the mean of its tensor where ``tensor`` is given.
     """
-    gradient, update = gradient.double().cpu(), update.double().cpu()
-    alive = (gradient != 0).any(0) & (update != 0).any(0)
-    gradient, update = gradient[:, alive], update[:, alive]
+    frequency, P_g = spectra(gradient.cpu(), segment or len(gradient) // 4)
+    P_u = spectra(update.cpu(), segment or len(gradient) // 4)[1]
+    # By power: Welch's windows leave a step or two at the ends out.
+    known = (P_g > _NO_POWER * P_g.mean(0)) & (P_u > 0)
+    alive = known.any(0)
+    gradient, P_g, P_u, known = (x[:, alive] for x in (gradient.double().cpu(), P_g, P_u, known))
     members = torch.zeros(len(alive)) if tensor is None else tensor.cpu()
     members = torch.unique(members[alive], return_inverse=True)[1]
 
-    frequency, P_g = spectra(gradient, segment or len(gradient) // 4)
-    P_u = spectra(update, segment or len(gradient) // 4)[1]
-    gain, across = _within_and_across(P_g, P_u)
+    gain, across = _within_and_across(P_g, P_u, known)
     curves = {
         "gain": gain,
         "response": (P_u.sum(1) / P_g.sum(1)).sqrt(),
@@ -140,11 +142,9 @@ def sign_change_rate(series: Tensor) -> Tensor:
     return rate.where(2 * pairs >= len(products), math.nan)
 
 
-def _within_and_across(P_g: Tensor, P_u: Tensor) -> tuple[Tensor, Tensor]:
-    """G(f), NaN where no coordinate has power, and log a."""
-    gains = (P_u / P_g).log() / 2
-    known = (P_g > _NO_POWER * P_g.mean(0)) & (P_u > 0)
-    gains = gains.where(known, 0)
+def _within_and_across(P_g: Tensor, P_u: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """G(f), NaN where no coordinate has power, and log a, from the powers that are known."""
+    gains = ((P_u / P_g).log() / 2).where(known, 0)
     shares = P_g.where(known, 0)
     shares = shares / shares.sum(0)
     means = (shares * gains).sum(0)
@@ -157,7 +157,7 @@ def _within_and_across(P_g: Tensor, P_u: Tensor) -> tuple[Tensor, Tensor]:
     right = (shares * (gains - means)).sum(1) / unit
     shape = torch.linalg.pinv(laplacian, rtol=1e-8, hermitian=True) @ right / unit
     levels = means - (shares * shape[:, None]).sum(0)
-    middle = levels.median()
+    middle = levels.median() if len(levels) else math.nan
     return (shape + middle).exp().where(weight > 0, math.nan), levels - middle
 
 
@@ -219,7 +219,8 @@ class Temporal:
 
     Rows come once a window, and at the end for what the last window holds. A step in which a tensor
     has no finite gradient, or a learning rate of 0, is left out of that tensor's series, and a
-    tensor that has less than half of the steps is left out of the window.
+    tensor that has less than half of the steps, or no coordinate with a gradient that moved, is
+    left out of the window.
 
     It holds 8 bytes for each step of the window and each coordinate, and no more. The coordinates
     are chosen at the first step; parameters that join the optimizer later are not followed.
@@ -295,10 +296,11 @@ class Temporal:
             device = self._devices[name]
             g, u = gradients[device][:, sampled.columns], updates[device][:, sampled.columns]
             known = g.isfinite().all(1) & u.isfinite().all(1)
-            if 2 * known.sum() >= filled and g[known].any() and u[known].any():
+            if 2 * known.sum() >= filled:
                 series[name] = g[known], u[known]
         rows = [self._row(name, response(g, u, segment)) for name, (g, u) in series.items()]
-        return rows + self._whole_model(list(series.values()), segment)
+        rows += self._whole_model(list(series.values()), segment)
+        return [row for row in rows if row["coordinates"]]
 
     def _whole_model(self, series: list[tuple[Tensor, Tensor]], segment: int) -> list[Row]:
         """Coordinates of all tensors that have every step; of tensors, then, that count alike."""
