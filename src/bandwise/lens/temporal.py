@@ -250,7 +250,7 @@ class Temporal:
 
     def before(self, step: Step) -> None:
         if not self._sampled:
-            self._choose(step.tensors)
+            self._follow(step.tensors, self._choose(step.tensors))
         self._starts, gradients = {}, {}
         for t in self._followed(step):
             if t.grad is not None:
@@ -302,6 +302,38 @@ class Temporal:
         rows += self._whole_model(list(series.values()), segment)
         return [row for row in rows if row["coordinates"]]
 
+    def state_dict(self) -> dict[str, Any]:
+        places = {name: sampled.places for name, sampled in self._sampled.items()}
+        return {
+            "window": self.window,
+            "count": self._count,
+            "reported": self._reported,
+            "step": self._step,
+            "places": places,
+            "gradients": {name: self._column(self._gradients, name) for name in places},
+            "updates": {name: self._column(self._updates, name) for name in places},
+        }
+
+    def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Traced]) -> None:
+        places = state["places"]
+        if state["window"] != self.window:
+            raise ValueError(
+                f"window must be the state_dict's, {state['window']}, got {self.window}"
+            )
+        missing = places.keys() - {t.name for t in tensors}
+        if missing:
+            raise ValueError(f"the state_dict follows {min(missing)!r}; the optimizer has it not")
+        self._count, self._reported = state["count"], state["reported"]
+        self._step = state["step"]
+        self._follow(tensors, places)
+        for name in places:
+            self._column(self._gradients, name).copy_(state["gradients"][name])
+            self._column(self._updates, name).copy_(state["updates"][name])
+
+    def _column(self, buffers: dict[torch.device, Tensor], name: str) -> Tensor:
+        """What is held of one tensor, (window, coordinates)."""
+        return buffers[self._devices[name]][:, self._sampled[name].columns]
+
     def _whole_model(self, series: list[tuple[Tensor, Tensor]], segment: int) -> list[Row]:
         """Coordinates of all tensors that have every step; of tensors, then, that count alike."""
         if not series:
@@ -318,21 +350,30 @@ class Temporal:
     def _followed(self, step: Step) -> list[Traced]:
         return [t for t in step.tensors if t.name in self._sampled]
 
-    def _choose(self, tensors: Sequence[Traced]) -> None:
+    def _choose(self, tensors: Sequence[Traced]) -> dict[str, Tensor]:
+        """The places of the coordinates in every tensor that is followed."""
         tensors = [t for t in tensors if t.param.numel()]
         chosen = torch.randperm(len(tensors), generator=self._generator)[: self.budget].sort()
         each = min(self.coordinates, max(1, self.budget // max(1, len(tensors))))
-        widths: dict[torch.device, int] = defaultdict(int)
+        places = {}
         for i in chosen.values.tolist():
-            t = tensors[i]
-            device, numel = t.param.device, _real(t.param).numel()
-            places = _distinct(numel, min(each, numel), self._generator)
-            start, widths[device] = widths[device], widths[device] + len(places)
+            numel = _real(tensors[i].param).numel()
+            places[tensors[i].name] = _distinct(numel, min(each, numel), self._generator)
+        return places
+
+    def _follow(self, tensors: Sequence[Traced], places: dict[str, Tensor]) -> None:
+        self._devices, self._sampled, self._gradients, self._updates = {}, {}, {}, {}
+        widths: dict[torch.device, int] = defaultdict(int)
+        for t in tensors:
+            if t.name not in places:
+                continue
+            device, count = t.param.device, len(places[t.name])
+            start, widths[device] = widths[device], widths[device] + count
             self._devices[t.name] = device
             self._sampled[t.name] = _Sampled(
-                places.to(device),
+                places[t.name].to(device),
                 slice(start, widths[device]),
-                torch.full((len(places),), math.nan, device=device),
+                torch.full((count,), math.nan, device=device),
             )
         for device, width in widths.items():
             self._gradients[device] = torch.full((self.window, width), math.nan, device=device)
