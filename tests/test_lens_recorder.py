@@ -113,6 +113,37 @@ def test_hooks_are_gone_after_an_exception(tmp_path):
     assert rows_of(tmp_path, "spatial")[-1]["step"] == 10
 
 
+def test_a_step_within_a_step_is_one(tmp_path):
+    """torch hooks the step of every class that was made: an optimizer's own, and its parent's."""
+
+    class Parent(torch.optim.SGD):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    class Doubled(Parent):
+        def step(self, closure=None):
+            before = [p.detach().clone() for p in self.param_groups[0]["params"]]
+            super().step(closure)
+            with torch.no_grad():
+                for p, old in zip(self.param_groups[0]["params"], before, strict=True):
+                    p += p - old
+
+    logs = []
+    for parent_is_hooked in (False, True):
+        if parent_is_hooked:
+            Parent(small_model().parameters(), lr=0.1)
+        model = small_model()
+        optimizer = Doubled(model.parameters(), lr=0.1)
+        folder = tmp_path / str(parent_is_hooked)
+        with Lens(model, optimizer, every=8, out=folder) as lens:
+            train(model, optimizer, 40)
+        assert lens.step == 40
+        logs.append((folder / "lens.jsonl").read_bytes())
+        (row,) = rows_of(folder, "temporal")
+        assert row["gain"] == pytest.approx([2] * len(row["gain"]), rel=1e-3)
+    assert logs[0] == logs[1]
+
+
 def test_a_step_that_fails_does_not_count(tmp_path):
     param = nn.Parameter(torch.ones(3, 3))
     optimizer = bw.NSF([param])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 import torch
@@ -99,6 +100,7 @@ class Lens:
         self._log: log.Log | None = None
         self._log_bytes: int | None = None
         self._current: Step | None = None
+        self._call: FrameType | None = None
 
     def __enter__(self) -> Lens:
         if self._log is not None:
@@ -128,7 +130,7 @@ class Lens:
         finally:
             if self._log is not None:
                 self._log.close()
-            self._log = self._current = None
+            self._log = self._current = self._call = None
 
     def record(self, quantity: str, figures: Mapping[str, Any]) -> None:
         """Write figures of the whole model as it is now, measured elsewhere, such as at an
@@ -199,7 +201,12 @@ class Lens:
     def _before(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        self._current = None
+        # A class whose step calls super().step() has hooks around both; the outer is the step. One
+        # that failed left its call behind, but does not run.
+        call = sys._getframe(1)
+        if self._call is not None and _runs(self._call, call):
+            return None
+        self._call, self._current = call, None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             self._observe()
@@ -229,15 +236,15 @@ class Lens:
         for quantity in self._quantities:
             quantity.before(self._current)
 
-    @torch.no_grad()
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._current is None:
+        if self._current is None or sys._getframe(1) is not self._call:
             return
-        for quantity in self._quantities:
-            quantity.after(self._current)
-        self.step = self._current.number
-        self._current = None
-        self._write()
+        with torch.no_grad():
+            for quantity in self._quantities:
+                quantity.after(self._current)
+            self.step = self._current.number
+            self._current = self._call = None
+            self._write()
 
     def _traced(self, grad_scale: float) -> list[Traced]:
         base = self.optimizer.base if isinstance(self.optimizer, SMI) else self.optimizer
@@ -269,6 +276,13 @@ class Lens:
         if self._log is None:
             raise RuntimeError("a lens records within its `with` alone")
         return self._log
+
+
+def _runs(call: FrameType, frame: FrameType | None) -> bool:
+    """Whether a call is among those that led to a frame."""
+    while frame is not None and frame is not call:
+        frame = frame.f_back
+    return frame is call
 
 
 def _dense(grad: Tensor | None) -> Tensor | None:
