@@ -76,6 +76,15 @@ def test_compare_and_report(slow, tmp_path):
     assert (out / "report.html").exists()
 
 
+def test_compare_through_the_lens(slow, tmp_path):
+    words = ("compare", slow, "--steps", 6, "--jobs", 1, "--delay", 0, "--out", tmp_path)
+    for lens, logs in ((), 0), (("--lens",), 2):
+        status, _, err = run(*words, *lens, "--seeds", 1, "--optimizers", "adamw,nsf")
+        assert status == 0, err
+        assert len(list(tmp_path.glob("runs/*/lens.jsonl"))) == logs
+        assert "finished already" not in err
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

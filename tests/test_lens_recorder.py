@@ -1,5 +1,6 @@
 """The recorder: it sees every step, changes nothing, and its log outlives whatever happens."""
 
+import io
 import json
 
 import pytest
@@ -112,6 +113,37 @@ def test_hooks_are_gone_after_an_exception(tmp_path):
     assert rows_of(tmp_path, "spatial")[-1]["step"] == 10
 
 
+def test_a_step_within_a_step_is_one(tmp_path):
+    """torch hooks the step of every class that was made: an optimizer's own, and its parent's."""
+
+    class Parent(torch.optim.SGD):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    class Doubled(Parent):
+        def step(self, closure=None):
+            before = [p.detach().clone() for p in self.param_groups[0]["params"]]
+            super().step(closure)
+            with torch.no_grad():
+                for p, old in zip(self.param_groups[0]["params"], before, strict=True):
+                    p += p - old
+
+    logs = []
+    for parent_is_hooked in (False, True):
+        if parent_is_hooked:
+            Parent(small_model().parameters(), lr=0.1)
+        model = small_model()
+        optimizer = Doubled(model.parameters(), lr=0.1)
+        folder = tmp_path / str(parent_is_hooked)
+        with Lens(model, optimizer, every=8, out=folder) as lens:
+            train(model, optimizer, 40)
+        assert lens.step == 40
+        logs.append((folder / "lens.jsonl").read_bytes())
+        (row,) = rows_of(folder, "temporal")
+        assert row["gain"] == pytest.approx([2] * len(row["gain"]), rel=1e-3)
+    assert logs[0] == logs[1]
+
+
 def test_a_step_that_fails_does_not_count(tmp_path):
     param = nn.Parameter(torch.ones(3, 3))
     optimizer = bw.NSF([param])
@@ -145,6 +177,116 @@ def test_a_log_that_was_cut_off_can_be_read_and_gone_on_with(tmp_path):
     with Lens(model, optimizer, out=tmp_path, start=5) as lens:
         assert lens.step == 5
     assert {row["step"] for row in Lens.read(tmp_path)} == {1, 5}
+
+
+def on_disk(state):
+    """As it comes back from a checkpoint."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def watched(model, optimizer, folder):
+    chosen = Temporal(window=32, budget=40), Spatial(budget=1), Weights(every=3)
+    return Lens(model, optimizer, every=7, out=folder, quantities=chosen)
+
+
+@pytest.mark.parametrize("name", ["adamw", "smi around nsf"])
+@pytest.mark.parametrize(("cut", "lost"), [(0, 0), (0, 40), (20, 0), (50, 0), (50, 20), (100, 0)])
+def test_a_training_cut_off_and_resumed_leaves_the_same_log(tmp_path, name, cut, lost):
+    """Saved after ``cut`` steps, cut off ``lost`` steps later, which writes its closing rows."""
+
+    def made():
+        model = small_model()
+        return model, OPTIMIZERS[name](model.parameters())
+
+    def steps(model, optimizer, numbers):
+        for number in numbers:
+            torch.manual_seed(number)
+            optimizer.zero_grad()
+            model(torch.randn(5, 6)).square().mean().backward()
+            optimizer.step()
+
+    model, optimizer = made()
+    with watched(model, optimizer, tmp_path / "whole"):
+        steps(model, optimizer, range(100))
+
+    model, optimizer = made()
+    with watched(model, optimizer, tmp_path / "cut") as lens:
+        steps(model, optimizer, range(cut))
+        lens.record("mine", {"figure": 1.5})
+        saved = on_disk([model.state_dict(), optimizer.state_dict(), lens.state_dict()])
+        steps(model, optimizer, range(cut, cut + lost))
+    model, optimizer = made()
+    model.load_state_dict(saved[0])
+    optimizer.load_state_dict(saved[1])
+    lens = watched(model, optimizer, tmp_path / "cut")
+    lens.load_state_dict(saved[2])
+    with lens:
+        assert lens.step == cut
+        steps(model, optimizer, range(cut, 100))
+
+    mine = json.dumps({"step": cut, "quantity": "mine", "tensor": "all", "figure": 1.5}) + "\n"
+    log, right = ((tmp_path / folder / "lens.jsonl").read_text() for folder in ("cut", "whole"))
+    assert log.count(mine) == 1
+    assert log.replace(mine, "") == right
+    assert len(rows_of(tmp_path / "whole", "temporal")) == 4
+    assert {row["quantity"] for row in lens.summary()} == {"mine", "temporal", "spatial", "weights"}
+
+
+def test_a_parameter_that_joined_changes_nothing_when_resumed(tmp_path):
+    """The coordinates stay those of the first step."""
+    logs = []
+    for cut in (False, True):
+        params = nn.ParameterList(nn.Parameter(torch.ones(9, 9)) for _ in range(3))
+        optimizer = torch.optim.SGD([params[0]], lr=0.1)
+        folder = tmp_path / str(cut)
+        lens = watched(params, optimizer, folder)
+        lens.__enter__()
+        for step in range(40):
+            if step == 10:
+                optimizer.add_param_group({"params": [params[1]]})
+            if step == 20 and cut:
+                state = on_disk(lens.state_dict())
+                lens.__exit__(None, None, None)
+                lens = watched(params, optimizer, folder)
+                lens.load_state_dict(state)
+                lens.__enter__()
+            for i, param in enumerate(params):
+                torch.manual_seed(7 * step + i)
+                param.grad = torch.randn(9, 9)
+            optimizer.step()
+        lens.__exit__(None, None, None)
+        logs.append((folder / "lens.jsonl").read_bytes())
+    assert logs[0] == logs[1]
+
+
+def test_a_state_that_does_not_fit_is_refused(tmp_path):
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    lens = watched(model, optimizer, tmp_path)
+    for use in (lens.state_dict, lambda: lens.record("mine", {})):
+        with pytest.raises(RuntimeError, match="within its `with` alone"):
+            use()
+    with lens:
+        train(model, optimizer, 10)
+        state = on_disk(lens.state_dict())
+        with pytest.raises(RuntimeError, match="before its `with`"):
+            lens.load_state_dict(state)
+
+    with pytest.raises(ValueError, match="has 3 quantities, the lens 1"):
+        Lens(model, optimizer, out=tmp_path, quantities=[Spatial()]).load_state_dict(state)
+    with pytest.raises(ValueError, match="window must be the state_dict's, 32, got 256"):
+        Lens(model, optimizer, out=tmp_path).load_state_dict(state)
+    part = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"follows '3\.bias'; the optimizer has it not"):
+        watched(model, part, tmp_path).load_state_dict(state)
+    size = (tmp_path / "lens.jsonl").stat().st_size
+    (tmp_path / "lens.jsonl").write_bytes(b"\n")
+    with pytest.raises(ValueError, match=f"had {state['log_bytes']} bytes, and has 1 now"):
+        watched(model, optimizer, tmp_path).load_state_dict(state)
+    assert state["log_bytes"] == size
 
 
 def test_rows_are_strict_json_and_flushed(tmp_path):

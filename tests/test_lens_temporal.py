@@ -45,6 +45,25 @@ def nsf(p, scale="adam"):
     return lambda params: bw.NSF(params, lr=1e-3, p=p, weight_decay=0, scale=scale)
 
 
+@pytest.mark.parametrize(("steps", "segment", "moment"), [(50, 12, 49), (64, 16, 0)])
+def test_a_coordinate_with_power_in_no_window_does_not_count(steps, segment, moment):
+    """Welch's windows leave the last steps out where they do not fit, and begin with a zero."""
+    g = noise(steps, 8)
+    lonely = torch.zeros(steps, 1, dtype=torch.float64)
+    lonely[moment] = 1
+    right = response(g, 2 * g, segment)
+    assert response(torch.cat([g, lonely], 1), torch.cat([2 * g, lonely], 1), segment) == right
+
+
+def test_without_a_coordinate_there_is_no_figure():
+    g = noise(64, 2)
+    one, other = g * torch.tensor([1, 0]), g * torch.tensor([0, 1])
+    figures = response(one, other)
+    assert figures["coordinates"] == 0
+    assert figures["size_slope"] is None
+    assert math.isnan(figures["gain_low"])
+
+
 @pytest.mark.parametrize("frequency", [5 / 64, 14 / 64, 29 / 64])
 def test_a_sinusoid_has_its_power_where_it_must(frequency):
     t = torch.arange(256, dtype=torch.float64)[:, None]

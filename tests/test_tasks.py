@@ -166,6 +166,35 @@ def test_a_bad_batch_size_is_refused(name: str, value: int) -> None:
         tasks.load(name, {"batch_size": value})
 
 
+@every_task
+def test_a_probe_is_small_and_always_the_same(name: str) -> None:
+    task = tasks.load(name)
+    probe, again = task.probe(), tasks.load(name).probe()
+    if name == "sines":
+        assert probe is None
+        return
+    assert probe is not None
+    assert again is not None
+    assert same(probe, again)
+    inputs, labels = probe
+    assert 300 < labels.numel() <= 512
+    torch.manual_seed(0)
+    logits = task.model().eval()(inputs)
+    assert logits.shape[:-1] == labels.shape
+    assert 0 <= labels.min() <= labels.max() < logits.shape[-1]
+
+
+def test_the_plane_holds_every_point() -> None:
+    task = tasks.load("two-moons")
+    plane = task.plane()
+    assert plane is not None
+    low, high = map(torch.tensor, plane)
+    points = torch.cat([inputs for inputs, _ in task._data.values()])  # type: ignore[attr-defined]
+    assert (low < points).all()
+    assert (points < high).all()
+    assert all(tasks.load(name).plane() is None for name in tasks.names() if name != task.name)
+
+
 # --- batches ------------------------------------------------------------------------------------
 
 
@@ -267,6 +296,17 @@ def test_image_batches_come_from_the_training_split() -> None:
     assert all(image.numpy().tobytes() in train for image in inputs)
 
 
+@pytest.mark.parametrize("name", ["mnist-5k", "digits", "two-moons"])
+def test_a_probe_comes_from_the_validation_split_and_has_its_classes(name: str) -> None:
+    task = tasks.load(name)
+    val, classes = task._data["val"]  # type: ignore[attr-defined]
+    known = dict(zip((x.numpy().tobytes() for x in val), classes.tolist(), strict=True))
+    inputs, labels = task.probe() or ((), ())
+    assert [known[x.numpy().tobytes()] for x in inputs] == labels.tolist()
+    shares = (torch.bincount(some) / len(some) for some in (labels, classes))
+    assert torch.allclose(*shares, atol=0.01)
+
+
 def test_sines_validate_between_the_training_points() -> None:
     task = tasks.load("sines")
     train = {x.item() for step in range(1, 5) for x in task.batch(0, step)[0]}
@@ -288,6 +328,9 @@ def test_characters_validate_on_the_last_tenth(tmp_path: Path) -> None:
     model.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     evaluate(task, model, "val")
     assert torch.cat(seen).min() == 2
+    inputs, targets = task.probe() or ()
+    assert inputs.min() == 2
+    assert torch.equal(inputs[:, 1:], targets[:, :-1])
 
 
 # --- shakespeare-char ---------------------------------------------------------------------------

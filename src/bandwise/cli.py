@@ -64,6 +64,16 @@ def _compare(
         typer.Option(min=1, help="Runs at a time.", show_default="one a processor; one on a GPU"),
     ] = None,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, …")] = "cpu",
+    lens: Annotated[
+        bool,
+        typer.Option(
+            "--lens",
+            help="Also record what each optimizer does to frequency bands, spectra, weights and "
+            "decisions, in lens.jsonl in each run's folder (0.1 to 3 MB). The training stays the "
+            "same, but its steps take longer, and the times in the table with them. Runs with and "
+            "without it are kept apart.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="The study's folder.", show_default="bandwise-runs/TASK"),
@@ -85,6 +95,7 @@ def _compare(
             out=folder,
             jobs=jobs,
             device=device,
+            lens=lens,
             task_options=_task_options(context.args),
         )
     except KeyboardInterrupt:

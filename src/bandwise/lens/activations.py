@@ -38,7 +38,8 @@ def activation_figures(
 
     A figure is the :func:`sparsity` of what one layer gives for one batch, averaged over the
     layers of the kind and the batches, which all count the same. ``overall_average`` is the mean
-    of the kinds, as it is in Table 3. A kind that the model does not have has no figure.
+    of the kinds, as it is in Table 3. A kind that the model does not call has no figure, and a
+    model that calls none of them has none.
 
     The same figures with ``_at_…`` behind their names are taken at a tenth of the threshold and
     at twice it. A difference between two models whose sign depends on the threshold is no
@@ -58,7 +59,7 @@ def activation_figures(
             less than 0.1² = 1% of the layer's sum of squares.
 
     Raises:
-        ValueError: there are no batches, or the model calls no layer of these kinds.
+        ValueError: there are no batches.
     """
     _checks.number("threshold", threshold, low=0)
     levels = {"": threshold}
@@ -106,10 +107,7 @@ def activation_figures(
     if empty:
         raise ValueError("batches must hold at least one batch, got none")
     if not shares:
-        raise ValueError(
-            "model must call an nn.LayerNorm, nn.GELU, nn.ReLU or bandwise.tasks.gpt.Attention, "
-            f"got {type(model).__name__} without"
-        )
+        return {}
     figures: dict[str, float] = {}
     for suffix in levels:
         kinds = {k + suffix: statistics.fmean(shares[k + suffix]) for k in _KINDS if k in shares}

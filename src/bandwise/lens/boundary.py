@@ -53,13 +53,24 @@ def margin_figures(logits: Tensor, labels: Tensor) -> dict[str, float]:
     return {"mean_margin": float(values.mean()), "median_margin": median, "low_margin": low}
 
 
+def decision_figures(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """``accuracy``, ``loss``, the mean cross-entropy in nats, and the :func:`margin_figures`."""
+    logits = logits.double()
+    loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
+    return {
+        "accuracy": (logits.argmax(-1) == labels).double().mean().item(),
+        "loss": loss.item(),
+        **margin_figures(logits, labels),
+    }
+
+
 @dataclass(frozen=True)
 class Alignment:
     """What :func:`alignment` found.
 
     Attributes:
-        rows: one for each entry of the history: ``step``, ``agreement`` with the final model,
-            ``accuracy``, ``loss``, the mean cross-entropy in nats, and the :func:`margin_figures`.
+        rows: one for each entry of the history: ``step``, ``agreement`` with the final model, and
+            the :func:`decision_figures`.
         step: the first step with an agreement of at least the level asked for; ``None`` if there
             is none. The agreement may fall below the level again later.
         loss_fall: the loss's fall up to that step, as a fraction of its fall from the first entry
@@ -89,7 +100,7 @@ def alignment(
     """
     _checks.number("level", level, low=0, high=1)
     rows = [
-        {"step": step, "agreement": agreement(logits, final), **_decision_figures(logits, labels)}
+        {"step": step, "agreement": agreement(logits, final), **decision_figures(logits, labels)}
         for step, logits in history
     ]
     if not rows:
@@ -97,7 +108,7 @@ def alignment(
     aligned = next((row for row in rows if row["agreement"] >= level), None)
     if aligned is None:
         return Alignment(rows, step=None, loss_fall=None)
-    first, last = rows[0]["loss"], _decision_figures(final, labels)["loss"]
+    first, last = rows[0]["loss"], decision_figures(final, labels)["loss"]
     fall = (first - aligned["loss"]) / (first - last) if last < first else None
     return Alignment(rows, step=int(aligned["step"]), loss_fall=fall)
 
@@ -142,13 +153,3 @@ def boundary_grid(
     with evaluating(model) as device:
         logits: Tensor = model(points.to(device)).cpu()
     return Grid(x, y, logits.view(n, n, -1))
-
-
-def _decision_figures(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    logits = logits.double()
-    loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
-    return {
-        "accuracy": (logits.argmax(-1) == labels).double().mean().item(),
-        "loss": loss.item(),
-        **margin_figures(logits, labels),
-    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +18,52 @@ class Log:
 
     Args:
         folder: made if it is not there.
-        start: rows of later steps are forgotten, as what a lost part of the run left; ``None``
-            keeps all.
+        size: in bytes; what stands beyond is removed.
     """
 
-    def __init__(self, folder: Path, start: int | None) -> None:
+    def __init__(self, folder: Path, size: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / NAME
-        kept, self.last_step = 0, 0
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        for line in lines:
-            if not line.endswith(b"\n"):
-                break
-            step = json.loads(line)["step"]
-            # Rows stand in the order of their steps.
-            if start is not None and step > start:
-                break
-            kept += len(line)
-            self.last_step = step
-        self._file = path.open("ab")
-        self._file.truncate(kept)
+        self._file = (folder / NAME).open("ab")
+        self._file.truncate(size)
+        self._file.seek(size)
 
     def append(self, row: Row) -> None:
         self._file.write(json.dumps(strict(row), allow_nan=False).encode() + b"\n")
         self._file.flush()
 
+    def saved(self) -> int:
+        """Its size in bytes, once they are safe on the disk."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
     def close(self) -> None:
+        self.saved()
         self._file.close()
+
+
+def size(folder: Path) -> int:
+    """The bytes of a folder's log; 0 if there is none."""
+    path = folder / NAME
+    return path.stat().st_size if path.exists() else 0
+
+
+def until(folder: Path, start: int | None) -> tuple[int, int]:
+    """The bytes of the rows up to a step, of all whole rows for ``None``, and the last one's step.
+
+    Without rows both are 0.
+    """
+    kept = last = 0
+    path = folder / NAME
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    for line in lines:
+        if not line.endswith(b"\n"):
+            break
+        step = json.loads(line)["step"]
+        # Rows stand in the order of their steps.
+        if start is not None and step > start:
+            break
+        kept, last = kept + len(line), step
+    return kept, last
 
 
 def read(folder: Path) -> list[Row]:

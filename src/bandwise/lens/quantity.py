@@ -70,3 +70,14 @@ class Quantity(Protocol):
         A row has ``step``, ``quantity``, ``tensor`` (a name, or ``"all"``), then figures: numbers,
         ``None`` where one is not defined, or short lists.
         """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the rows of later steps depend on, as tensors and plain data; between two steps."""
+
+    def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Traced]) -> None:
+        """Go on as the quantity that gave ``state``.
+
+        Args:
+            state: its tensors may lie on any device.
+            tensors: all parameters of the optimizer.
+        """

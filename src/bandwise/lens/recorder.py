@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 import torch
@@ -44,6 +45,9 @@ class Lens:
 
     Rows are appended to ``lens.jsonl`` in ``out``, each a JSON object with ``step``, ``quantity``,
     ``tensor`` (a parameter's name or ``"all"``) and the quantity's figures.
+
+    With its state in the training's checkpoints (:meth:`state_dict`), a training that is cut off
+    and resumed leaves the same log as one that never was, byte for byte.
 
     Args:
         model: gives the parameters their names.
@@ -94,14 +98,19 @@ class Lens:
         }
         self._hooks: list[RemovableHandle] = []
         self._log: log.Log | None = None
+        self._log_bytes: int | None = None
         self._current: Step | None = None
-        self._whole_model: dict[str, Row] = {}
+        self._call: FrameType | None = None
 
     def __enter__(self) -> Lens:
         if self._log is not None:
             raise RuntimeError("this lens is in use already")
-        self._log = log.Log(self.out, self._start)
-        self.step = self._log.last_step if self._start is None else self._start
+        size = self._log_bytes
+        if size is None:
+            size, last_step = log.until(self.out, self._start)
+            self.step = last_step if self._start is None else self._start
+        self._log = log.Log(self.out, size)
+        self._log_bytes = None
         self._hooks = [
             self.optimizer.register_step_pre_hook(self._before),
             self.optimizer.register_step_post_hook(self._after),
@@ -121,13 +130,67 @@ class Lens:
         finally:
             if self._log is not None:
                 self._log.close()
-            self._log = self._current = None
+            self._log = self._current = self._call = None
+
+    def record(self, quantity: str, figures: Mapping[str, Any]) -> None:
+        """Write figures of the whole model as it is now, measured elsewhere, such as at an
+        evaluation.
+
+        Args:
+            quantity: what was measured; a name that no quantity of the lens has.
+            figures: numbers, ``None`` where one is not defined, or short lists.
+
+        Raises:
+            RuntimeError: it is called outside the ``with``.
+        """
+        self._append({"step": self.step, "quantity": quantity, "tensor": "all", **figures})
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` needs to go on from here: tensors and plain data.
+
+        As with an optimizer, the tensors are the lens's own: save them before the next step.
+
+        Raises:
+            RuntimeError: it is called outside the ``with``.
+        """
+        return {
+            "step": self.step,
+            "log_bytes": self._open_log().saved(),
+            "quantities": [quantity.state_dict() for quantity in self._quantities],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a lens with the same arguments was when it gave ``state``.
+
+        To be called before the ``with``, whose log then loses all that was written later: what the
+        end of that ``with`` wrote as well, of whatever step.
+
+        Raises:
+            RuntimeError: it is called within the ``with``.
+            ValueError: the lens measures something else, or its log lacks rows that it had.
+        """
+        if self._log is not None:
+            raise RuntimeError("load the state of a lens before its `with`, not within")
+        states, size = state["quantities"], log.size(self.out)
+        if len(states) != len(self._quantities):
+            raise ValueError(
+                f"the state_dict has {len(states)} quantities, the lens {len(self._quantities)}"
+            )
+        if size < state["log_bytes"]:
+            raise ValueError(
+                f"the log in {self.out} had {state['log_bytes']} bytes, and has {size} now"
+            )
+        tensors = self._traced(1.0)
+        for quantity, saved in zip(self._quantities, states, strict=True):
+            quantity.load_state_dict(saved, tensors)
+        self.step, self._log_bytes = state["step"], state["log_bytes"]
 
     def summary(self) -> list[Row]:
-        """The last row of every quantity for the whole model, without its lists."""
+        """The log's last row of every quantity for the whole model, without its lists."""
+        last = {row["quantity"]: row for row in self.read(self.out) if row["tensor"] == "all"}
         return [
             {key: value for key, value in row.items() if not isinstance(value, list)}
-            for row in self._whole_model.values()
+            for row in last.values()
         ]
 
     @staticmethod
@@ -138,7 +201,12 @@ class Lens:
     def _before(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        self._current = None
+        # A class whose step calls super().step() has hooks around both; the outer is the step. One
+        # that failed left its call behind, but does not run.
+        call = sys._getframe(1)
+        if self._call is not None and _runs(self._call, call):
+            return None
+        self._call, self._current = call, None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             self._observe()
@@ -168,15 +236,15 @@ class Lens:
         for quantity in self._quantities:
             quantity.before(self._current)
 
-    @torch.no_grad()
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._current is None:
+        if self._current is None or sys._getframe(1) is not self._call:
             return
-        for quantity in self._quantities:
-            quantity.after(self._current)
-        self.step = self._current.number
-        self._current = None
-        self._write()
+        with torch.no_grad():
+            for quantity in self._quantities:
+                quantity.after(self._current)
+            self.step = self._current.number
+            self._current = self._call = None
+            self._write()
 
     def _traced(self, grad_scale: float) -> list[Traced]:
         base = self.optimizer.base if isinstance(self.optimizer, SMI) else self.optimizer
@@ -197,12 +265,24 @@ class Lens:
     def _write(self, closing: bool = False) -> None:
         for quantity in self._quantities:
             for row in quantity.rows(closing):
-                if self._log is not None:
-                    self._log.append(row)
-                if row["tensor"] == "all":
-                    self._whole_model[row["quantity"]] = log.strict(row)
-                if self._writer is not None:
-                    _show(row, self._writer)
+                self._append(row)
+
+    def _append(self, row: Row) -> None:
+        self._open_log().append(row)
+        if self._writer is not None:
+            _show(row, self._writer)
+
+    def _open_log(self) -> log.Log:
+        if self._log is None:
+            raise RuntimeError("a lens records within its `with` alone")
+        return self._log
+
+
+def _runs(call: FrameType, frame: FrameType | None) -> bool:
+    """Whether a call is among those that led to a frame."""
+    while frame is not None and frame is not call:
+        frame = frame.f_back
+    return frame is call
 
 
 def _dense(grad: Tensor | None) -> Tensor | None:

@@ -22,7 +22,8 @@ over coefficients in either. Masks that have nothing to do with each other overl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -237,6 +238,15 @@ class Spatial:
     def rows(self, closing: bool = False) -> list[Row]:
         rows, self._rows = self._rows, []
         return rows
+
+    def state_dict(self) -> dict[str, Any]:
+        chosen = None if self._chosen is None else sorted(self._chosen)
+        return {"chosen": chosen, "masks": dict(self._masks)}
+
+    def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Traced]) -> None:
+        self._chosen = None if state["chosen"] is None else set(state["chosen"])
+        masks = state["masks"]
+        self._masks = {t.name: masks[t.name].to(t.param.device) for t in tensors if t.name in masks}
 
     def _add(self, step: Step, name: str, figures: dict[str, float | None]) -> None:
         row = {"step": step.number, "quantity": "spatial", "tensor": name}

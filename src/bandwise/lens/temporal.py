@@ -89,7 +89,8 @@ def response(
             coordinate is to be compared with those of its own tensor alone.
 
     Returns:
-        ``steps``, ``coordinates`` (those that had a gradient and moved); lists over ``frequency``:
+        ``steps``, ``coordinates`` (those that had a gradient and moved; without any, figures are
+        NaN); lists over ``frequency``:
         ``gain`` G, ``response`` R, ``gradient_power`` and ``update_power``, the mean share of a
         coordinate's power; of each of these ``…_low``, ``…_mid``, ``…_high``: for powers the sum
         over the band, otherwise the geometric mean; ``rate_slope``, ``rate_slope_low``,
@@ -97,15 +98,16 @@ def response(
         ``across_rate``, ``across_gain``: medians of sign-change rate and a in groups of
         coordinates of like rate, a relative to the mean of its tensor where ``tensor`` is given.
     """
-    gradient, update = gradient.double().cpu(), update.double().cpu()
-    alive = (gradient != 0).any(0) & (update != 0).any(0)
-    gradient, update = gradient[:, alive], update[:, alive]
+    frequency, P_g = spectra(gradient.cpu(), segment or len(gradient) // 4)
+    P_u = spectra(update.cpu(), segment or len(gradient) // 4)[1]
+    # By power: Welch's windows leave a step or two at the ends out.
+    known = (P_g > _NO_POWER * P_g.mean(0)) & (P_u > 0)
+    alive = known.any(0)
+    gradient, P_g, P_u, known = (x[:, alive] for x in (gradient.double().cpu(), P_g, P_u, known))
     members = torch.zeros(len(alive)) if tensor is None else tensor.cpu()
     members = torch.unique(members[alive], return_inverse=True)[1]
 
-    frequency, P_g = spectra(gradient, segment or len(gradient) // 4)
-    P_u = spectra(update, segment or len(gradient) // 4)[1]
-    gain, across = _within_and_across(P_g, P_u)
+    gain, across = _within_and_across(P_g, P_u, known)
     curves = {
         "gain": gain,
         "response": (P_u.sum(1) / P_g.sum(1)).sqrt(),
@@ -140,11 +142,9 @@ def sign_change_rate(series: Tensor) -> Tensor:
     return rate.where(2 * pairs >= len(products), math.nan)
 
 
-def _within_and_across(P_g: Tensor, P_u: Tensor) -> tuple[Tensor, Tensor]:
-    """G(f), NaN where no coordinate has power, and log a."""
-    gains = (P_u / P_g).log() / 2
-    known = (P_g > _NO_POWER * P_g.mean(0)) & (P_u > 0)
-    gains = gains.where(known, 0)
+def _within_and_across(P_g: Tensor, P_u: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """G(f), NaN where no coordinate has power, and log a, from the powers that are known."""
+    gains = ((P_u / P_g).log() / 2).where(known, 0)
     shares = P_g.where(known, 0)
     shares = shares / shares.sum(0)
     means = (shares * gains).sum(0)
@@ -157,7 +157,7 @@ def _within_and_across(P_g: Tensor, P_u: Tensor) -> tuple[Tensor, Tensor]:
     right = (shares * (gains - means)).sum(1) / unit
     shape = torch.linalg.pinv(laplacian, rtol=1e-8, hermitian=True) @ right / unit
     levels = means - (shares * shape[:, None]).sum(0)
-    middle = levels.median()
+    middle = levels.median() if len(levels) else math.nan
     return (shape + middle).exp().where(weight > 0, math.nan), levels - middle
 
 
@@ -219,7 +219,8 @@ class Temporal:
 
     Rows come once a window, and at the end for what the last window holds. A step in which a tensor
     has no finite gradient, or a learning rate of 0, is left out of that tensor's series, and a
-    tensor that has less than half of the steps is left out of the window.
+    tensor that has less than half of the steps, or no coordinate with a gradient that moved, is
+    left out of the window.
 
     It holds 8 bytes for each step of the window and each coordinate, and no more. The coordinates
     are chosen at the first step; parameters that join the optimizer later are not followed.
@@ -249,7 +250,7 @@ class Temporal:
 
     def before(self, step: Step) -> None:
         if not self._sampled:
-            self._choose(step.tensors)
+            self._follow(step.tensors, self._choose(step.tensors))
         self._starts, gradients = {}, {}
         for t in self._followed(step):
             if t.grad is not None:
@@ -295,10 +296,43 @@ class Temporal:
             device = self._devices[name]
             g, u = gradients[device][:, sampled.columns], updates[device][:, sampled.columns]
             known = g.isfinite().all(1) & u.isfinite().all(1)
-            if 2 * known.sum() >= filled and g[known].any() and u[known].any():
+            if 2 * known.sum() >= filled:
                 series[name] = g[known], u[known]
         rows = [self._row(name, response(g, u, segment)) for name, (g, u) in series.items()]
-        return rows + self._whole_model(list(series.values()), segment)
+        rows += self._whole_model(list(series.values()), segment)
+        return [row for row in rows if row["coordinates"]]
+
+    def state_dict(self) -> dict[str, Any]:
+        places = {name: sampled.places for name, sampled in self._sampled.items()}
+        return {
+            "window": self.window,
+            "count": self._count,
+            "reported": self._reported,
+            "step": self._step,
+            "places": places,
+            "gradients": {name: self._column(self._gradients, name) for name in places},
+            "updates": {name: self._column(self._updates, name) for name in places},
+        }
+
+    def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Traced]) -> None:
+        places = state["places"]
+        if state["window"] != self.window:
+            raise ValueError(
+                f"window must be the state_dict's, {state['window']}, got {self.window}"
+            )
+        missing = places.keys() - {t.name for t in tensors}
+        if missing:
+            raise ValueError(f"the state_dict follows {min(missing)!r}; the optimizer has it not")
+        self._count, self._reported = state["count"], state["reported"]
+        self._step = state["step"]
+        self._follow(tensors, places)
+        for name in places:
+            self._column(self._gradients, name).copy_(state["gradients"][name])
+            self._column(self._updates, name).copy_(state["updates"][name])
+
+    def _column(self, buffers: dict[torch.device, Tensor], name: str) -> Tensor:
+        """What is held of one tensor, (window, coordinates)."""
+        return buffers[self._devices[name]][:, self._sampled[name].columns]
 
     def _whole_model(self, series: list[tuple[Tensor, Tensor]], segment: int) -> list[Row]:
         """Coordinates of all tensors that have every step; of tensors, then, that count alike."""
@@ -316,21 +350,30 @@ class Temporal:
     def _followed(self, step: Step) -> list[Traced]:
         return [t for t in step.tensors if t.name in self._sampled]
 
-    def _choose(self, tensors: Sequence[Traced]) -> None:
+    def _choose(self, tensors: Sequence[Traced]) -> dict[str, Tensor]:
+        """The places of the coordinates in every tensor that is followed."""
         tensors = [t for t in tensors if t.param.numel()]
         chosen = torch.randperm(len(tensors), generator=self._generator)[: self.budget].sort()
         each = min(self.coordinates, max(1, self.budget // max(1, len(tensors))))
-        widths: dict[torch.device, int] = defaultdict(int)
+        places = {}
         for i in chosen.values.tolist():
-            t = tensors[i]
-            device, numel = t.param.device, _real(t.param).numel()
-            places = _distinct(numel, min(each, numel), self._generator)
-            start, widths[device] = widths[device], widths[device] + len(places)
+            numel = _real(tensors[i].param).numel()
+            places[tensors[i].name] = _distinct(numel, min(each, numel), self._generator)
+        return places
+
+    def _follow(self, tensors: Sequence[Traced], places: dict[str, Tensor]) -> None:
+        self._devices, self._sampled, self._gradients, self._updates = {}, {}, {}, {}
+        widths: dict[torch.device, int] = defaultdict(int)
+        for t in tensors:
+            if t.name not in places:
+                continue
+            device, count = t.param.device, len(places[t.name])
+            start, widths[device] = widths[device], widths[device] + count
             self._devices[t.name] = device
             self._sampled[t.name] = _Sampled(
-                places.to(device),
+                places[t.name].to(device),
                 slice(start, widths[device]),
-                torch.full((len(places),), math.nan, device=device),
+                torch.full((count,), math.nan, device=device),
             )
         for device, width in widths.items():
             self._gradients[device] = torch.full((self.window, width), math.nan, device=device)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -75,6 +77,14 @@ class Weights:
     def rows(self, closing: bool = False) -> list[Row]:
         rows, self._rows = self._rows, []
         return rows
+
+    def state_dict(self) -> dict[str, Any]:
+        chosen = None if self._chosen is None else sorted(self._chosen)
+        return {"due": self._due, "chosen": chosen}
+
+    def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Traced]) -> None:
+        self._due = state["due"]
+        self._chosen = None if state["chosen"] is None else set(state["chosen"])
 
 
 def _cost(t: Traced) -> int:

@@ -50,6 +50,7 @@ def compare(
     out: str | Path | None = None,
     jobs: int | None = None,
     device: str = "cpu",
+    lens: bool = False,
     task_options: Mapping[str, Any] | None = None,
     console: Console | None = None,
 ) -> Results:
@@ -71,6 +72,9 @@ def compare(
         jobs: runs at a time, each on one thread; by default as many as there are processors, or
             one on a GPU.
         device: where to train: ``"cpu"``, ``"cuda"``, …
+        lens: whether every run is watched by a :class:`bandwise.Lens`, which writes
+            ``lens.jsonl`` in its folder and fills :attr:`Run.lens`. Its training is the same and
+            takes longer. A run that was not watched is not taken for one that was.
         task_options: keyword arguments of the task.
         console: where progress is shown; by default standard error.
 
@@ -83,6 +87,7 @@ def compare(
         KeyboardInterrupt: stopped; the same call goes on.
     """
     _checks.whole("seeds", seeds, low=1)
+    _checks.flag("lens", lens)
     device = str(device)
     _check_device(device)
     try:
@@ -110,6 +115,7 @@ def compare(
             recipe=asdict(recipe),
             device=device,
             versions={"bandwise": bandwise.__version__, "torch": torch.__version__},
+            lens=lens,
         )
         for seed in range(seeds)
         for s in specs
@@ -128,7 +134,7 @@ def compare(
             seeds=list(range(seeds)),
             comparisons=compare_runs(runs, f"val_{made.metric}", made.direction),
             runs=[run for group in runs for run in group],
-            command=_command(task, specs, seeds, recipe, out, device, task_options),
+            command=_command(task, specs, seeds, recipe, out, device, lens, task_options),
             versions=_versions(device),
         )
         results.save(out)
@@ -276,6 +282,7 @@ def _command(
     recipe: Recipe,
     out: Path,
     device: str,
+    lens: bool,
     task_options: Mapping[str, Any] | None,
 ) -> str:
     options = {
@@ -288,7 +295,8 @@ def _command(
         **(task_options or {}),
     }
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    return shlex.join(["bandwise", "compare", task, *words])
+    flags = ["--lens"] if lens else []
+    return shlex.join(["bandwise", "compare", task, *words, *flags])
 
 
 def _versions(device: str) -> dict[str, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bandwise.lens import Row
 from bandwise.study.files import read_json, replacing, write_json
 
 Verdict = Literal[
@@ -26,13 +27,17 @@ class Run:
         steps: optimizer steps taken.
         final: the last evaluation, ``val_loss`` and the like, ``test_…`` too where there is a test
             split. Not finite if the run diverged.
-        seconds_per_step: median wall time of a training step, evaluation not counted.
+        seconds_per_step: median wall time of a training step, evaluation not counted; the lens's
+            work is, if the run had one.
         evals: an evaluation a row: ``step`` and the validation figures.
         training: rows of ``step``, ``train_loss`` (mean since the row before), ``lr`` and the
             scheduled values ``alpha`` and ``p`` of an optimizer that has them.
         config: everything the run depends on, and under ``settings`` what the optimizer was set to,
             defaults and all.
         folder: its folder, relative to the study's.
+        lens: what the lens recorded of the whole model, a row a measurement, with ``agreement`` in
+            the place of ``predicted`` (:func:`bandwise.lens.decisions.with_agreement`); empty if
+            the run had none.
     """
 
     optimizer: str
@@ -45,6 +50,7 @@ class Run:
     training: list[dict[str, float]]
     config: dict[str, Any]
     folder: str
+    lens: list[Row] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ The folder holds::
 
     config.json     what the run depends on
     metrics.jsonl   a row an event, appended: training figures, evaluations
-    checkpoint.pt   model, optimizer and scheduler at the last evaluation
+    lens.jsonl      with the lens on, a row a measurement
+    checkpoint.pt   model, optimizer, scheduler and lens at the last evaluation
     result.json     the final figures; there once the run has finished
 """
 
@@ -35,6 +36,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._pytree import tree_map
 
 from bandwise import schedules, tasks, userfile
+from bandwise.lens import Lens, Row, Spatial, Temporal, Weights, decisions, log
 from bandwise.nsf import NSF
 from bandwise.smi import SMI
 from bandwise.study import optimizers, spec
@@ -44,6 +46,8 @@ from bandwise.study.results import Run
 from bandwise.tasks import Recipe, Task
 
 _ROWS_PER_EVAL = 8
+# How often in a run the lens takes what is large or costly.
+_LOOKS = 6
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class RunConfig:
         recipe: the fields of :class:`bandwise.tasks.Recipe`.
         device: ``"cpu"``, ``"cuda"``, …
         versions: of bandwise and torch.
+        lens: whether a :class:`bandwise.Lens` watches it.
     """
 
     task: str
@@ -68,10 +73,15 @@ class RunConfig:
     recipe: dict[str, Any]
     device: str
     versions: dict[str, str]
+    lens: bool = False
+
+    def plain(self) -> dict[str, Any]:
+        """Its fields, without ``lens`` where there is none: as they were before there were any."""
+        return {key: value for key, value in asdict(self).items() if key != "lens" or value}
 
     def folder_name(self) -> str:
         """A readable name that another configuration does not have."""
-        text = json.dumps(asdict(self), sort_keys=True, default=str)
+        text = json.dumps(self.plain(), sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         label = re.sub(r"[^A-Za-z0-9.=-]+", "-", self.optimizer).strip("-.")[:40]
         return f"{label}-seed{self.seed}-{digest}"
@@ -101,7 +111,7 @@ def train(config: RunConfig, folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "config.json").exists():
-        write_json(folder / "config.json", asdict(config))
+        write_json(folder / "config.json", config.plain())
     # Sums depend on how they are split among threads; results must not depend on the machine's use.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -130,22 +140,39 @@ class _Training:
         )
         self.step = 0
         self.diverged = False
+        self.eval_every = max(1, self.recipe.steps // self.recipe.evals)
+        self.lens = self._lens() if config.lens else None
+
+    def _lens(self) -> Lens:
+        """One that has something to show for the shortest run, too."""
+        steps, every = self.recipe.steps, min(50, self.eval_every)
+        quantities = (
+            Temporal(window=min(256, max(32, math.ceil(steps / _LOOKS)))),
+            Spatial(),
+            Weights(every=max(1, steps // every // (_LOOKS - 1))),
+        )
+        return Lens(self.model, self.optimizer, every, self.folder, quantities=quantities)
 
     def run(self) -> None:
-        recipe = self.recipe
-        eval_every = max(1, recipe.steps // recipe.evals)
-        row_every = max(1, eval_every // _ROWS_PER_EVAL)
         with (self.folder / "metrics.jsonl").open("ab") as self.metrics:
             self._resume()
-            if self.step == 0:
-                self._row(step=0, **self._evaluate("val"))
-            while self.step < recipe.steps and not self.diverged:
-                next_eval = min(self.step - self.step % eval_every + eval_every, recipe.steps)
-                while self.step < next_eval and not self.diverged:
-                    self._train(until=min(self.step + row_every, next_eval))
-                self._row(step=self.step, **self._evaluate("val"))
-                self._save_checkpoint()
+            with self.lens or nullcontext():
+                self._train_and_evaluate()
             self._finish()
+
+    def _train_and_evaluate(self) -> None:
+        recipe, eval_every = self.recipe, self.eval_every
+        row_every = max(1, eval_every // _ROWS_PER_EVAL)
+        if self.step == 0:
+            self._row(step=0, **self._evaluate("val"))
+            self._look()
+        while self.step < recipe.steps and not self.diverged:
+            next_eval = min(self.step - self.step % eval_every + eval_every, recipe.steps)
+            while self.step < next_eval and not self.diverged:
+                self._train(until=min(self.step + row_every, next_eval))
+            self._row(step=self.step, **self._evaluate("val"))
+            self._look()
+            self._save_checkpoint()
 
     def _train(self, until: int) -> None:
         """Train up to a step, and write a row."""
@@ -207,24 +234,41 @@ class _Training:
             )
         return {f"{split}_{name}": float(value) for name, value in figures.items()}
 
+    def _look(self) -> None:
+        """What the lens records of an evaluation."""
+        if self.lens is None:
+            return
+        # A boundary moves most in the beginning: the evaluations 0, 1, 2, 5, 11 and 25 of 25.
+        evals, number = (math.ceil(s / self.eval_every) for s in (self.recipe.steps, self.step))
+        looks = {0, *(round(evals ** (i / (_LOOKS - 2))) for i in range(_LOOKS - 1))}
+        with self._autocast():
+            found = decisions.figures(
+                self.task,
+                self.model,
+                boundary=number in looks,
+                activations=self.step == self.recipe.steps and not self.diverged,
+            )
+        for quantity, figures in found.items():
+            self.lens.record(quantity, figures)
+
     def _row(self, **figures: float) -> None:
         self.metrics.write(to_json(figures).encode() + b"\n")
         self.metrics.flush()
 
     def _save_checkpoint(self) -> None:
         os.fsync(self.metrics.fileno())
+        checkpoint = {
+            "step": self.step,
+            "diverged": self.diverged,
+            "metrics_bytes": self.metrics.tell(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+        if self.lens is not None:
+            checkpoint["lens"] = self.lens.state_dict()
         with replacing(self.folder / "checkpoint.pt") as path:
-            torch.save(
-                {
-                    "step": self.step,
-                    "diverged": self.diverged,
-                    "metrics_bytes": self.metrics.tell(),
-                    "model": self.model.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "scheduler": self.scheduler.state_dict(),
-                },
-                path,
-            )
+            torch.save(checkpoint, path)
 
     def _resume(self) -> None:
         """Go back to the last checkpoint, and forget what came after it."""
@@ -242,6 +286,13 @@ class _Training:
             metrics_bytes = checkpoint["metrics_bytes"]
             if os.fstat(self.metrics.fileno()).st_size < metrics_bytes:
                 raise DamagedRunError(self.folder / "metrics.jsonl", "it is shorter than it was")
+            if self.lens is not None:
+                try:
+                    self.lens.load_state_dict(checkpoint["lens"])
+                except ValueError as error:
+                    raise DamagedRunError(self.folder / log.NAME, error) from error
+        else:
+            (self.folder / log.NAME).unlink(missing_ok=True)
         self.metrics.truncate(metrics_bytes)
         self.metrics.seek(metrics_bytes)
 
@@ -255,15 +306,15 @@ class _Training:
         if "test" in self.task.splits:
             final |= self._evaluate("test")
         self.diverged = self.diverged or not all(map(math.isfinite, final.values()))
-        write_json(
-            self.folder / "result.json",
-            {
-                "steps": self.step,
-                "diverged": self.diverged,
-                "final": final,
-                "settings": settings(self.optimizer),
-            },
-        )
+        result = {
+            "steps": self.step,
+            "diverged": self.diverged,
+            "final": final,
+            "settings": settings(self.optimizer),
+        }
+        if self.lens is not None:
+            result["lens_bytes"] = log.size(self.folder)
+        write_json(self.folder / "result.json", result)
 
 
 def settings(optimizer: Optimizer) -> dict[str, Any]:
@@ -325,6 +376,7 @@ def read_run(config: RunConfig, folder: Path, relative: str) -> Run:
 def _read_run(config: RunConfig, folder: Path, relative: str) -> Run:
     result = read_json(folder / "result.json")
     used = result.pop("settings")
+    lens = _read_lens(folder, result.pop("lens_bytes")) if config.lens else []
     evals, training = read_metrics(folder)
     if evals[-1]["step"] != result["steps"] or training[-1]["step"] != result["steps"]:
         raise ValueError("metrics.jsonl ends before the run did")
@@ -335,7 +387,15 @@ def _read_run(config: RunConfig, folder: Path, relative: str) -> Run:
         evals=evals,
         training=training,
         seconds_per_step=float(np.median(seconds)),
-        config={**asdict(config), "settings": used},
+        config={**config.plain(), "settings": used},
         folder=relative,
+        lens=lens,
         **result,
     )
+
+
+def _read_lens(folder: Path, size: int) -> list[Row]:
+    """What the lens recorded of the whole model."""
+    if log.size(folder) != size:
+        raise ValueError(f"{log.NAME} has {log.size(folder)} bytes, and had {size}")
+    return decisions.with_agreement([row for row in log.read(folder) if row["tensor"] == "all"])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bandwise import _checks
-from bandwise.tasks.task import Split, Task, epoch_indices, generator
+from bandwise.tasks.task import PROBE_SIZE, Split, Task, epoch_indices, generator
 
 
 class Classification(Task):
@@ -56,6 +56,13 @@ class Classification(Task):
             "loss": nn.functional.cross_entropy(logits, labels).item(),
             "error": (logits.argmax(1) != labels).float().mean().item(),
         }
+
+    def probe(self) -> tuple[Tensor, Tensor]:
+        inputs, labels = self._data["val"]
+        # Evenly spread, since they stand in the order of their classes.
+        count = min(PROBE_SIZE, len(labels))
+        chosen = torch.arange(count) * len(labels) // count
+        return inputs[chosen], labels[chosen]
 
     def fingerprint(self) -> dict[str, str]:
         hashed = hashlib.sha256()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bandwise import _checks
 from bandwise.tasks.gpt import GPT, GPTConfig
-from bandwise.tasks.task import Recipe, Split, Task, generator
+from bandwise.tasks.task import PROBE_SIZE, Recipe, Split, Task, generator
 
 TINYSHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -137,18 +137,25 @@ class ShakespeareChar(Task):
 
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
         device = next(model.parameters()).device
-        last = len(self._val) - self._size.context - 1
-        count = min(self._size.eval_windows, len(self._val) // self._size.context)
-        starts = torch.arange(count) * last // max(count - 1, 1)
+        starts = self._val_starts(self._size.eval_windows)
         total = 0.0
         for some in torch.split(starts, 64):
             inputs, targets = self._windows(self._val, some)
             loss = self.loss(model, (inputs.to(device), targets.to(device)))
             total += loss.item() * len(some)
-        return {"loss": total / count}
+        return {"loss": total / len(starts)}
+
+    def probe(self) -> tuple[Tensor, Tensor]:
+        return self._windows(self._val, self._val_starts(PROBE_SIZE // self._size.context))
 
     def fingerprint(self) -> dict[str, str]:
         return {"corpus": self._corpus.sha256}
+
+    def _val_starts(self, most: int) -> Tensor:
+        """Where windows start that are spread evenly over the validation text."""
+        last = len(self._val) - self._size.context - 1
+        count = min(most, len(self._val) // self._size.context)
+        return torch.arange(count) * last // max(count - 1, 1)
 
     def _windows(self, tokens: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
         windows = tokens[starts[:, None] + torch.arange(self._size.context + 1)].long()

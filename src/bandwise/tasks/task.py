@@ -15,6 +15,9 @@ from bandwise import _checks
 Split = Literal["train", "val", "test"]
 Direction = Literal["min", "max"]
 
+PROBE_SIZE = 512
+"""The most examples that a :meth:`Task.probe` has."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -101,6 +104,19 @@ class Task(ABC):
 
         The model is in evaluation mode and gradients are off. The model may lie on any device.
         """
+
+    def probe(self) -> tuple[Tensor, Tensor] | None:
+        """What a classifier's decisions are watched on by the lens: (inputs, labels), or ``None``.
+
+        At most 512 held-out examples, always the same, on the CPU. ``model(inputs)`` gives logits
+        (…, classes) for labels (…), int64: one an example, or one a token.
+        """
+        return None
+
+    def plane(self) -> tuple[tuple[float, float], tuple[float, float]] | None:
+        """Where the lens looks for the decision boundary of a classifier of points in the plane,
+        of two classes: the lowest and the highest (x, y). ``None`` if there is none to look for."""
+        return None
 
     def fingerprint(self) -> dict[str, str]:
         """Names and hashes of data that the options do not pin down, such as a file's content.

@@ -38,6 +38,10 @@ class TwoMoons(Classification):
             nn.Linear(self.width, 2),
         )
 
+    def plane(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """A little more than the points take up."""
+        return (-1.75, -1.25), (2.75, 1.75)
+
 
 @functools.cache
 def _moons() -> tuple[Tensor, Tensor]:

@@ -1,0 +1,345 @@
+"""A study through the lens: the same training, a log that is resumed, figures of decisions."""
+
+import json
+import math
+from collections import defaultdict
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from bandwise import tasks, userfile
+from bandwise.lens import Lens, decisions
+from bandwise.lens.decisions import with_agreement
+from bandwise.study import DamagedRunError, Results, StudyError, compare
+from bandwise.study.run import RunConfig, read_metrics, read_run, train
+from bandwise.tasks import Recipe
+
+MOONS = """
+from torch import nn
+from bandwise.tasks.two_moons import TwoMoons
+
+class Moons(TwoMoons):
+    def __init__(self, fail_at=None):
+        super().__init__(width=8)
+        self.fail_at = fail_at
+
+    def model(self):
+        return nn.Sequential(nn.Dropout(0.1), *super().model())
+
+    def batch(self, seed, step):
+        if step == self.fail_at:
+            raise ArithmeticError("as asked for")
+        return super().batch(seed, step)
+"""
+STEPS, EVALS = 80, 4
+
+
+@pytest.fixture
+def moons(tmp_path):
+    path = tmp_path / "moons.py"
+    path.write_text(MOONS)
+    return f"{path}:Moons"
+
+
+def config(task, optimizer="adamw", lens=True, **recipe):
+    recipe = asdict(Recipe(**{"steps": STEPS, "lr": 0.01, "evals": EVALS, **recipe}))
+    data = {task: userfile.load(task).sha256} if userfile.is_userfile(task) else {}
+    return RunConfig(task, {}, data, optimizer, 0, recipe, "cpu", {}, lens)
+
+
+def trained(configured, folder):
+    train(configured, folder)
+    return read_run(configured, folder, "run")
+
+
+def study(task, out, optimizers="adamw", **kwargs):
+    kwargs = {"steps": STEPS, "seeds": 1, "jobs": 1, "console": Console(quiet=True), **kwargs}
+    return compare(task, optimizers, out=out, **kwargs)
+
+
+def steps_of(rows):
+    steps = defaultdict(list)
+    for row in rows:
+        if row["tensor"] == "all":
+            steps[row["quantity"]].append(row["step"])
+    return dict(steps)
+
+
+# --- what is recorded ---------------------------------------------------------------------------
+
+
+def test_what_a_run_records(moons, tmp_path):
+    run = trained(config(moons), tmp_path)
+    rows = Lens.read(tmp_path)
+    assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
+    assert steps_of(rows) == {
+        "decisions": [0, 20, 40, 60, 80],
+        "boundary": [0, 20, 40, 60, 80],
+        "spatial": [1, 20, 40, 60, 80],
+        "weights": [1, 20, 40, 60, 80],
+        "temporal": [32, 64, 80],
+        "activations": [80],
+    }
+    assert run.lens == with_agreement([row for row in rows if row["tensor"] == "all"])
+    last = [row for row in run.lens if row["quantity"] == "decisions"][-1]
+    assert last["agreement"] == 1
+    # The probe is the whole validation split here.
+    assert last["accuracy"] == pytest.approx(1 - run.final["val_error"], abs=1e-6)
+    assert last["loss"] == pytest.approx(run.final["val_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("steps", "evals", "boundary", "temporal", "weights"),
+    [
+        (300, 25, [0, 12, 24, 60, 132, 300], 6, [1, 60, 120, 180, 240, 300]),
+        (400, 2, [0, 200, 400], 6, [1, 50, 100, 150, 200, 250, 300, 350, 400]),
+        (30, 25, [0, 1, 2, 5, 13, 30], 0, [1, 7, 13, 19, 25]),
+        (3, 1, [0, 3], 0, [1, 3]),
+    ],
+)
+def test_long_and_short_runs_have_a_useful_number_of_rows(
+    moons, tmp_path, steps, evals, boundary, temporal, weights
+):
+    run = trained(config(moons, steps=steps, evals=evals), tmp_path)
+    found = steps_of(run.lens)
+    assert found["boundary"] == boundary
+    assert len(found.get("temporal", [])) == temporal
+    assert found["weights"] == weights
+
+
+def test_a_task_without_a_probe_has_the_optimizers_rows_and_its_own_spectrum(tmp_path):
+    """The errors of the sines, frequency by frequency, are evaluations like any."""
+    run = trained(config("sines"), tmp_path)
+    assert steps_of(run.lens).keys() == {"spatial", "temporal", "weights"}
+    assert all({f"val_error_k{k}" for k in (1, 2, 4, 8)} <= row.keys() for row in run.evals)
+
+
+def test_a_run_that_diverges_is_recorded_to_its_end(moons, tmp_path):
+    run = trained(config(moons, "sgd:lr=1e30"), tmp_path)
+    assert run.diverged
+    assert run.lens[-1]["step"] == run.steps < STEPS
+    last = next(row for row in reversed(run.lens) if row["quantity"] == "decisions")
+    assert last["loss"] is None
+    assert "activations" not in steps_of(run.lens)
+
+
+# --- the training itself ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "smi-adamw:min_ndim=1", "nsf:p=cyclic(0.7,0.1,10)"])
+def test_training_is_bitwise_the_same(moons, tmp_path, optimizer):
+    results = []
+    for lens in (False, True):
+        folder = tmp_path / str(lens)
+        run = trained(config(moons, optimizer, lens), folder)
+        assert (folder / "lens.jsonl").exists() == bool(run.lens) == lens
+        weights = torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+        figures = run.evals, run.training, run.final
+        results.append((figures, {name: weight.tolist() for name, weight in weights.items()}))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "smi-adamw:refresh_every=5", "nsf:p=0.7"])
+def test_a_run_cut_off_anywhere_leaves_the_same_log(moons, tmp_path, optimizer):
+    """Before the first checkpoint, just after one, between two, and with all windows filled."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    configured = config(moons, optimizer)
+    right = trained(configured, whole)
+    for step in (1, 15, 21, 41, 45, 61, 80):
+        with pytest.raises(ArithmeticError):
+            train(replace(configured, task_options={"fail_at": step}), cut)
+    assert trained(configured, cut).lens == right.lens
+    for name in ("lens.jsonl", "result.json"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+
+    # Killed between its last checkpoint and its result.
+    (cut / "result.json").unlink()
+    train(configured, cut)
+    assert (cut / "lens.jsonl").read_bytes() == (whole / "lens.jsonl").read_bytes()
+
+
+# --- what a run is ------------------------------------------------------------------------------
+
+
+def test_runs_from_before_the_lens_keep_their_folders():
+    """The name is that of the version before it."""
+    without = RunConfig(
+        task="digits",
+        task_options={"width": 8},
+        data={"data": "abc"},
+        optimizer="nsf:p=0.7",
+        seed=3,
+        recipe={"steps": 5, "lr": 0.1},
+        device="cpu",
+        versions={"torch": "2"},
+    )
+    assert without.folder_name() == "nsf-p=0.7-seed3-0655e16f6b"
+    assert "lens" not in without.plain()
+    watched = replace(without, lens=True)
+    assert watched.folder_name() != without.folder_name()
+    assert watched.plain() == {**without.plain(), "lens": True}
+
+
+def test_a_study_with_and_without_the_lens(moons, tmp_path):
+    out = tmp_path / "out"
+    plain = study(moons, out)
+    (run,) = study(moons, out, lens=True).runs
+    assert len(list(out.glob("runs/*"))) == 2
+    assert run.lens
+    assert Results.load(out).runs == [run]
+    assert Results.load(out).command.endswith(" --lens")
+    config = json.loads((out / run.folder / "config.json").read_text())
+    assert config["lens"] is run.config["lens"] is True
+
+    (again,) = study(moons, out).runs
+    assert again == plain.runs[0]
+    assert again.lens == []
+    assert "--lens" not in Results.load(out).command
+    # As results were stored before there was a lens.
+    stored = json.loads((out / "results.json").read_text())
+    assert stored["runs"][0].pop("lens") == []
+    (out / "results.json").write_text(json.dumps(stored))
+    assert Results.load(out).runs[0] == again
+    with pytest.raises(TypeError, match="lens must be True or False, got 'yes'"):
+        study(moons, out, lens="yes")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b"",
+        lambda b: b[: len(b) // 2],
+        lambda b: b"\n".join(b.split(b"\n")[:-2]) + b"\n",  # whole rows, fewer
+        lambda b: b"x" + b[1:],
+        lambda b: b.replace(b'"predicted"', b'"protected"'),
+    ],
+)
+def test_a_damaged_log_of_a_finished_run_is_named(moons, tmp_path, damage):
+    train(config(moons), tmp_path)
+    path = tmp_path / "lens.jsonl"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DamagedRunError, match="is damaged"):
+        read_run(config(moons), tmp_path, "run")
+    path.unlink()
+    with pytest.raises(DamagedRunError, match=r"lens\.jsonl has 0 bytes"):
+        read_run(config(moons), tmp_path, "run")
+
+
+def test_a_damaged_log_of_an_unfinished_run_is_named(moons, tmp_path):
+    failing = replace(config(moons), task_options={"fail_at": 50})
+    with pytest.raises(ArithmeticError):
+        train(failing, tmp_path)
+    path = tmp_path / "lens.jsonl"
+    path.write_bytes(path.read_bytes()[:99])
+    with pytest.raises(DamagedRunError, match=r"lens\.jsonl is damaged .* has 99 now"):
+        train(failing, tmp_path)
+
+
+# --- decisions ----------------------------------------------------------------------------------
+
+
+class Plane(tasks.Task):
+    """Whatever the test says is to be looked at."""
+
+    def __init__(self, probe=None, plane=None):
+        self._probe, self._plane = probe, plane
+
+    def probe(self):
+        return self._probe
+
+    def plane(self):
+        return self._plane
+
+    model = batch = loss = evaluate = lambda self, *args: None
+
+
+def leaning(weights):
+    """Logits 0 and x · weights."""
+    model = nn.Linear(2, 2, bias=False)
+    model.weight.data = torch.tensor([[0.0, 0.0], weights])
+    return model
+
+
+def looked_at(task, model):
+    return decisions.figures(task, model, boundary=True, activations=True)
+
+
+def test_decisions_are_those_of_the_model_on_the_probe():
+    points = torch.tensor([[2.0, 9.0], [-1.0, 9.0], [-3.0, 9.0], [1.0, 9.0]])
+    found = looked_at(Plane((points, torch.tensor([1, 0, 1, 1]))), leaning([1.0, 0.0]))
+    assert found.keys() == {"decisions"}  # no plane, and no layer whose activations are known
+    figures = found["decisions"]
+    assert figures["predicted"] == [1, 0, 0, 1]
+    assert figures["accuracy"] == 0.75
+    assert figures["loss"] == pytest.approx(
+        (2 * math.log1p(math.exp(-1)) + math.log1p(math.exp(-2)) + math.log1p(math.exp(3))) / 4
+    )
+    # Margins 2, 1, -3, 1.
+    assert figures["mean_margin"] == pytest.approx(0.25)
+    assert figures["median_margin"] == pytest.approx(1)
+    assert figures["low_margin"] == pytest.approx(-3 + 0.3 * 4)
+
+
+def test_the_boundary_is_a_grid_with_y_outer():
+    task = Plane(plane=((0.0, 10.0), (32.0, 42.0)))
+    (figures,) = looked_at(task, leaning([1.0, 100.0])).values()
+    assert figures["x"] == [0, 32]
+    assert figures["y"] == [10, 42]
+    assert figures["n"] == 33
+    right = [float(f"{x + 100 * y:.3g}") for y in range(10, 43) for x in range(33)]
+    assert figures["values"] == right
+
+
+def test_a_model_in_training_is_looked_at_in_evaluation():
+    model = nn.Sequential(nn.Dropout(0.9), leaning([1.0, 0.0]), nn.ReLU())
+    task = Plane((torch.randn(64, 2), torch.zeros(64, dtype=torch.int64)), ((-1, -1), (1, 1)))
+    assert looked_at(task, model) == looked_at(task, model)
+    assert looked_at(task, model).keys() == {"decisions", "boundary", "activations"}
+    assert all(module.training for module in model.modules())
+
+
+def test_agreement_is_with_the_last_decisions():
+    def row(step, predicted):
+        return {"step": step, "quantity": "decisions", "predicted": predicted}
+
+    other = {"step": 1, "quantity": "spatial", "energy": 1.0}
+    rows = [row(0, [1, 1, 1, 1]), other, row(5, [0, 1, 2, 0]), row(9, [0, 1, 2, 3])]
+    before = json.dumps(rows)
+    assert with_agreement(rows) == [
+        {"step": 0, "quantity": "decisions", "agreement": 0.25},
+        other,
+        {"step": 5, "quantity": "decisions", "agreement": 0.75},
+        {"step": 9, "quantity": "decisions", "agreement": 1.0},
+    ]
+    assert json.dumps(rows) == before
+    assert with_agreement([other]) == [other]
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        (Plane((torch.zeros(513, 2), torch.zeros(513).long())), "1 to 512 labels, got 513"),
+        (Plane((torch.zeros(0, 2), torch.zeros(0).long())), "1 to 512 labels, got 0"),
+        (Plane((torch.zeros(4, 2), torch.zeros(4, 1).long())), r"\(4, 1\).* gives \(4, 2\)"),
+    ],
+)
+def test_a_probe_that_does_not_fit_is_refused(task, says):
+    with pytest.raises(ValueError, match=says):
+        looked_at(task, leaning([1.0, 0.0]))
+
+
+def test_a_plane_needs_two_classes():
+    with pytest.raises(ValueError, match="must have 2 classes, its model 3"):
+        looked_at(Plane(plane=((0.0, 0.0), (1.0, 1.0))), nn.Linear(2, 3))
+
+
+def test_a_wrong_probe_fails_a_study_at_once(moons, tmp_path):
+    path = tmp_path / "moons.py"
+    path.write_text(MOONS + "    def probe(self):\n        return self._data['train']\n")
+    with pytest.raises(StudyError, match="1 to 512 labels, got 1200"):
+        study(moons, tmp_path / "out", lens=True)
+    assert not list((tmp_path / "out").glob("runs/*/checkpoint.pt"))
+    assert read_metrics(next((tmp_path / "out" / "runs").iterdir()))[1] == []
