@@ -1,0 +1,1 @@
+"""The two papers rerun: every table, figure and claim beside what was measured."""

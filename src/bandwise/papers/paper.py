@@ -1,0 +1,106 @@
+"""What a paper is to bandwise: parts that are run and stored, and claims that are judged by them.
+
+The way of a figure: a part trains (through :func:`bandwise.study.compare`, so that it resumes and
+its result does not depend on the number of workers) and returns plain data; that is stored as
+``PAPER-PART-SCALE.json``; tables, figures and claims read the stored data and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from rich.console import Console
+
+ScaleName = Literal["small", "paper"]
+Verdict = Literal["holds", "does not hold", "cannot tell yet"]
+Data: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and how a part is run.
+
+    Attributes:
+        folder: the part's own, for studies; what is in it is gone on with.
+        scale: ``"small"`` is the same design shrunk to fit two processors.
+        seeds: of every setting; ``None``: the part's own number for the scale.
+        jobs: runs at a time; ``None``: one a processor, or one on a GPU.
+        device: ``"cpu"``, ``"cuda"``, …
+        console: where progress is shown.
+    """
+
+    folder: Path
+    scale: ScaleName
+    seeds: int | None
+    jobs: int | None
+    device: str
+    console: Console
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a paper that is run by itself.
+
+    Attributes:
+        name: in commands and file names.
+        title: in headings.
+        run: trains and measures; returns plain data, small enough to be committed.
+    """
+
+    name: str
+    title: str
+    run: Callable[[Context], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What we measured about a claim.
+
+    Attributes:
+        ours: the figure, with its interval and n.
+        verdict: whether the claim is kept.
+    """
+
+    ours: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of a paper that can be measured.
+
+    Attributes:
+        where: section, table, figure or equation.
+        text: what is claimed, in our words.
+        theirs: the paper's figure.
+        part: the name of the part whose data it is judged by.
+        judge: the finding, from that data.
+    """
+
+    where: str
+    text: str
+    theirs: str
+    part: str
+    judge: Callable[[Data], Finding]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper as parts and claims.
+
+    Attributes:
+        name: ``"smi"`` or ``"nsf"``.
+        title: the paper's.
+        source: how it is cited, and which text of it was at hand.
+        parts: in the order in which they are run.
+        claims: in the order of the paper.
+    """
+
+    name: str
+    title: str
+    source: str
+    parts: Sequence[Part]
+    claims: Sequence[Claim]
