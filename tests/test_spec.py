@@ -13,8 +13,8 @@ RECIPE = Recipe(steps=100, lr=1e-3)
 
 
 def build(text, recipe=RECIPE):
-    params = [torch.nn.Parameter(torch.zeros(4, 3))]
-    return optimizers.build(spec.parse(text), params, recipe.lr, recipe)
+    named = [("weight", torch.nn.Parameter(torch.zeros(4, 3)))]
+    return optimizers.build(spec.parse(text), named, recipe.lr, recipe)
 
 
 def test_commas_separate_optimizers_and_options():

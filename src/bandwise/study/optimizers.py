@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -34,8 +35,13 @@ def names() -> list[str]:
     return ["nsf", *sorted(_TORCH)]
 
 
-def build(spec: Spec, params: Iterable[nn.Parameter], lr: float, recipe: Recipe) -> Optimizer:
+def build(
+    spec: Spec, named_parameters: Iterable[tuple[str, nn.Parameter]], lr: float, recipe: Recipe
+) -> Optimizer:
     """The optimizer that ``spec`` names.
+
+    A factory gets the parameters; one whose first argument is called ``named_parameters`` gets
+    (name, parameter) pairs, to treat layers by their kind.
 
     ``smi-NAME`` is :class:`bandwise.SMI` around NAME with the preset for it where the paper has
     one; its own options (alpha, beta, q, …, and ``preset``) go to SMI, the others to NAME. ``sgd``
@@ -45,16 +51,17 @@ def build(spec: Spec, params: Iterable[nn.Parameter], lr: float, recipe: Recipe)
         ValueError: an unknown name or option, or a value that the optimizer refuses; names both.
     """
     try:
-        return _build(spec.name, list(params), {"lr": lr, **spec.options}, recipe)
+        return _build(spec.name, list(named_parameters), {"lr": lr, **spec.options}, recipe)
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer {spec.text!r}: {error}") from error
 
 
 def _build(
-    name: str, params: list[nn.Parameter], options: dict[str, Any], recipe: Recipe
+    name: str, named: list[tuple[str, nn.Parameter]], options: dict[str, Any], recipe: Recipe
 ) -> Optimizer:
-    if userfile.is_userfile(name):
-        optimizer = _call(userfile.load(name).value, params, {"total_steps": recipe.steps}, options)
+    if userfile.is_userfile(name) or ("." in name and not name.startswith("smi-")):
+        make = userfile.load(name).value if userfile.is_userfile(name) else _dotted(name)
+        optimizer = _call(make, named, {"total_steps": recipe.steps}, options)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"it must return a torch.optim.Optimizer, got {optimizer!r}")
         return optimizer
@@ -63,12 +70,12 @@ def _build(
         settings = {key: options.pop(key) for key in _SMI_OPTIONS if key in options}
         default = base_name if base_name in _SMI_PRESETS else "adamw"
         preset = options.pop("preset", default)
-        base = _build(base_name, params, options, recipe)
+        base = _build(base_name, named, options, recipe)
         return SMI.preset(preset, base, recipe.steps, **settings)
     if name != "nsf" and name not in _TORCH:
         raise ValueError(
             f"name must be one of {', '.join(names())}, smi- before any of these, "
-            "or file.py:factory"
+            "package.module.factory, or file.py:factory"
         )
     shared: dict[str, Any] = {"total_steps": recipe.steps}
     if name == "sgd":
@@ -77,12 +84,12 @@ def _build(
         shared["betas"] = recipe.betas
     if recipe.weight_decay is not None and name in _DECOUPLED_DECAY:
         shared["weight_decay"] = recipe.weight_decay
-    return _call(NSF if name == "nsf" else _TORCH[name], params, shared, options)
+    return _call(NSF if name == "nsf" else _TORCH[name], named, shared, options)
 
 
 def _call(
     make: Callable[..., Optimizer],
-    params: list[nn.Parameter],
+    named: list[tuple[str, nn.Parameter]],
     shared: dict[str, Any],
     options: dict[str, Any],
 ) -> Optimizer:
@@ -90,4 +97,16 @@ def _call(
     accepted = inspect.signature(make).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     shared = {key: value for key, value in shared.items() if takes_any or key in accepted}
+    params = named if next(iter(accepted), "") == "named_parameters" else [p for _, p in named]
     return make(params, **{**shared, **options})
+
+
+def _dotted(name: str) -> Callable[..., Optimizer]:
+    module, _, attribute = name.rpartition(".")
+    try:
+        make: Callable[..., Optimizer] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"name must be package.module.factory that can be imported: {error}"
+        ) from error
+    return make

@@ -133,7 +133,7 @@ class _Training:
         torch.manual_seed(config.seed)
         self.model: nn.Module = self.task.model().to(config.device)
         self.optimizer: Optimizer = optimizers.build(
-            spec.parse(config.optimizer), self.model.parameters(), self.recipe.lr, self.recipe
+            spec.parse(config.optimizer), self.model.named_parameters(), self.recipe.lr, self.recipe
         )
         self.scheduler = LambdaLR(
             self.optimizer, lambda step: learning_rate_factor(step, self.recipe)
