@@ -1,6 +1,7 @@
 """The NSF paper rerun, as far as its abstract says what was done."""
 
 from bandwise.papers.nsf import parts
+from bandwise.papers.nsf.claims import CLAIMS
 from bandwise.papers.paper import Paper, Part
 
 PAPER = Paper(
@@ -17,5 +18,5 @@ PAPER = Paper(
         Part("tuned", "Every optimizer tuned with the same budget", parts.tuned),
         Part("response", "Which frequencies each exponent favours", parts.response),
     ),
-    claims=(),
+    claims=CLAIMS,
 )

@@ -171,7 +171,7 @@ def _images(context: Context, task: str, length: int, seeds: int, **options: Any
         "adamw",
         f"sgd:lr={SGD_LR:g}",
         "adam",
-        *map(exponent, (0.7, 0.25, 0, -0.25)),
+        *map(exponent, (0.7, 0, -0.25)),
         cycled(0.5, -0.25, period),
         cycled(0.9, 0.5, period),
     ]
