@@ -24,13 +24,14 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
+from bandwise.drawing.figure import Figure, line
+from bandwise.drawing.words import DASH, MINUS, TIMES
 from bandwise.report import table, write
 from bandwise.report.curves import curves
 from bandwise.report.differences import differences
-from bandwise.report.drawing import Figure, line
 from bandwise.report.figures import figures
 from bandwise.report.page import configurations, render
-from bandwise.report.text import DASH, MINUS, TIMES, Decimals, pace, readable, sentence
+from bandwise.report.text import Decimals, pace, readable, sentence
 from bandwise.study.results import Comparison, Results, Run, Verdict
 
 STEPS = 100
@@ -377,7 +378,7 @@ def test_diverged_runs_are_said_and_shown(diverged: Results) -> None:
 def test_a_diverged_seed_is_in_no_mean(diverged: Results) -> None:
     (sgd,) = [curve for curve in curves(diverged, "evals", "val_loss") if curve.name == "sgd"]
     assert sgd.seeds == 2
-    assert sgd.steps[-1] == STEPS
+    assert sgd.x[-1] == STEPS
     assert sgd.mean[-1] == pytest.approx(2.5)
 
 

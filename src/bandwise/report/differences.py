@@ -9,8 +9,9 @@ from collections.abc import Iterable
 
 import plotly.graph_objects as go
 
-from bandwise.report.drawing import BASELINE, Figure, blank, line, start_in, transparent, wrapped
-from bandwise.report.text import Decimals, baseline, headline, plural, readable
+from bandwise.drawing.figure import BASELINE, Figure, blank, line, start_in, transparent, wrapped
+from bandwise.drawing.words import headline, plural
+from bandwise.report.text import Decimals, baseline, readable
 from bandwise.study.results import Results
 
 # In the dot plot, how far below its seeds an optimizer's mean lies; rows are 1 apart.

@@ -13,18 +13,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from bandwise.report.drawing import Line, line
+from bandwise.drawing.figure import Line, line
+from bandwise.drawing.words import DASH, TIMES, headline, number, plural
 from bandwise.report.figures import figures
 from bandwise.report.text import (
-    DASH,
-    MINUS,
-    TIMES,
     Decimals,
     baseline,
     goal,
-    headline,
     pace,
-    plural,
     readable,
     rests_on,
     sentence,
@@ -227,5 +223,5 @@ def _finals(results: Results) -> list[str]:
 def _final_of(run: Run, key: str) -> str:
     value = run.final.get(key, math.nan)
     if math.isfinite(value):
-        return f"{value:.5g}".replace("-", MINUS)
+        return number(value, ".5g")
     return "diverged" if run.diverged else DASH
