@@ -118,7 +118,7 @@ def draw(plot: go.Figure, curve: Curve, markers: bool) -> None:
         )
 
 
-def ends(drawn: Sequence[Curve]) -> str:
+def ends(drawn: Sequence[Curve], form: str = ".4g") -> str:
     """How the curves end, in words."""
     last = sorted((curve.mean[-1], curve.name) for curve in drawn if curve.x)
     if not last:
@@ -126,7 +126,7 @@ def ends(drawn: Sequence[Curve]) -> str:
     (low, lowest), (high, highest) = last[0], last[-1]
     if len(last) == 1:
         first = next(curve for curve in drawn if curve.x).mean[0]
-        return f"{lowest} goes from {number(first, '.4g')} to {number(low, '.4g')}"
-    if low == high:
-        return f"all end at {number(low, '.4g')}"
-    return f"{lowest} ends lowest ({number(low, '.4g')}), {highest} highest ({number(high, '.4g')})"
+        return f"{lowest} goes from {number(first, form)} to {number(low, form)}"
+    if number(low, form) == number(high, form):
+        return f"all end at {number(low, form)}"
+    return f"{lowest} ends lowest ({number(low, form)}), {highest} highest ({number(high, form)})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ class Run:
         config: everything the run depends on, and under ``settings`` what the optimizer was set to,
             defaults and all.
         folder: its folder, relative to the study's.
+        lens: the lens's rows for the whole model; empty for a run without a lens.
     """
 
     optimizer: str
@@ -45,6 +46,7 @@ class Run:
     training: list[dict[str, float]]
     config: dict[str, Any]
     folder: str
+    lens: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,99 @@
+"""The response of every layer by frequency, as a heat map."""
+
+from __future__ import annotations
+
+import html
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+
+import plotly.graph_objects as go
+
+from bandwise.drawing.curve import Points, finite
+from bandwise.drawing.figure import Figure, blank, wrapped
+from bandwise.lens.instruments.gain import relative
+from bandwise.lens.instruments.rows import (
+    SETTLED,
+    Runs,
+    averaged,
+    compared,
+    decibels,
+    quotient,
+    settled,
+)
+from bandwise.lens.quantity import Row
+
+# Blue and vermilion of the same palette as the lines, and what is between a dark and a white page.
+_COLOURS = [[0, "#0072B2"], [0.5, "#d8d6d2"], [1, "#D55E00"]]
+
+
+def layers(runs: Runs) -> Figure | None:
+    """R(f) of every tensor in decibels against its mean over frequencies; a label's first run."""
+    maps = {
+        label: found
+        for label, some in runs.items()
+        if (found := next(filter(None, map(_tensors, some)), None))
+    }
+    if not maps:
+        return None
+    names = list(dict.fromkeys(name for found in maps.values() for name in found))
+    plot = blank(height=min(900, 120 + 18 * len(names)), labels=0)
+    plot.set_subplots(
+        rows=1,
+        cols=len(maps),
+        column_titles=["<br>".join(wrapped(label, 24)) for label in maps],
+        shared_yaxes=True,
+        horizontal_spacing=0.02,
+    )
+    for column, found in enumerate(maps.values(), start=1):
+        frequencies = sorted({f for some in found.values() for f in _curve(some)})
+        curves = [_curve(found.get(name, [])) for name in names]
+        plot.add_trace(
+            go.Heatmap(
+                x=frequencies,
+                y=[html.escape(name) for name in names],
+                z=[[curve.get(f) for f in frequencies] for curve in curves],
+                coloraxis="coloraxis",
+                hovertemplate="%{y}<br>%{x:.3f} cycles per step: %{z:.1f} dB<extra></extra>",
+            ),
+            row=1,
+            col=column,
+        )
+    plot.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
+    plot.update_xaxes(title_text="cycles per step", showgrid=False)
+    plot.update_layout(
+        width=260 + 200 * len(maps),
+        margin={"t": 48},
+        coloraxis={"colorscale": _COLOURS, "cmid": 0, "colorbar": {"title": "dB", "thickness": 12}},
+        hovermode="closest",
+    )
+    emphasis = {
+        f"{name}, {label}": fmean(levels)
+        for label, found in maps.items()
+        for name, some in found.items()
+        if (levels := list(finite(enumerate(map(_emphasis, some))).values()))
+    }
+    return Figure(
+        "lens-layers",
+        f"Low over high frequencies layer by layer: {compared(emphasis, '+.1f', 'dB')}",
+        "Update over gradient of each tensor by temporal frequency, against the tensor's mean: "
+        f"orange is passed more, blue less. Each optimizer's first seed. {SETTLED}",
+        plot,
+    )
+
+
+def _tensors(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The settled rows of ``temporal`` of each tensor."""
+    found = defaultdict(list)
+    for row in rows:
+        if row["quantity"] == "temporal" and row["tensor"] != "all":
+            found[row["tensor"]].append(row)
+    return {name: settled(some) for name, some in found.items()}
+
+
+def _curve(rows: Sequence[Row]) -> Points:
+    return averaged([relative(row, "response") for row in rows])
+
+
+def _emphasis(row: Row) -> float | None:
+    return decibels(quotient(row, "response_low", "response_high"))
