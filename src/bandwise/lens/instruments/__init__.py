@@ -47,8 +47,8 @@ _SECTIONS: dict[str, Sequence[Callable[[Runs], Figure | None]]] = {
         boundary.boundary,
     ],
     "Gradients as matrices": [bands.low, bands.mid, bands.high, mask.kept, mask.overlap],
-    "Weights": weights.figures,
-    "Activations": [activations.activations],
+    "Weights": weights.FIGURES,
+    "Activations": activations.FIGURES,
 }
 
 

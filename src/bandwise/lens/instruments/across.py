@@ -20,7 +20,9 @@ def across(runs: Runs) -> Figure | None:
     drawn = []
     for index, (label, some) in enumerate(runs.items()):
         # Groups of coordinates are matched by their order: their rates differ between seeds.
-        rates = averaged([dict(enumerate(r["across_rate"])) for run in some for r in windows(run)])
+        rates = averaged(
+            [finite(enumerate(r["across_rate"])) for run in some for r in windows(run)]
+        )
         levels = [
             averaged([finite(enumerate(map(decibels, r["across_gain"]))) for r in windows(run)])
             for run in some
@@ -34,12 +36,13 @@ def across(runs: Runs) -> Figure | None:
     return curve_figure(
         "across",
         drawn,
-        title="Steps of the fastest against the slowest coordinates: "
+        title="Steps for the fastest gradients against the slowest: "
         + compared(change, "+.1f", "dB"),
-        note="Coordinates in groups of like pace: how long their steps are per unit of gradient, "
-        "against the typical coordinate's. A rate of 0.5 is that of noise. A line that falls "
-        f"favours slow coordinates, one that rises fast ones; 6 dB are twice as long. {SETTLED}",
+        note="Weights in groups whose gradients change sign about as often: how long their steps "
+        "are per unit of gradient, against the typical weight's. Noise changes sign at every "
+        "second step. A line that falls favours slow gradients, one that rises fast ones; 6 dB are "
+        f"twice as long. {SETTLED}",
         x="changes of sign per step",
         y="step / gradient (dB)",
-        references={"as the typical coordinate's": 0},
+        references={"typical": 0},
     )

@@ -14,7 +14,7 @@ def emphasis(runs: Runs) -> Figure | None:
         "temporal",
         lambda row: decibels(quotient(row, "response_low", "response_high")),
         "Low over high frequencies in all (dB)",
-        note="Update over gradient, all coordinates taken together: the low third of the temporal "
+        note="Update over gradient, all weights taken together: the low third of the temporal "
         "frequencies over the high third. Momentum and adaptivity are both in it. 0 dB favours "
         "neither, 20 dB are ten times.",
         y="low / high (dB)",

@@ -32,7 +32,7 @@ def function_space(runs: Runs) -> Figure | None:
     drawn = [curve for curve in drawn if curve]
     if not drawn:
         return None
-    in_order = [curve.name for curve in drawn if curve.mean == sorted(curve.mean)]
+    in_order = [c.name for c in drawn if c.mean == sorted(c.mean) and c.mean[0] < c.mean[-1]]
     who = ", ".join(in_order) if len(drawn) <= 3 else f"{len(in_order)} of {len(drawn)} optimizers"
     top = max(k for curve in drawn for k in curve.x)
     soonest, name = min((c.mean[c.x.index(top)], c.name) for c in drawn if top in c.x)

@@ -33,11 +33,11 @@ def gain(runs: Runs) -> Figure | None:
     return curve_figure(
         "gain",
         [curve for curve in drawn if curve],
-        title=f"Low over high frequencies within a coordinate: {compared(emphasis, '+.1f', 'dB')}",
-        note="The gain from gradient to update, by how fast the gradient changes: at 0 it keeps "
-        "its value, at 0.5 it changes sign at every step. Above 0 the optimizer passes more than "
-        "on average, below 0 less; 20 dB are ten times. A flat line filters nothing; momentum is "
-        f"the fall from left to right. {SETTLED}",
+        title="Low over high frequencies of a single weight: " + compared(emphasis, "+.1f", "dB"),
+        note="The gain from gradient to update of a single weight, by how fast the gradient "
+        "changes: at frequency 0 it keeps its value, at 0.5 it changes sign at every step. Above "
+        "0 dB the optimizer passes more than on average, below it less; 20 dB are ten times. A "
+        f"flat line filters nothing; momentum is the fall from left to right. {SETTLED}",
         x="temporal frequency (cycles per step)",
         y="gain against its mean (dB)",
         small=False,

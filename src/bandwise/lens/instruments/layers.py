@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
@@ -25,6 +26,7 @@ from bandwise.lens.quantity import Row
 
 # Blue and vermilion of the same palette as the lines, and what is between a dark and a white page.
 _COLOURS = [[0, "#0072B2"], [0.5, "#d8d6d2"], [1, "#D55E00"]]
+_COLUMNS, _ROW, _GAP = 4, 18, 70  # the latter two in pixels
 
 
 def layers(runs: Runs) -> Figure | None:
@@ -37,15 +39,20 @@ def layers(runs: Runs) -> Figure | None:
     if not maps:
         return None
     names = list(dict.fromkeys(name for found in maps.values() for name in found))
-    plot = blank(height=min(900, 120 + 18 * len(names)), labels=0)
-    plot.set_subplots(
-        rows=1,
-        cols=len(maps),
-        column_titles=["<br>".join(wrapped(label, 24)) for label in maps],
+    columns = min(_COLUMNS, len(maps))
+    rows = math.ceil(len(maps) / columns)
+    area = rows * _ROW * len(names) + (rows - 1) * _GAP
+    plot = blank(
+        height=area + 110,
+        labels=0,
+        rows=rows,
+        cols=columns,
+        subplot_titles=["<br>".join(wrapped(label, 24)) for label in maps],
         shared_yaxes=True,
         horizontal_spacing=0.02,
+        vertical_spacing=_GAP / area,
     )
-    for column, found in enumerate(maps.values(), start=1):
+    for place, found in enumerate(maps.values()):
         frequencies = sorted({f for some in found.values() for f in _curve(some)})
         curves = [_curve(found.get(name, [])) for name in names]
         plot.add_trace(
@@ -56,14 +63,14 @@ def layers(runs: Runs) -> Figure | None:
                 coloraxis="coloraxis",
                 hovertemplate="%{y}<br>%{x:.3f} cycles per step: %{z:.1f} dB<extra></extra>",
             ),
-            row=1,
-            col=column,
+            row=place // columns + 1,
+            col=place % columns + 1,
         )
-    plot.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
-    plot.update_xaxes(title_text="cycles per step", showgrid=False)
+    plot.update_yaxes(autorange="reversed", showgrid=False, ticks="")
+    plot.update_xaxes(title_text="cycles per step", row=rows)
     plot.update_layout(
-        width=260 + 200 * len(maps),
-        margin={"t": 48},
+        width=200 + 200 * columns,
+        margin={"t": 48, "b": 50},
         coloraxis={"colorscale": _COLOURS, "cmid": 0, "colorbar": {"title": "dB", "thickness": 12}},
         hovermode="closest",
     )

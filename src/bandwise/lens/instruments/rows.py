@@ -120,7 +120,7 @@ def curve_figure(
     plot.update_yaxes(title_text=y)
     values = [value for curve in drawn for value in (*curve.low, *curve.high)]
     if min(values) > 0 and max(values) > 100 * min(values):
-        plot.update_yaxes(type="log")
+        plot.update_yaxes(type="log", dtick=1)
     return Figure(f"lens-{name}", title, note, plot, small=small)
 
 
@@ -133,7 +133,7 @@ def series(
     *,
     note: str,
     y: str,
-    form: str = ".3g",
+    form: str = ".4g",
     references: Mapping[str, float] | None = None,
 ) -> Figure | None:
     """A figure of the whole model over steps, as a small figure; ``form`` is its title's."""

@@ -10,23 +10,20 @@ from bandwise.drawing.figure import Figure
 from bandwise.drawing.words import MINUS, number
 from bandwise.lens.instruments.rows import SETTLED, Runs, means, series, windows
 
-_AXES = {
-    "size": "size slope: d log(step / gradient) / d log(gradient)",
-    "rate": "rate slope: d log(step / gradient) / d log(rate of sign changes)",
-}
 _REFERENCES: dict[str, dict[str, float]] = {"size": {"SGD": 0, "Adam": -1}, "rate": {"SGD": 0}}
 _NOTES = {
-    "size": "How the step per unit of gradient goes with the gradient's size, among the "
-    "coordinates of a tensor. At 0 a gradient twice as large moves its parameter twice as far, as "
-    f"with SGD; at {MINUS}1 just as far, as with Adam; above 0 more than twice as far.",
+    "size": "How the step per unit of gradient goes with the gradient's size, among the weights "
+    "of a tensor. At 0 a gradient twice as large moves its weight twice as far, as with SGD; at "
+    f"{MINUS}1 just as far, as with Adam; above 0 more than twice as far.",
     "rate": "How the step per unit of gradient goes with how often the gradient changes its sign, "
-    "among the coordinates of a tensor. Below 0 slow coordinates are favoured, above 0 fast ones, "
-    "at 0 neither. It is a consequence of the size, where fast gradients are small ones or large.",
+    "among the weights of a tensor. Below 0 slow gradients are favoured, above 0 fast ones, at 0 "
+    "neither. An optimizer that goes by size alone favours slow ones where the fast are large, "
+    "and fast ones where the fast are small.",
 }
 # What low and high slopes do, to follow a label, and the largest slope that momentum can feign.
 _WORDS = {
     "size": ("evens steps out most", "favours large gradients most"),
-    "rate": ("favours slow coordinates most", "favours fast ones most"),
+    "rate": ("favours slow gradients most", "favours fast ones most"),
 }
 _NEUTRAL = 0.1
 
@@ -82,7 +79,7 @@ def _dots(runs: Runs, what: Literal["size", "rate"]) -> Figure | None:
         f"{_NOTES[what]} Dots are windows of training, the first above the last; the diamond is "
         f"their mean, the bar a window's 95% interval. {SETTLED}"
     )
-    plot = dot_plot(dots, _AXES[what], _REFERENCES[what])
+    plot = dot_plot(dots, f"{what} slope (log per log)", _REFERENCES[what])
     return Figure(f"lens-{what}-slope", _said(found, what), note, plot, small=True)
 
 
@@ -109,7 +106,7 @@ def _over_steps(runs: Runs, what: Literal["size", "rate"]) -> Figure | None:
         lambda row: row.get(f"{what}_slope"),
         f"{what.capitalize()} slope over training",
         note="A cycle of p shows where it is longer than a window of steps.",
-        y=f"{what} slope",
+        y=f"{what} slope (log per log)",
         form="+.2f",
         references=_REFERENCES[what],
     )

@@ -34,4 +34,4 @@ def _figure(runs: Runs, key: str) -> Figure | None:
     )
 
 
-figures = [partial(_figure, key=key) for key in _NOTES]
+FIGURES = [partial(_figure, key=key) for key in _NOTES]
