@@ -42,7 +42,5 @@ def figures(runs: Mapping[str, Sequence[Sequence[Row]]]) -> list[Figure]:
     try:
         from bandwise.lens.instruments import sections
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"drawing needs {error.name!r}: pip install 'bandwise[study]'", name=error.name
-        ) from error
+        raise ModuleNotFoundError("drawing needs plotly: pip install 'bandwise[study]'") from error
     return [figure for some in sections(runs).values() for figure in some]

@@ -35,12 +35,13 @@ def render_lens(runs: Runs) -> str:
     if chapter is None:
         raise ValueError("the logs hold no rows that the lens's figures are drawn from")
     labels = [label for _, label, _ in chapter.key]
-    rows = [rows for some in runs.values() for rows in some if rows]
+    logs = [rows for some in runs.values() for rows in some if rows]
+    steps = max(row["step"] for rows in logs for row in rows)
     names = " and ".join(labels) if len(labels) <= 2 else f"{len(labels)} trainings"
     return fill(
         "lens.html.jinja",
         title=f"{names} through the lens",
-        runs=f"{plural(len(rows), 'run')} of up to "
-        f"{plural(max(row['step'] for some in rows for row in some), 'step')}",
+        measured=f"{plural(len(logs), 'run')} of up to {plural(steps, 'step')}.",
+        several=len(logs) > len(labels),
         chapter=chapter,
     )

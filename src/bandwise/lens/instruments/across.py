@@ -39,9 +39,10 @@ def across(runs: Runs) -> Figure | None:
         title="Steps for the fastest gradients against the slowest: "
         + compared(change, "+.1f", "dB"),
         note="Weights in groups whose gradients change sign about as often: how long their steps "
-        "are per unit of gradient, against the typical weight's. Noise changes sign at every "
-        "second step. A line that falls favours slow gradients, one that rises fast ones; 6 dB are "
-        f"twice as long. {SETTLED}",
+        "are per unit of gradient, against the typical weight's of their tensor. Noise changes "
+        "sign at every second step. A line that falls favours slow gradients, one that rises fast "
+        "ones; 6 dB are twice as long. The groups go across tensors, and so may say otherwise than "
+        f"the rate slope, which compares within them. {SETTLED}",
         x="changes of sign per step",
         y="step / gradient (dB)",
         references={"typical": 0},

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from bandwise.drawing.curve import Curve, Points
 from bandwise.drawing.figure import Figure
+from bandwise.drawing.words import plural
 from bandwise.lens.instruments.rows import Runs, curve_figure, rows_of
 from bandwise.lens.quantity import Row
 
@@ -32,10 +33,15 @@ def function_space(runs: Runs) -> Figure | None:
     drawn = [curve for curve in drawn if curve]
     if not drawn:
         return None
-    in_order = [c.name for c in drawn if c.mean == sorted(c.mean) and c.mean[0] < c.mean[-1]]
-    who = ", ".join(in_order) if len(drawn) <= 3 else f"{len(in_order)} of {len(drawn)} optimizers"
-    top = max(k for curve in drawn for k in curve.x)
-    soonest, name = min((c.mean[c.x.index(top)], c.name) for c in drawn if top in c.x)
+    ks = sorted({k for curve in drawn for k in curve.x})
+    soonest, name = min((c.mean[c.x.index(ks[-1])], c.name) for c in drawn if ks[-1] in c.x)
+    title = f"k = {ks[-1]:g} is half learnt soonest by {name} (step {soonest:,.0f})"
+    if len(ks) > 1:
+        first = [c.name for c in drawn if c.mean == sorted(c.mean) and c.mean[0] < c.mean[-1]]
+        who = f"{len(first)} of {plural(len(drawn), 'optimizer')}"
+        if len(drawn) <= 3:
+            who = ", ".join(first) or "none"
+        title = f"Low frequencies of the function are learnt first by {who}; {title}"
     note = (
         "The first evaluation at which no more than half of a frequency's amplitude was still "
         "missing, by its number of periods k. Lines that rise learn low frequencies first."
@@ -45,15 +51,13 @@ def function_space(runs: Runs) -> Figure | None:
     figure = curve_figure(
         "function-space",
         drawn,
-        title=f"Low frequencies of the function are learnt first by {who or 'none'}; "
-        f"k = {top:g} is half learnt soonest by {name} (step {soonest:,.0f})",
+        title=title,
         note=note,
         x="frequency of the function, k periods",
         y="steps until half learnt",
         small=False,
     )
     if figure:
-        ks = sorted({k for curve in drawn for k in curve.x})
         figure.plot.update_xaxes(type="log", tickvals=ks, ticktext=[f"{k:g}" for k in ks])
     return figure
 

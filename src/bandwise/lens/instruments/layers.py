@@ -26,7 +26,8 @@ from bandwise.lens.quantity import Row
 
 # Blue and vermilion of the same palette as the lines, and what is between a dark and a white page.
 _COLOURS = [[0, "#0072B2"], [0.5, "#d8d6d2"], [1, "#D55E00"]]
-_COLUMNS, _ROW, _GAP = 4, 18, 70  # the latter two in pixels
+_COLUMNS = 4
+_ROW, _GAP, _LETTER = 18, 70, 7  # in pixels
 
 
 def layers(runs: Runs) -> Figure | None:
@@ -50,7 +51,7 @@ def layers(runs: Runs) -> Figure | None:
         subplot_titles=["<br>".join(wrapped(label, 24)) for label in maps],
         shared_yaxes=True,
         horizontal_spacing=0.02,
-        vertical_spacing=_GAP / area,
+        vertical_spacing=_GAP / area if rows > 1 else 0,
     )
     for place, found in enumerate(maps.values()):
         frequencies = sorted({f for some in found.values() for f in _curve(some)})
@@ -69,7 +70,7 @@ def layers(runs: Runs) -> Figure | None:
     plot.update_yaxes(autorange="reversed", showgrid=False, ticks="")
     plot.update_xaxes(title_text="cycles per step", row=rows)
     plot.update_layout(
-        width=200 + 200 * columns,
+        width=120 + _LETTER * max(map(len, names)) + 180 * columns,
         margin={"t": 48, "b": 50},
         coloraxis={"colorscale": _COLOURS, "cmid": 0, "colorbar": {"title": "dB", "thickness": 12}},
         hovermode="closest",

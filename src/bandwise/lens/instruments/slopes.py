@@ -22,8 +22,8 @@ _NOTES = {
 }
 # What low and high slopes do, to follow a label, and the largest slope that momentum can feign.
 _WORDS = {
-    "size": ("evens steps out most", "favours large gradients most"),
-    "rate": ("favours slow gradients most", "favours fast ones most"),
+    "size": ("evens steps out", "favours large gradients"),
+    "rate": ("favours slow gradients", "favours fast ones"),
 }
 _NEUTRAL = 0.1
 
@@ -85,13 +85,14 @@ def _dots(runs: Runs, what: Literal["size", "rate"]) -> Figure | None:
 
 def _said(found: dict[str, float], what: Literal["size", "rate"]) -> str:
     """Who is lowest, who is highest and who is at 0, in words."""
-    least, most = min(found, key=lambda k: found[k]), max(found, key=lambda k: found[k])
+    low, high = min(found, key=lambda k: found[k]), max(found, key=lambda k: found[k])
     parts = []
     for label, words, there in zip(
-        (least, most), _WORDS[what], (found[least] < -_NEUTRAL, found[most] > _NEUTRAL), strict=True
+        (low, high), _WORDS[what], (found[low] < -_NEUTRAL, found[high] > _NEUTRAL), strict=True
     ):
         if there:
-            parts.append(f"{label} {words} ({number(found[label], '+.2f')})")
+            most = " most" if len(found) > 1 else ""
+            parts.append(f"{label} {words}{most} ({number(found[label], '+.2f')})")
     neutral = [label for label, slope in found.items() if abs(slope) <= _NEUTRAL]
     if neutral:
         parts.append(f"neutral: {', '.join(neutral)}")
