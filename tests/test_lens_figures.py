@@ -140,6 +140,16 @@ def test_gain_is_in_decibels_against_its_mean() -> None:
     assert figure.title.endswith("+20.0 dB (a)")
 
 
+def test_titles_compare_the_lowest_and_the_highest() -> None:
+    def title(*low: float) -> str:
+        runs = {name: [[temporal(9, gain=[g, 1, 1])]] for name, g in zip("abc", low, strict=False)}
+        return words(figure_of(runs, "gain")).split(": ")[1]
+
+    assert title(1, 0.1, 10) == "from -20.0 dB (b) to +20.0 dB (c)"
+    assert title(10, 10.0001) == "+20.0 dB (all)"
+    assert title(10) == "+20.0 dB (a)"
+
+
 def test_windows_of_the_first_fifth_are_left_out_unless_there_are_no_others() -> None:
     rows = [temporal(step, gain=[10 if step == 100 else 1, 1, 1]) for step in (100, 200, 500)]
     (mean,) = traces(figure_of({"a": [rows]}, "gain"), "mean").values()
@@ -354,7 +364,9 @@ def test_nothing_to_draw_is_no_figure() -> None:
     assert figures({}) == []
     assert figures({"a": [], "b": [[]]}) == []
     undefined = temporal(100, gain=[None, None], response=[None, None])  # type: ignore[list-item]
-    assert figures({"a": [[undefined]]}) == []
+    assert figures({"a": [[undefined, undefined | {"tensor": "weight"}]]}) == []
+    empty = {"step": 1, "quantity": "activations", "tensor": "all", "a_sparse": None}
+    assert figures({"a": [[empty]]}) == []
     assert figures({"a": [[{"step": 1, "quantity": "my own", "tensor": "all", "x": 1.0}]]}) == []
 
 

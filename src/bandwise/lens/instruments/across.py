@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bandwise.drawing.curve import Curve, finite
 from bandwise.drawing.figure import Figure
+from bandwise.lens.instruments.curves import curve_figure
 from bandwise.lens.instruments.rows import (
     SETTLED,
     Runs,
     averaged,
     compared,
-    curve_figure,
     decibels,
     windows,
 )

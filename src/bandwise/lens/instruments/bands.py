@@ -6,7 +6,8 @@ from functools import partial
 
 from bandwise.drawing.figure import Figure
 from bandwise.drawing.words import headline
-from bandwise.lens.instruments.rows import Runs, quotient, series
+from bandwise.lens.instruments.curves import series
+from bandwise.lens.instruments.rows import Runs, quotient
 
 
 def _band(runs: Runs, band: str) -> Figure | None:

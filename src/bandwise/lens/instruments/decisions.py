@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from bandwise.drawing.dots import Dots, dot_plot
 from bandwise.drawing.figure import Figure
-from bandwise.lens.instruments.rows import Runs, curve_figure, over_steps, rows_of, series
+from bandwise.lens.instruments.curves import curve_figure, over_steps, series
+from bandwise.lens.instruments.rows import Runs, rows_of
 from bandwise.lens.quantity import Row
 
 LEVEL = 0.9

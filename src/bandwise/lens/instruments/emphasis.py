@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bandwise.drawing.figure import Figure
-from bandwise.lens.instruments.rows import Runs, decibels, quotient, series
+from bandwise.lens.instruments.curves import series
+from bandwise.lens.instruments.rows import Runs, decibels, quotient
 
 
 def emphasis(runs: Runs) -> Figure | None:

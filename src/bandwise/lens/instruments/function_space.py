@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from bandwise.drawing.curve import Curve, Points
 from bandwise.drawing.figure import Figure
 from bandwise.drawing.words import plural
-from bandwise.lens.instruments.rows import Runs, curve_figure, rows_of
+from bandwise.lens.instruments.curves import curve_figure
+from bandwise.lens.instruments.rows import Runs, rows_of
 from bandwise.lens.quantity import Row
 
 _ERROR = re.compile(r"val_error_k(\d+)")

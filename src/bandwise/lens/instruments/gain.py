@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from bandwise.drawing.curve import Curve, Points, finite
 from bandwise.drawing.figure import Figure
+from bandwise.lens.instruments.curves import curve_figure
 from bandwise.lens.instruments.rows import (
     SETTLED,
     Runs,
     averaged,
     compared,
-    curve_figure,
     decibels,
     means,
     quotient,

@@ -37,7 +37,13 @@ def layers(runs: Runs) -> Figure | None:
         for label, some in runs.items()
         if (found := next(filter(None, map(_tensors, some)), None))
     }
-    if not maps:
+    emphasis = {
+        f"{name}, {label}": fmean(levels)
+        for label, found in maps.items()
+        for name, some in found.items()
+        if (levels := list(finite(enumerate(map(_emphasis, some))).values()))
+    }
+    if not emphasis:
         return None
     names = list(dict.fromkeys(name for found in maps.values() for name in found))
     columns = min(_COLUMNS, len(maps))
@@ -75,12 +81,6 @@ def layers(runs: Runs) -> Figure | None:
         coloraxis={"colorscale": _COLOURS, "cmid": 0, "colorbar": {"title": "dB", "thickness": 12}},
         hovermode="closest",
     )
-    emphasis = {
-        f"{name}, {label}": fmean(levels)
-        for label, found in maps.items()
-        for name, some in found.items()
-        if (levels := list(finite(enumerate(map(_emphasis, some))).values()))
-    }
     return Figure(
         "lens-layers",
         f"Low over high frequencies layer by layer: {compared(emphasis, '+.1f', 'dB')}",

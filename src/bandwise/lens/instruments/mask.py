@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from bandwise.drawing.figure import Figure
 from bandwise.drawing.words import number
-from bandwise.lens.instruments.rows import Runs, rows_of, series
+from bandwise.lens.instruments.curves import series
+from bandwise.lens.instruments.rows import Runs, rows_of
 
 _WHOSE = "With optimizers that have no mask, it is the one that SMI would begin with."
 

@@ -8,7 +8,8 @@ from typing import Literal
 from bandwise.drawing.dots import Dots, dot_plot
 from bandwise.drawing.figure import Figure
 from bandwise.drawing.words import MINUS, number
-from bandwise.lens.instruments.rows import SETTLED, Runs, means, series, windows
+from bandwise.lens.instruments.curves import series
+from bandwise.lens.instruments.rows import SETTLED, Runs, means, windows
 
 _REFERENCES: dict[str, dict[str, float]] = {"size": {"SGD": 0, "Adam": -1}, "rate": {"SGD": 0}}
 _NOTES = {
@@ -95,7 +96,8 @@ def _said(found: dict[str, float], what: Literal["size", "rate"]) -> str:
             parts.append(f"{label} {words}{most} ({number(found[label], '+.2f')})")
     neutral = [label for label, slope in found.items() if abs(slope) <= _NEUTRAL]
     if neutral:
-        parts.append(f"neutral: {', '.join(neutral)}")
+        few = len(neutral) <= 3
+        parts.append(f"neutral: {', '.join(neutral)}" if few else f"{len(neutral)} are neutral")
     return f"{what.capitalize()} slope: {'; '.join(parts)}"
 
 

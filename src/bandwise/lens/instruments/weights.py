@@ -6,7 +6,8 @@ from functools import partial
 
 from bandwise.drawing.figure import Figure
 from bandwise.drawing.words import headline
-from bandwise.lens.instruments.rows import Runs, series
+from bandwise.lens.instruments.curves import series
+from bandwise.lens.instruments.rows import Runs
 
 _NOTES = {
     "spectral_norm": "The largest singular value: how much a matrix can stretch a vector.",
