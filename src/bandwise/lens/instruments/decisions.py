@@ -22,7 +22,7 @@ def aligned(rows: Sequence[Row], level: float = LEVEL) -> tuple[int, float] | No
         fraction of its fall in the whole run. ``None`` without ``decisions``, and where the loss
         did not fall.
     """
-    seen = rows_of(rows, "decisions")
+    seen = [row for row in rows_of(rows, "decisions") if row.get("agreement") is not None]
     for row in seen:
         if row["agreement"] >= level:
             first, then, last = (r["loss"] for r in (seen[0], row, seen[-1]))
