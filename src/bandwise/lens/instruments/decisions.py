@@ -65,7 +65,8 @@ def alignment(runs: Runs) -> Figure | None:
         f"Aligned with its last decisions at {LEVEL:.0%}: {'; '.join(ends)}",
         "When a run first put this many examples in the class that it puts them in at the end. "
         "Alignment is early where the dots lie far left: the decisions are nearly final and the "
-        "loss is still high. Dots are seeds, the diamond is their median.",
+        "loss is still high; or the model soon stopped learning, see its accuracy. Dots are seeds, "
+        "the diamond is their median.",
         plot,
     )
 
