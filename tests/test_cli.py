@@ -12,6 +12,7 @@ import torch
 
 from bandwise.lens import Lens
 from bandwise.report import rows_of_folders, write_lens
+from bandwise.report.lens_chapter import Chapter
 from bandwise.study import Results
 
 SLOW = """
@@ -135,7 +136,8 @@ def test_lens_draws_logs_side_by_side(tmp_path):
 
 def test_folders_of_the_same_name_are_told_apart(tmp_path):
     folders = [record(tmp_path / name / "lens") for name in ("a", "b")]
-    assert list(rows_of_folders(folders)) == [f"lens ({folder})" for folder in folders]
+    (studies,) = rows_of_folders(folders).values()
+    assert list(studies) == [f"lens ({folder})" for folder in folders]
 
 
 def test_lens_draws_a_study_by_optimizer(slow, tmp_path):
@@ -148,12 +150,36 @@ def test_lens_draws_a_study_by_optimizer(slow, tmp_path):
         rows = Lens.read(record(tmp_path / trained.folder))
         trained.lens.extend(row for row in rows if row["tensor"] == "all")
     results.save(tmp_path)
-    runs = rows_of_folders([tmp_path])
+    ((task, runs),) = rows_of_folders([tmp_path]).items()
+    assert task == results.task
     assert {label: len(some) for label, some in runs.items()} == {"adamw": 2, "sgd": 2}
     seen = {(row["quantity"], row["tensor"]) for row in runs["sgd"][0]}
     assert {("evaluation", "all"), ("temporal", "all"), ("temporal", "weight")} <= seen
-    write_lens(runs, tmp_path)
+    write_lens({task: runs}, tmp_path)
     assert "adamw and sgd through the lens" in (tmp_path / "lens.html").read_text()
+
+
+def test_studies_stand_side_by_side_and_a_label_looks_the_same_in_all(tmp_path):
+    rows = {name: Lens.read(record(tmp_path / name)) for name in ("sgd", "adam", "nsf")}
+    studies = {
+        "one": {name: [rows[name]] for name in ("sgd", "adam")},
+        "two": {name: [rows[name]] for name in ("nsf", "adam")},
+    }
+    chapter = Chapter.of(studies)
+    assert [label for _, label, _ in chapter.key] == ["sgd", "adam", "nsf"]
+    figures = [figure for some in chapter.sections.values() for figure in some]
+    assert len({figure.id for figure in figures}) == len(figures)
+    first, second = figures[:2]
+    assert first.title.startswith("one: ")
+    assert second.title.startswith("two: ")
+    assert (first.id, second.id) == ("lens-gain-0", "lens-gain-1")
+    assert first.small
+    colours = [
+        {trace.name: trace.line.color for trace in figure.plot.data if trace.meta == "mean"}
+        for figure in (first, second)
+    ]
+    assert colours[0]["adam"] == colours[1]["adam"]
+    assert colours[0].keys() == {"sgd", "adam"}
 
 
 def test_logs_that_cannot_be_drawn_are_named(tmp_path):

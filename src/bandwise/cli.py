@@ -124,12 +124,14 @@ def _lens(
 ) -> None:
     """Draw what lenses recorded into lens.html in the first FOLDER, side by side.
 
-    A log is called by its folder's name. Of a study every optimizer is drawn, over its seeds.
+    A log is called by its folder's name. Of a study every optimizer is drawn, over its seeds;
+    several studies stand side by side.
     """
-    runs = report.rows_of_folders(folders)
-    path = report.write_lens(runs, folders[0] / "lens.html")
+    studies = report.rows_of_folders(folders)
+    path = report.write_lens(studies, folders[0] / "lens.html")
     console = Console()
-    console.print(report.lens_table(runs))
+    for name, runs in studies.items():
+        console.print(report.lens_table(runs, name))
     console.print(f"Lens: {path}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from bandwise.lens import Lens, Row
 from bandwise.lens.decisions import with_agreement
 from bandwise.lens.instruments import Runs
 from bandwise.lens.log import NAME
 from bandwise.study.results import Results, Run
+
+_T = TypeVar("_T")
 
 
 def rows_of_study(results: Results, folder: Path | None = None) -> Runs:
@@ -40,38 +43,48 @@ def _rows_of_run(run: Run, folder: Path | None) -> list[Row]:
     return [*run.lens, *evaluations, *tensors]
 
 
-def rows_of_folders(folders: Sequence[Path]) -> Runs:
-    """The rows of the logs in some folders, each under its folder's name.
+def rows_of_folders(folders: Sequence[Path]) -> dict[str, Runs]:
+    """The rows of the logs in some folders, by study and label.
 
-    A study's folder gives all its runs, each under its optimizer's label. Where two names are the
+    Logs of their own are one study without a name, each under its folder's. A study's folder gives
+    all its runs under its task's name, each under its optimizer's label. Where two names are the
     same, each gets its folder's path behind.
 
     Raises:
         FileNotFoundError: there is no such folder, or neither a log nor a study in it.
         ValueError: a log is empty or damaged, or a study was made without a lens.
     """
-    found = [(folder, _rows_of_folder(folder)) for folder in folders]
-    names = [name for _, runs in found for name in runs]
-    clash = len(set(names)) < len(names)
-    return {
-        f"{name} ({folder})" if clash else name: some
-        for folder, runs in found
-        for name, some in runs.items()
-    }
+    found: list[tuple[str, Path, Runs]] = []
+    logs: list[tuple[str, Path, list[list[Row]]]] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {folder}")
+        if (folder / "results.json").exists():
+            found.append(_study(folder))
+        else:
+            logs.append((folder.resolve().name, folder, [_log(folder)]))
+    studies = _named(found)
+    return studies | {"": _named(logs)} if logs else studies
 
 
-def _rows_of_folder(folder: Path) -> Runs:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    if (folder / "results.json").exists():
-        runs = rows_of_study(Results.load(folder), folder)
-        if not any(runs.values()):
-            raise ValueError(
-                f"the study in {folder} has no run with a lens that did not diverge: "
-                "run `bandwise compare` with --lens"
-            )
-        return runs
+def _named(found: Sequence[tuple[str, Path, _T]]) -> dict[str, _T]:
+    clash = len({name for name, *_ in found}) < len(found)
+    return {f"{name} ({folder})" if clash else name: some for name, folder, some in found}
+
+
+def _study(folder: Path) -> tuple[str, Path, Runs]:
+    results = Results.load(folder)
+    runs = rows_of_study(results, folder)
+    if not any(runs.values()):
+        raise ValueError(
+            f"the study in {folder} has no run with a lens that did not diverge: "
+            "run `bandwise compare` with --lens"
+        )
+    return results.task, folder, runs
+
+
+def _log(folder: Path) -> list[Row]:
     rows = Lens.read(folder)
     if not rows:
         raise ValueError(f"{folder / NAME} holds no rows yet")
-    return {folder.resolve().name: [with_agreement(rows)]}
+    return with_agreement(rows)

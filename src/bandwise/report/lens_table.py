@@ -32,14 +32,15 @@ _COLUMNS: list[tuple[str, str, _Value, str]] = [
 ]
 
 
-def lens_table(runs: Runs) -> Table:
+def lens_table(runs: Runs, name: str = "") -> Table:
     """The last figures for the whole model, a row for each label, the mean over its runs.
 
     Args:
         runs: the rows of each run, by label.
+        name: of the study.
     """
     shown = Table(
-        title="the whole model, as last measured",
+        title=_text(f"{name or 'the lens'}: the whole model, as last measured"),
         caption=_text(
             "\nlow/high within: what a coordinate's slow changes are amplified by over its fast "
             "ones: momentum. Slopes: step per unit of gradient against the gradient's size and "

@@ -58,7 +58,7 @@ def render(results: Results) -> str:
         rows=[_row(results, index) for index in range(len(results.comparisons))],
         compared=len(results.comparisons) - 1,
         figures=figures(results),
-        chapter=Chapter.of(rows_of_study(results)),
+        chapter=Chapter.of({results.task: rows_of_study(results)}),
         shared=shared,
         each=each,
         finals=_finals(results),
