@@ -52,7 +52,7 @@ def sophia(
     )
 
 
-class _Sam(SAM):  # type: ignore[misc]
+class _Sam(SAM):
     """SAM whose step asks for its first gradient, too, as torch's optimizers do."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -64,7 +64,7 @@ class _Sam(SAM):  # type: ignore[misc]
         return loss
 
 
-class _Sophia(SophiaH):  # type: ignore[misc]
+class _Sophia(SophiaH):
     """Sophia-H with the Hessian's diagonal from differences of gradients.
 
     The package can differentiate twice itself, if the loss is so built; attention kernels cannot.
@@ -79,7 +79,9 @@ class _Sophia(SophiaH):  # type: ignore[misc]
         with torch.enable_grad():
             loss = closure()
         done = self.param_groups[0].get("step", 0)
-        super().step(hessian=self._diagonal(closure, done) if done % self.update_period == 0 else None)
+        super().step(
+            hessian=self._diagonal(closure, done) if done % self.update_period == 0 else None
+        )
         return loss
 
     @torch.no_grad()

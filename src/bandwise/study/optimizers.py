@@ -40,9 +40,10 @@ def build(spec: Spec, params: Iterable[nn.Parameter], lr: float, recipe: Recipe)
     """The optimizer that ``spec`` names.
 
     ``package.Class`` is an optimizer of an installed package, or a function there that makes one:
-    ``pytorch_optimizer.Lion``. ``smi-NAME`` is :class:`bandwise.SMI` around NAME with the preset for it where the paper has
-    one; its own options (alpha, beta, q, …, and ``preset``) go to SMI, the others to NAME. ``sgd``
-    has a momentum of 0.9 unless told otherwise. ``lr`` may be given as an option.
+    ``pytorch_optimizer.Lion``. ``smi-NAME`` is :class:`bandwise.SMI` around NAME with the preset
+    for it where the paper has one; its own options (alpha, beta, q, …, and ``preset``) go to SMI,
+    the others to NAME. ``sgd`` has a momentum of 0.9 unless told otherwise. ``lr`` may be given as
+    an option.
 
     Raises:
         ValueError: an unknown name or option, or a value that the optimizer refuses; names both.
@@ -81,7 +82,7 @@ def _build(
         shared["weight_decay"] = recipe.weight_decay
     if "." in name:
         return _checked(_call(_of_package(name), params, shared, options))
-    return _call(NSF if name == "nsf" else _TORCH[name], params, shared, options)
+    return _checked(_call(NSF if name == "nsf" else _TORCH[name], params, shared, options))
 
 
 def package_version(name: str) -> dict[str, str]:
