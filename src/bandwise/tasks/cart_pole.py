@@ -38,7 +38,7 @@ class CartPole(Task):
     name = "cart-pole"
     metric = "reward"
     direction: Direction = "max"
-    recipe = Recipe(steps=200, lr=1e-2)
+    recipe = Recipe(steps=100, lr=2e-3)
 
     def __init__(self, batch_size: int = 16, horizon: int = 200, width: int = 32) -> None:
         _checks.whole("batch_size", batch_size, 2)

@@ -19,7 +19,8 @@ class Eeg(Task):
     float32, and the sample after each, (batch_size, 4). The first 60% of the series trains, the
     next 20% validates and the last 20% tests; no window reaches across a border.
 
-    ``loss`` is the mean squared error, in variances of a channel in the training part.
+    ``loss`` is the mean squared error, in variances of a channel in the training part. That of the
+    forecast that nothing changes is 0.46 in the validation part.
 
     Args:
         batch_size: windows in a training batch.
@@ -29,7 +30,7 @@ class Eeg(Task):
 
     name = "eeg"
     splits = ("val", "test")
-    recipe = Recipe(steps=1000, lr=2e-3)
+    recipe = Recipe(steps=300, lr=5e-4)
 
     def __init__(self, batch_size: int = 64, window: int = 32, width: int = 128) -> None:
         _checks.whole("window", window, 1)
@@ -45,13 +46,7 @@ class Eeg(Task):
         _checks.number("batch_size", batch_size, high=len(self._data["train"][0]))
 
     def model(self) -> nn.Module:
-        return nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(self.window * 4, self.width),
-            nn.GELU(),
-            nn.Dropout(0.5),
-            nn.Linear(self.width, 4),
-        )
+        return _Forecast(self.window, self.width)
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
         inputs, targets = self._data["train"]
@@ -73,6 +68,24 @@ class Eeg(Task):
     def _windows(self, series: Tensor) -> tuple[Tensor, Tensor]:
         inputs = series.unfold(0, self.window, 1)[:-1].mT.contiguous()
         return inputs, series[self.window :]
+
+
+class _Forecast(nn.Module):
+    """The last sample, and a perceptron for what changes: (batch, window, 4) -> (batch, 4)."""
+
+    def __init__(self, window: int, width: int) -> None:
+        super().__init__()
+        self.change = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(window * 4, width),
+            nn.GELU(),
+            nn.Dropout(0.5),
+            nn.Linear(width, 4),
+        )
+
+    def forward(self, windows: Tensor) -> Tensor:
+        out: Tensor = windows[:, -1] + self.change(windows)
+        return out
 
 
 @functools.cache

@@ -47,7 +47,7 @@ SCALES: dict[str, Scale] = {
         seeds=4,
         short_steps=300,
         short_seeds=3,
-        domain_steps={"mnist-5k": 600, "eeg": 1000, "char-lstm": 600, "cart-pole": 200},
+        domain_steps={"mnist-5k": 600, "eeg": 300, "char-lstm": 600, "cart-pole": 100},
         domain_seeds=5,
         rounds=Rounds(warmup=2, least=5, most=200, seconds=30),
         models=tuple(
@@ -63,7 +63,7 @@ SCALES: dict[str, Scale] = {
         seeds=4,
         short_steps=5000,
         short_seeds=4,
-        domain_steps={"mnist-5k": 1500, "eeg": 3000, "char-lstm": 3000, "cart-pole": 400},
+        domain_steps={"mnist-5k": 1500, "eeg": 300, "char-lstm": 3000, "cart-pole": 100},
         domain_seeds=5,
         rounds=Rounds(warmup=3, least=10, most=500, seconds=120),
         models=tuple(GPTConfig(vocabulary=65, width=width) for width in (192, 384, 768, 1536)),
