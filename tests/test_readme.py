@@ -84,7 +84,8 @@ def test_every_compare_command_names_optimizers_that_there_are():
             continue
         for item in spec.parse_list(words[words.index("--optimizers") + 1]):
             if ".py:" not in item.name:
-                optimizers.build(item, [torch.nn.Parameter(torch.zeros(3, 3))], 1e-3, recipe)
+                named = [("weight", torch.nn.Parameter(torch.zeros(3, 3)))]
+                optimizers.build(item, named, 1e-3, recipe)
 
 
 def test_the_links_to_files_lead_somewhere():

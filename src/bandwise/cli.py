@@ -1,4 +1,5 @@
-"""The command line: ``bandwise compare``, ``report``, ``bench``, ``reproduce``, ``list``."""
+"""The command line: ``bandwise compare``, ``report``, ``lens``, ``bench``, ``reproduce``,
+``list``."""
 
 from __future__ import annotations
 
@@ -111,6 +112,26 @@ def _report(
 ) -> None:
     """Print the table and write report.html again, from stored results alone."""
     _show(Results.load(folder), folder)
+
+
+@app.command("lens")
+def _lens(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FOLDER...", help="Folders with a lens.jsonl, or of studies with --lens."
+        ),
+    ],
+) -> None:
+    """Draw what lenses recorded into lens.html in the first FOLDER, side by side.
+
+    A log is called by its folder's name. Of a study every optimizer is drawn, over its seeds.
+    """
+    runs = report.rows_of_folders(folders)
+    path = report.write_lens(runs, folders[0] / "lens.html")
+    console = Console()
+    console.print(report.lens_table(runs))
+    console.print(f"Lens: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("bench")

@@ -181,9 +181,10 @@ def _check_device(device: str) -> None:
 def _check_optimizers(specs: Sequence[spec.Spec], task: tasks.Task, recipe: Recipe) -> None:
     """Raise now what would otherwise fail every run."""
     with torch.random.fork_rng(devices=[]):
-        params = list(task.model().parameters())
+        named = list(task.model().named_parameters())
     for s in specs:
-        optimizer = by_name.build(s, [nn.Parameter(p.detach()) for p in params], recipe.lr, recipe)
+        own = [(name, nn.Parameter(param.detach())) for name, param in named]
+        optimizer = by_name.build(s, own, recipe.lr, recipe)
         if any("lr" not in group for group in optimizer.param_groups):
             raise ValueError(f"optimizer {s.text!r}: its parameter groups have no lr to schedule")
         saved = io.BytesIO()

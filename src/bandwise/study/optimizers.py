@@ -36,29 +36,33 @@ def names() -> list[str]:
     return ["nsf", *sorted(_TORCH)]
 
 
-def build(spec: Spec, params: Iterable[nn.Parameter], lr: float, recipe: Recipe) -> Optimizer:
+def build(
+    spec: Spec, named_parameters: Iterable[tuple[str, nn.Parameter]], lr: float, recipe: Recipe
+) -> Optimizer:
     """The optimizer that ``spec`` names.
 
     ``package.Class`` is an optimizer of an installed package, or a function there that makes one:
-    ``pytorch_optimizer.Lion``. ``smi-NAME`` is :class:`bandwise.SMI` around NAME with the preset
-    for it where the paper has one; its own options (alpha, beta, q, …, and ``preset``) go to SMI,
-    the others to NAME. ``sgd`` has a momentum of 0.9 unless told otherwise. ``lr`` may be given as
-    an option.
+    ``pytorch_optimizer.Lion``. A function gets the parameters; one whose first argument is called
+    ``named_parameters`` gets (name, parameter) pairs, to treat layers by their kind.
+
+    ``smi-NAME`` is :class:`bandwise.SMI` around NAME with the preset for it where the paper has
+    one; its own options (alpha, beta, q, …, and ``preset``) go to SMI, the others to NAME. ``sgd``
+    has a momentum of 0.9 unless told otherwise. ``lr`` may be given as an option.
 
     Raises:
         ValueError: an unknown name or option, or a value that the optimizer refuses; names both.
     """
     try:
-        return _build(spec.name, list(params), {"lr": lr, **spec.options}, recipe)
+        return _build(spec.name, list(named_parameters), {"lr": lr, **spec.options}, recipe)
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer {spec.text!r}: {error}") from error
 
 
 def _build(
-    name: str, params: list[nn.Parameter], options: dict[str, Any], recipe: Recipe
+    name: str, named: list[tuple[str, nn.Parameter]], options: dict[str, Any], recipe: Recipe
 ) -> Optimizer:
     if userfile.is_userfile(name):
-        made = _call(userfile.load(name).value, params, {"total_steps": recipe.steps}, options)
+        made = _call(userfile.load(name).value, named, {"total_steps": recipe.steps}, options)
         return _checked(made)
     if name.startswith("smi-"):
         base_name = name.removeprefix("smi-")
@@ -66,7 +70,7 @@ def _build(
         kind = base_name.rpartition(".")[2].lower()
         default = kind if kind in _SMI_PRESETS else "adamw"
         preset = options.pop("preset", default)
-        base = _build(base_name, params, options, recipe)
+        base = _build(base_name, named, options, recipe)
         return SMI.preset(preset, base, recipe.steps, **settings)
     if "." not in name and name != "nsf" and name not in _TORCH:
         raise ValueError(
@@ -80,9 +84,8 @@ def _build(
         shared["betas"] = recipe.betas
     if recipe.weight_decay is not None and name in _DECOUPLED_DECAY:
         shared["weight_decay"] = recipe.weight_decay
-    if "." in name:
-        return _checked(_call(_of_package(name), params, shared, options))
-    return _checked(_call(NSF if name == "nsf" else _TORCH[name], params, shared, options))
+    make = _of_package(name) if "." in name else NSF if name == "nsf" else _TORCH[name]
+    return _checked(_call(make, named, shared, options))
 
 
 def package_version(name: str) -> dict[str, str]:
@@ -115,7 +118,7 @@ def _checked(made: object) -> Optimizer:
 
 def _call(
     make: Callable[..., Any],
-    params: list[nn.Parameter],
+    named: list[tuple[str, nn.Parameter]],
     shared: dict[str, Any],
     options: dict[str, Any],
 ) -> Any:
@@ -123,4 +126,5 @@ def _call(
     accepted = inspect.signature(make).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     shared = {key: value for key, value in shared.items() if takes_any or key in accepted}
+    params = named if next(iter(accepted), "") == "named_parameters" else [p for _, p in named]
     return make(params, **{**shared, **options})

@@ -133,7 +133,7 @@ class _Training:
         torch.manual_seed(config.seed)
         self.model: nn.Module = self.task.model().to(config.device)
         self.optimizer: Optimizer = optimizers.build(
-            spec.parse(config.optimizer), self.model.parameters(), self.recipe.lr, self.recipe
+            spec.parse(config.optimizer), self.model.named_parameters(), self.recipe.lr, self.recipe
         )
         self.scheduler = LambdaLR(
             self.optimizer, lambda step: learning_rate_factor(step, self.recipe)
@@ -194,6 +194,7 @@ class _Training:
 
     def _train_step(self) -> Tensor:
         device = self.config.device
+        self._seed()
         batch = tree_map(
             lambda x: x.to(device) if isinstance(x, Tensor) else x,
             self.task.batch(self.config.seed, self.step),
@@ -218,12 +219,7 @@ class _Training:
 
     def _gradients(self, batch: Any) -> Tensor:
         """The loss where the weights are now, the parameters' gradients with it."""
-        # Dropout must not depend on where the run was last resumed, nor on how often a step asks.
-        # Its streams are those of the negative steps, which no batch has.
-        seed = tasks.generator(self.config.seed, -self.step).initial_seed()
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)
+        self._seed()
         self.optimizer.zero_grad()
         with self._autocast():
             loss = self.task.loss(self.model, batch)
@@ -233,6 +229,14 @@ class _Training:
         if self.recipe.grad_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
         return loss.detach()
+
+    def _seed(self) -> None:
+        """Dropout must not depend on where the run was last resumed, nor on how often a step asks
+        for gradients. Its streams are those of the negative steps, which no batch has."""
+        seed = tasks.generator(self.config.seed, -self.step).initial_seed()
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
 
     def _autocast(self) -> Any:
         if self.recipe.autocast is None or self.config.device == "cpu":
