@@ -1,5 +1,5 @@
 """The command line: ``bandwise compare``, ``report``, ``lens``, ``bench``, ``reproduce``,
-``list``."""
+``claims``, ``list``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ try:
     from rich.console import Console
 
     from bandwise import __version__, bench, report, tasks
+    from bandwise.papers.ledger import rebuild
     from bandwise.papers.paper import ScaleName
     from bandwise.papers.run import reproduce
     from bandwise.study import Results, StudyError, compare, default_folder
@@ -211,9 +212,21 @@ def _reproduce(
         )
     except KeyboardInterrupt:
         raise _stopped() from None
-    console = Console()
-    for path in paths:
-        console.print(f"Wrote {path}", markup=False, highlight=False, soft_wrap=True)
+    _wrote([*paths, *rebuild(out / "results", out / "claims.md")])
+
+
+@app.command("claims")
+def _claims(
+    folder: Annotated[
+        Path, typer.Argument(help="Of results, as `bandwise reproduce` stores them.")
+    ],
+    out: Annotated[Path, typer.Option(help="The ledger.")] = Path("docs/claims.md"),
+) -> None:
+    """Set every claim of the papers beside what is stored: a ledger, and a page a paper.
+
+    Nothing is trained. The pages, with tables and figures, lie beside the FOLDER.
+    """
+    _wrote(rebuild(folder, out))
 
 
 @app.command("list")
@@ -225,6 +238,11 @@ def _list() -> None:
         f"optimizers: {', '.join(by_name.names())}, package.Class, path/to/file.py:factory"
     )
     console.print("smi-NAME wraps any of them with SMI, for example smi-adamw")
+
+
+def _wrote(paths: list[Path]) -> None:
+    for path in paths:
+        Console().print(f"Wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _stopped() -> typer.Exit:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from bandwise.papers.paper import Paper
 from bandwise.papers.smi import domains, inference, optimizers, overhead, runs, sensitivity
+from bandwise.papers.smi.claims import CLAIMS
+from bandwise.papers.smi.figures import figures
+from bandwise.papers.smi.tables import tables
 
 PAPER = Paper(
     name="smi",
@@ -18,5 +21,7 @@ PAPER = Paper(
         sensitivity.PART,
         domains.PART,
     ),
-    claims=(),
+    claims=CLAIMS,
+    tables=tables,
+    figures=figures,
 )

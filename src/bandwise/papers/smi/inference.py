@@ -32,7 +32,7 @@ def _run(context: Context) -> dict[str, Any]:
     try:
         rows, _ = interleaved(
             [
-                Contender(name, _tokens(_model(task, beside, run.folder, device), window))
+                Contender(name, _tokens(runs.trained(beside, run), window))
                 for name, run in zip(names, results.runs, strict=True)
             ],
             scales.of(context).rounds,
@@ -63,13 +63,6 @@ def _run(context: Context) -> dict[str, Any]:
             if one != other
         ],
     }
-
-
-def _model(task: tasks.Task, context: Context, folder: str, device: torch.device) -> nn.Module:
-    path = context.folder / folder / "checkpoint.pt"
-    model = task.model().to(device).eval()
-    model.load_state_dict(torch.load(path, map_location=device, weights_only=True)["model"])
-    return model
 
 
 def _tokens(model: nn.Module, window: Tensor) -> Callable[[], None]:

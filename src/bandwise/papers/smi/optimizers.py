@@ -95,7 +95,9 @@ class _Stepping:
         self.task = task
         self.model = task.model().to(device)
         recipe = task.recipe
-        self.optimizer = by_name.build(spec.parse(text), self.model.parameters(), recipe.lr, recipe)
+        self.optimizer = by_name.build(
+            spec.parse(text), self.model.named_parameters(), recipe.lr, recipe
+        )
         self.batch = tree_map(lambda x: x.to(device), task.batch(0, 1))
 
     def step(self) -> None:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
+from torch import nn
+
+from bandwise import tasks
+from bandwise.lens.weights import model_figures
 from bandwise.papers.paper import Context, Part
 from bandwise.papers.smi import scales
-from bandwise.papers.stored import condensed
+from bandwise.papers.stored import condensed, rounded
 from bandwise.study import Results, compare
+from bandwise.study.results import Run
 
 # The paper's own names. Its "magnitude threshold" is the part that is retained, 1 - q (section
 # 5.6), and it filters tensors of every shape.
@@ -46,8 +52,23 @@ def beside(context: Context) -> Context:
     return replace(context, folder=context.folder.with_name(f"smi-runs-{context.scale}"))
 
 
+def trained(context: Context, run: Run) -> nn.Module:
+    """The model that a run of :func:`study` has ended with."""
+    path = context.folder / run.folder / "checkpoint.pt"
+    model = tasks.load(TASK, scales.of(context).task_options).model().to(context.device)
+    state = torch.load(path, map_location=context.device, weights_only=True)
+    model.load_state_dict(state["model"])
+    return model.eval()
+
+
 def _run(context: Context) -> dict[str, Any]:
-    return condensed(study(context))
+    results = study(context)
+    data = condensed(results)
+    for run, kept in zip(results.runs, data["runs"], strict=True):
+        # The lens does not look at the last step, and has no variance over layers.
+        figures = {} if run.diverged else model_figures(trained(context, run))
+        kept["weights"] = rounded(figures)
+    return {"study": data, "thresholds": scales.of(context).thresholds}
 
 
 PART = Part("runs", "Runs 0 to 5", _run)
