@@ -43,7 +43,6 @@ def _condensed(run: Run, metric: str, curves: bool) -> dict[str, Any]:
         "seed": run.seed,
         "diverged": run.diverged,
         "steps": run.steps,
-        "folder": run.folder,
         "seconds_per_step": rounded(run.seconds_per_step),
         "final": rounded(run.final),
         "evals": _columns(run.evals, ("step", metric)),
@@ -51,9 +50,7 @@ def _condensed(run: Run, metric: str, curves: bool) -> dict[str, Any]:
     if curves:
         kept["training"] = _columns(run.training, ("step", "train_loss"))
     if run.lens:
-        kept["lens"] = {
-            quantity: _last(run.lens, quantity) for quantity in ("weights", "activations")
-        }
+        kept["activations"] = _last(run.lens, "activations")
     return kept
 
 
