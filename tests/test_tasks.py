@@ -21,8 +21,24 @@ from torch import Tensor, nn
 from bandwise import tasks, userfile
 from bandwise.tasks import shakespeare_char
 from bandwise.tasks.gpt import GPT, GPTConfig
+from jpegs import write_jpegs
 
 every_task = pytest.mark.parametrize("name", tasks.names())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _images(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """CIFAR-10 would be downloaded."""
+    global _cifar10
+    _cifar10 = tmp_path_factory.mktemp("images") / "cifar10.npz"
+    write_jpegs(_cifar10, train=4000, test=500)
+
+
+def load(name: str, options: dict[str, Any] | None = None) -> tasks.Task:
+    options = dict(options or {})
+    if name == "cifar10":
+        options |= {"path": str(_cifar10), "images": 4000}
+    return tasks.load(name, options)
 
 
 def tensors(batch: Any) -> tuple[Tensor, ...]:
@@ -55,7 +71,7 @@ def run_python(code: str, *arguments: str) -> str:
 
 @every_task
 def test_attributes(name: str) -> None:
-    task = tasks.load(name)
+    task = load(name)
     assert task.name == name
     assert task.direction == "min"
     assert task.splits[0] == "val"
@@ -64,7 +80,7 @@ def test_attributes(name: str) -> None:
 
 @every_task
 def test_the_seed_decides_the_model(name: str) -> None:
-    task = tasks.load(name)
+    task = load(name)
     states = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -75,7 +91,7 @@ def test_the_seed_decides_the_model(name: str) -> None:
 
 @every_task
 def test_a_batch_is_a_function_of_seed_and_step(name: str) -> None:
-    task, again = tasks.load(name), tasks.load(name)
+    task, again = load(name), load(name)
     torch.manual_seed(0)
     batch = task.batch(3, 7)
     torch.manual_seed(1)
@@ -88,7 +104,7 @@ def test_a_batch_is_a_function_of_seed_and_step(name: str) -> None:
 
 @every_task
 def test_training_leaves_the_data_alone(name: str) -> None:
-    task = tasks.load(name)
+    task = load(name)
     before = [x.clone() for x in tensors(task.batch(0, 1))]
     for x in tensors(task.batch(0, 1)):
         x.zero_()
@@ -97,7 +113,7 @@ def test_training_leaves_the_data_alone(name: str) -> None:
 
 @every_task
 def test_loss_is_a_scalar_with_gradients(name: str) -> None:
-    task = tasks.load(name)
+    task = load(name)
     torch.manual_seed(0)
     model = task.model()
     loss = task.loss(model, task.batch(0, 1))
@@ -110,7 +126,7 @@ def test_loss_is_a_scalar_with_gradients(name: str) -> None:
 
 @every_task
 def test_a_few_steps_reduce_the_metric(name: str) -> None:
-    task = tasks.load(name)
+    task = load(name)
     torch.manual_seed(0)
     model = task.model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=task.recipe.lr / 4)
@@ -125,21 +141,21 @@ def test_a_few_steps_reduce_the_metric(name: str) -> None:
 
 @every_task
 def test_evaluate_gives_floats_and_is_repeatable(name: str) -> None:
-    task = tasks.load(name)
+    task = load(name)
     torch.manual_seed(0)
     model = task.model()
     for split in task.splits:
         figures = evaluate(task, model, split)
         assert task.metric in figures
         assert all(type(value) is float and math.isfinite(value) for value in figures.values())
-        assert evaluate(tasks.load(name), model, split) == figures
+        assert evaluate(load(name), model, split) == figures
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @every_task
 def test_evaluate_follows_the_model_to_the_gpu(name: str) -> None:
-    task = tasks.load(name)
+    task = load(name)
     torch.manual_seed(0)
     model = task.model()
     on_cpu = evaluate(task, model, "val")
@@ -148,28 +164,28 @@ def test_evaluate_follows_the_model_to_the_gpu(name: str) -> None:
 
 @every_task
 def test_fingerprint_is_stable(name: str) -> None:
-    fingerprint = tasks.load(name).fingerprint()
-    assert fingerprint == tasks.load(name).fingerprint()
+    fingerprint = load(name).fingerprint()
+    assert fingerprint == load(name).fingerprint()
     assert all(len(value) == 64 for value in fingerprint.values())
 
 
 @every_task
 def test_an_unknown_option_is_named_with_those_there_are(name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name}.*'depht'.*batch_size=\w+"):
-        tasks.load(name, {"depht": 3})
+        load(name, {"depht": 3})
 
 
 @every_task
 @pytest.mark.parametrize("value", [0, -1])
 def test_a_bad_batch_size_is_refused(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"batch_size .* got {value}"):
-        tasks.load(name, {"batch_size": value})
+        load(name, {"batch_size": value})
 
 
 @every_task
 def test_a_probe_is_small_and_always_the_same(name: str) -> None:
-    task = tasks.load(name)
-    probe, again = task.probe(), tasks.load(name).probe()
+    task = load(name)
+    probe, again = task.probe(), load(name).probe()
     if name == "sines":
         assert probe is None
         return
@@ -185,14 +201,14 @@ def test_a_probe_is_small_and_always_the_same(name: str) -> None:
 
 
 def test_the_plane_holds_every_point() -> None:
-    task = tasks.load("two-moons")
+    task = load("two-moons")
     plane = task.plane()
     assert plane is not None
     low, high = map(torch.tensor, plane)
     points = torch.cat([inputs for inputs, _ in task._data.values()])  # type: ignore[attr-defined]
     assert (low < points).all()
     assert (points < high).all()
-    assert all(tasks.load(name).plane() is None for name in tasks.names() if name != task.name)
+    assert all(load(name).plane() is None for name in tasks.names() if name != task.name)
 
 
 # --- batches ------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from bandwise.study.progress import StudyProgress
 from bandwise.study.results import Results
 from bandwise.study.run import RunConfig, read_run, train
 from bandwise.study.statistics import compare_runs
-from bandwise.tasks import Recipe
+from bandwise.tasks import Recipe, Task
 
 
 def default_folder(task: str) -> Path:
@@ -89,16 +89,64 @@ def compare(
     _checks.whole("seeds", seeds, low=1)
     _checks.flag("lens", lens)
     device = str(device)
+    specs = _specs(optimizers)
+    made, recipe, configs = configure(
+        task,
+        specs,
+        range(seeds),
+        steps=steps,
+        lr=lr,
+        device=device,
+        lens=lens,
+        task_options=task_options,
+    )
+    out = default_folder(task) if out is None else Path(out)
+    with locked(out):
+        _run_all(configs, out, _jobs(jobs, device, len(configs)), console or Console(stderr=True))
+        runs = [
+            [_read(config, out) for config in configs if config.optimizer == s.text] for s in specs
+        ]
+        results = Results(
+            task=made.name,
+            metric=f"val_{made.metric}",
+            direction=made.direction,
+            steps=recipe.steps,
+            seeds=list(range(seeds)),
+            comparisons=compare_runs(runs, f"val_{made.metric}", made.direction),
+            runs=[run for group in runs for run in group],
+            command=_command(task, specs, seeds, recipe, out, device, lens, task_options),
+            versions=_versions(device),
+        )
+        results.save(out)
+    return results
+
+
+def configure(
+    task: str,
+    specs: Sequence[spec.Spec],
+    seeds: Sequence[int],
+    *,
+    steps: int | None,
+    lr: float | None,
+    device: str,
+    lens: bool,
+    task_options: Mapping[str, Any] | None,
+) -> tuple[Task, Recipe, list[RunConfig]]:
+    """The runs of every optimizer with every seed, checked as far as can be without running them.
+
+    The arguments are those of :func:`compare`, but for the seeds, which are listed.
+
+    Returns:
+        The task, its recipe with the steps and learning rate asked for, and the runs.
+    """
     _check_device(device)
     try:
         json.dumps(dict(task_options or {}))
     except TypeError as error:
         raise TypeError(f"task_options must be plain data: {error}") from error
-    specs = _specs(optimizers)
     made = tasks.load(task, task_options)
     recipe = _recipe(made.recipe, steps, lr)
     _check_optimizers(specs, made, recipe)
-
     hashes = {
         reference: userfile.load(reference).sha256
         for reference in (task, *(s.name for s in specs))
@@ -121,28 +169,10 @@ def compare(
             },
             lens=lens,
         )
-        for seed in range(seeds)
+        for seed in seeds
         for s in specs
     ]
-    out = default_folder(task) if out is None else Path(out)
-    with _locked(out):
-        _run_all(configs, out, _jobs(jobs, device, len(configs)), console or Console(stderr=True))
-        runs = [
-            [_read(config, out) for config in configs if config.optimizer == s.text] for s in specs
-        ]
-        results = Results(
-            task=made.name,
-            metric=f"val_{made.metric}",
-            direction=made.direction,
-            steps=recipe.steps,
-            seeds=list(range(seeds)),
-            comparisons=compare_runs(runs, f"val_{made.metric}", made.direction),
-            runs=[run for group in runs for run in group],
-            command=_command(task, specs, seeds, recipe, out, device, lens, task_options),
-            versions=_versions(device),
-        )
-        results.save(out)
-    return results
+    return made, recipe, configs
 
 
 def _specs(optimizers: str | Sequence[str]) -> list[spec.Spec]:
@@ -178,7 +208,7 @@ def _check_device(device: str) -> None:
         ) from error
 
 
-def _check_optimizers(specs: Sequence[spec.Spec], task: tasks.Task, recipe: Recipe) -> None:
+def _check_optimizers(specs: Sequence[spec.Spec], task: Task, recipe: Recipe) -> None:
     """Raise now what would otherwise fail every run."""
     with torch.random.fork_rng(devices=[]):
         named = list(task.model().named_parameters())
@@ -207,7 +237,12 @@ def _jobs(jobs: int | None, device: str, runs: int) -> int:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> Iterator[None]:
+    """Keep other commands out of a folder, which is made if it is not there.
+
+    Raises:
+        StudyError: another is in it.
+    """
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / ".lock")
     try:

@@ -1,4 +1,4 @@
-"""Tasks to train: eight built in, any number in files of the user's own.
+"""Tasks to train: nine built in, any number in files of the user's own.
 
 A task module, and the data package behind it, is imported when its task is asked for.
 """
@@ -18,6 +18,7 @@ __all__ = ["Recipe", "Split", "Task", "epoch_indices", "generator", "load", "nam
 _BUILT_IN = {
     "shakespeare-char": ("shakespeare_char", "ShakespeareChar"),
     "mnist-5k": ("mnist_5k", "Mnist5k"),
+    "cifar10": ("cifar10", "Cifar10"),
     "digits": ("digits", "Digits"),
     "sines": ("sines", "Sines"),
     "two-moons": ("two_moons", "TwoMoons"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +11,15 @@ from torch import Tensor, nn
 from bandwise import _checks
 from bandwise.tasks.task import PROBE_SIZE, Split, Task, epoch_indices, generator
 
+Data: TypeAlias = dict[Split, tuple[Tensor, Tensor]]
+# Larger images than this many do not fit a small machine's memory.
+_AT_A_TIME = 1024
+
 
 class Classification(Task):
     """A classifier trained with cross-entropy.
 
-    Three fifths of each class train, one fifth validates and one fifth tests; the split is the
-    same for every run. A batch is (inputs, labels), float32 and int64.
+    A batch is (inputs, labels), float32 and int64.
 
     The figures are ``loss``, the mean cross-entropy, and ``error``, the fraction classified
     wrong. Optimizers are compared by ``error``. The loss spreads less across seeds, but late in
@@ -23,18 +27,15 @@ class Classification(Task):
     worse classifier first.
 
     Args:
-        inputs: all examples, example first.
-        labels: their classes, int64.
+        data: inputs, example first, and their classes, int64, of each split.
         batch_size: examples in a training batch.
     """
 
     metric = "error"
     splits = ("val", "test")
 
-    def __init__(self, inputs: Tensor, labels: Tensor, batch_size: int) -> None:
-        self._data = {
-            split: (inputs[members], labels[members]) for split, members in _split(labels).items()
-        }
+    def __init__(self, data: Data, batch_size: int) -> None:
+        self._data = data
         _checks.whole("batch_size", batch_size, 1)
         _checks.number("batch_size", batch_size, high=len(self._data["train"][0]))
         self.batch_size = batch_size
@@ -51,7 +52,7 @@ class Classification(Task):
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
         device = next(model.parameters()).device
         inputs, labels = (t.to(device) for t in self._data[split])
-        logits = model(inputs)
+        logits = torch.cat([model(some) for some in torch.split(inputs, _AT_A_TIME)])
         return {
             "loss": nn.functional.cross_entropy(logits, labels).item(),
             "error": (logits.argmax(1) != labels).float().mean().item(),
@@ -71,8 +72,13 @@ class Classification(Task):
         return {"data": hashed.hexdigest()}
 
 
-def _split(labels: Tensor) -> dict[Split, Tensor]:
-    """Indices of each split, stratified by class."""
+def in_fifths(inputs: Tensor, labels: Tensor) -> Data:
+    """Three fifths of each class train, one fifth validates and one fifth tests; always the same.
+
+    Args:
+        inputs: all examples, example first.
+        labels: their classes, int64.
+    """
     members: dict[Split, list[Tensor]] = {"train": [], "val": [], "test": []}
     shuffled = torch.randperm(len(labels), generator=generator(seed=0, step=0))
     for label in range(int(labels.max()) + 1):
@@ -81,4 +87,5 @@ def _split(labels: Tensor) -> dict[Split, Tensor]:
         members["val"].append(of_class[:fifth])
         members["test"].append(of_class[fifth : 2 * fifth])
         members["train"].append(of_class[2 * fifth :])
-    return {split: torch.cat(parts) for split, parts in members.items()}
+    chosen = {split: torch.cat(parts) for split, parts in members.items()}
+    return {split: (inputs[indices], labels[indices]) for split, indices in chosen.items()}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bandwise import _checks
-from bandwise.tasks.classification import Classification
+from bandwise.tasks.classification import Classification, in_fifths
 from bandwise.tasks.task import Recipe
 
 
@@ -25,7 +25,7 @@ class Digits(Classification):
 
     def __init__(self, batch_size: int = 64, width: int = 128) -> None:
         images, labels = _images()
-        super().__init__(images, labels, batch_size)
+        super().__init__(in_fifths(images, labels), batch_size)
         _checks.whole("width", width, 1)
         self.width = width
 

@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from bandwise.tasks.classification import Classification
+from bandwise.tasks.classification import Classification, in_fifths
 from bandwise.tasks.task import Recipe
 
 
@@ -24,7 +24,7 @@ class Mnist5k(Classification):
 
     def __init__(self, batch_size: int = 64) -> None:
         images, labels = _images()
-        super().__init__(images, labels, batch_size)
+        super().__init__(in_fifths(images, labels), batch_size)
 
     def model(self) -> nn.Module:
         return nn.Sequential(

@@ -224,13 +224,19 @@ def _tokenize(text: str) -> _Corpus:
     return _Corpus(table[code_points], vocabulary, hashlib.sha256(encoded).hexdigest())
 
 
-def fetch(url: str, sha256: str, folder: Path | None = None) -> Path:
+def fetch(
+    url: str,
+    sha256: str,
+    folder: Path | None = None,
+    instead: str = "--corpus FILE, a text file",
+) -> Path:
     """The file at ``url``, downloaded unless it already lies in ``folder``.
 
     Args:
         url: where the file comes from; its last part names the file.
         sha256: what its content must hash to; other content is refused and not kept.
         folder: ``None``: the user's cache folder for ``bandwise``.
+        instead: what the user can pass where there is no network.
 
     Raises:
         OSError: it cannot be downloaded.
@@ -249,5 +255,5 @@ def fetch(url: str, sha256: str, folder: Path | None = None) -> Path:
         )
     except OSError as error:
         raise OSError(
-            f"cannot download {url} ({error}); with no network, pass --corpus FILE, a text file"
+            f"cannot download {url} ({error}); with no network, pass {instead}"
         ) from error

@@ -1,6 +1,7 @@
 """The NSF paper rerun, as far as its abstract says what was done."""
 
 from bandwise.papers.nsf import parts
+from bandwise.papers.nsf.claims import CLAIMS
 from bandwise.papers.paper import Paper, Part
 
 PAPER = Paper(
@@ -10,7 +11,12 @@ PAPER = Paper(
     source="arXiv 2509.04713, 2025; its abstract and a summary were at hand, not its full text",
     parts=(
         Part("lead", "Exponents above Adam's on a character GPT", parts.lead),
+        Part("steps", "p = 0.7 over shorter and longer runs", parts.steps),
+        Part("images", "Images: error, cost, alignment", parts.images),
         Part("ablation", "The cycle's period, shape, range and scale", parts.ablation),
+        Part("layers", "p = 0.7 by kind of layer", parts.layers),
+        Part("tuned", "Every optimizer tuned with the same budget", parts.tuned),
+        Part("response", "Which frequencies each exponent favours", parts.response),
     ),
-    claims=(),
+    claims=CLAIMS,
 )

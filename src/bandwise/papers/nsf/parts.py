@@ -1,19 +1,30 @@
-"""The NSF paper's parts: what is trained, and what is kept of it."""
+"""The NSF paper's parts: what is trained, and what is kept of it.
+
+Everything of one part has the learning-rate strategy and hyperparameters of its task, the first
+optimizer named being the baseline, but where a text says otherwise.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
+
+import joblib
 
 from bandwise.papers.nsf.scales import SCALES, Scale
 from bandwise.papers.nsf.stored import condensed
 from bandwise.papers.paper import Context
 from bandwise.study import Results, compare
+from bandwise.study.tune import TUNING_SEEDS, Range, Tuned, tune
 
 _HERE = "bandwise.papers.nsf.optimizers"
 MUON = f"{_HERE}.MuonAdamW"
 BY_LAYER = f"{_HERE}.nsf_by_layer"
 LION = "pytorch_optimizer.Lion"
+NADAM = "nadam:weight_decay=0.1,decoupled_weight_decay=True"
+# Momentum SGD does not train at Adam's learning rates.
+SGD_LR = 0.05
 
 
 def exponent(p: float) -> str:
@@ -59,7 +70,7 @@ def others(scale: Scale) -> list[str]:
     """NAdam, Lion and Muon with the baseline's decay and learning rate, Lion's as its authors
     advise: a tenth of the rate, ten times the decay."""
     return [
-        "nadam:weight_decay=0.1,decoupled_weight_decay=True",
+        NADAM,
         f"{LION}:lr={scale.lr / 10:g},weight_decay=1.0",
         MUON,
     ]
@@ -111,3 +122,147 @@ def ablation(context: Context) -> dict[str, Any]:
         size=scale.size,
     )
     return condensed(results)
+
+
+def steps(context: Context) -> dict[str, Any]:
+    """AdamW and p = 0.7 over shorter and longer runs: a study a length."""
+    scale = SCALES[context.scale]
+    return {
+        str(length): condensed(
+            _study(
+                context,
+                f"steps-{length}",
+                "shakespeare-char",
+                ["adamw", exponent(0.7)],
+                length,
+                seeds,
+                size=scale.size,
+            )
+        )
+        for length, seeds in scale.lengths
+    }
+
+
+def images(context: Context) -> dict[str, Any]:
+    """MNIST-5k and CIFAR-10 through the lens: a study a task, or why there is none.
+
+    CIFAR-10 is read from ``cifar10.npz`` or ``cifar-10-batches-py`` in the part's folder if one is
+    there, and otherwise downloaded.
+    """
+    scale = SCALES[context.scale]
+    mnist, cifar10 = scale.image_steps
+    found = {"mnist-5k": _images(context, "mnist-5k", mnist, scale.seeds)}
+    near = [context.folder / name for name in ("cifar10.npz", "cifar-10-batches-py")]
+    options = {"size": scale.size, "path": next((str(p) for p in near if p.exists()), None)}
+    try:
+        found["cifar10"] = _images(context, "cifar10", cifar10, scale.short_seeds, **options)
+    except OSError as error:
+        reason = str(error).partition(":")[0]
+        found["cifar10"] = {
+            "skipped": f"{reason}; with no network, put one of "
+            f"{', '.join(p.name for p in near)} into the part's folder"
+        }
+    return found
+
+
+def _images(context: Context, task: str, length: int, seeds: int, **options: Any) -> dict[str, Any]:
+    period = length // 5
+    optimizers = [
+        "adamw",
+        f"sgd:lr={SGD_LR:g}",
+        "adam",
+        *map(exponent, (0.7, 0, -0.25)),
+        cycled(0.5, -0.25, period),
+        cycled(0.9, 0.5, period),
+    ]
+    results = _study(context, task, task, optimizers, length, seeds, lens=True, **options)
+    return condensed(results, lens=("decisions",))
+
+
+def layers(context: Context) -> dict[str, Any]:
+    """P = 0.7 for one kind of layer, AdamW for the others."""
+    scale = SCALES[context.scale]
+    kinds = ("embedding", "attention", "feedforward")
+    optimizers = ["adamw", *(f"{BY_LAYER}:{kind}=0.7" for kind in kinds), exponent(0.7)]
+    results = _study(
+        context,
+        "layers",
+        "shakespeare-char",
+        optimizers,
+        scale.short_steps,
+        scale.seeds,
+        size=scale.size,
+    )
+    return condensed(results)
+
+
+def tuned(context: Context) -> dict[str, Any]:
+    """Every optimizer at the learning rate and decay that the same small budget found for it."""
+    scale = SCALES[context.scale]
+    usual = {"lr": Range(scale.lr / 4, scale.lr * 4), "weight_decay": Range(0.01, 1.0)}
+    # Its authors: a tenth of AdamW's rate, ten times its decay.
+    lions = {"lr": Range(scale.lr / 40, scale.lr / 2.5), "weight_decay": Range(0.1, 10.0)}
+    spaces = {
+        "adamw": usual,
+        "nadam:decoupled_weight_decay=True": usual,
+        LION: lions,
+        MUON: usual,
+        exponent(0.7): usual,
+        cycled(0.5, -0.25, scale.short_steps // 5): usual,
+        cycled(0.9, 0.5, scale.short_steps // 5): usual,
+    }
+    found: list[Tuned] = joblib.Parallel(n_jobs=_jobs(context))(
+        joblib.delayed(tune)(
+            "shakespeare-char",
+            optimizer,
+            space,
+            scale.trials,
+            out=context.folder / "tuning" / str(number),
+            steps=scale.trial_steps,
+            device=context.device,
+            task_options={"size": scale.size},
+        )
+        for number, (optimizer, space) in enumerate(spaces.items())
+    )
+    results = _study(
+        context,
+        "tuned",
+        "shakespeare-char",
+        [one.optimizer for one in found],
+        scale.short_steps,
+        scale.seeds,
+        size=scale.size,
+    )
+    tuning = {name: asdict(one) for name, one in zip(spaces, found, strict=True)}
+    budget = {"trials": scale.trials, "steps": scale.trial_steps, "seeds": list(TUNING_SEEDS)}
+    return {"budget": budget, "tuning": tuning, **condensed(results)}
+
+
+def _jobs(context: Context) -> int:
+    if context.jobs is not None:
+        return context.jobs
+    return 1 if context.device != "cpu" else joblib.cpu_count()
+
+
+def response(context: Context) -> dict[str, Any]:
+    """What the lens sees of every exponent, a study a task."""
+    scale = SCALES[context.scale]
+    length = scale.response_steps
+    exponents = map(exponent, (0.7, 0.5, 0.25, 0, -0.25, -0.5))
+    # Of one sign within a window of the lens, a sixth of the run.
+    optimizers = [
+        f"sgd:lr={SGD_LR:g}",
+        "adam",
+        *exponents,
+        cycled(0.5, -0.25, length // 3, "square"),
+    ]
+    tasks: dict[str, dict[str, Any]] = {"shakespeare-char": {"size": scale.size}, "mnist-5k": {}}
+    return {
+        task: condensed(
+            _study(
+                context, task, task, optimizers, length, scale.short_seeds, lens=True, **options
+            ),
+            lens=("temporal",),
+        )
+        for task, options in tasks.items()
+    }

@@ -53,7 +53,7 @@ SCALES: dict[ScaleName, Scale] = {
         short_seeds=3,
         trials=8,
         trial_steps=300,
-        image_steps=(1500, 1000),
+        image_steps=(1000, 400),
         response_steps=384,
     ),
     "paper": Scale(

@@ -1,0 +1,136 @@
+"""Find an optimizer's options: the same small budget for each, on seeds of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+
+from bandwise import _checks
+from bandwise.study import spec
+from bandwise.study.compare import configure, locked
+from bandwise.study.run import read_run, train
+
+TUNING_SEEDS = (100,)
+"""Apart from those of a comparison, which are 0, 1, …"""
+
+# Tried at random, before the others learn from them.
+_RANDOM_TRIALS = 4
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where an option is looked for: between two positive numbers, where factors count."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _checks.number("a range's low", self.low)
+        _checks.number("a range's high", self.high, low=self.low)
+        if self.low <= 0:
+            raise ValueError(f"a range's low must be above 0, got {self.low}")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a tuning found.
+
+    Attributes:
+        optimizer: the text with the best options, as :func:`bandwise.study.compare` takes it.
+        value: the task's metric with them, validated, the mean over the tuning's seeds.
+        trials: the texts that were tried, in order, and their values; inf or -inf if one diverged.
+    """
+
+    optimizer: str
+    value: float
+    trials: list[tuple[str, float]]
+
+
+def tune(
+    task: str,
+    optimizer: str,
+    space: Mapping[str, Range],
+    trials: int,
+    *,
+    out: str | Path,
+    seeds: Sequence[int] = TUNING_SEEDS,
+    steps: int | None = None,
+    device: str = "cpu",
+    task_options: Mapping[str, Any] | None = None,
+) -> Tuned:
+    """Try ``trials`` settings of an optimizer, one after the other, and say which was best.
+
+    The settings are chosen by Optuna's tree-structured Parzen estimator, seeded. A trial is a run
+    a seed in a folder of its own, so the same call, asking for the same settings again, goes on
+    where it was stopped, and one with more trials goes further.
+
+    Args:
+        task: as in :func:`bandwise.study.compare`.
+        optimizer: its text, with the options that are not looked for.
+        space: where each option is looked for.
+        trials: how many settings.
+        out: the folder of the runs.
+        seeds: of every setting.
+        steps: of a run, as in ``compare``.
+        device: where to train.
+        task_options: keyword arguments of the task.
+
+    Raises:
+        ValueError, TypeError: an argument is wrong, or every trial diverged.
+        StudyError: another command works in ``out``.
+    """
+    _checks.whole("trials", trials, low=1)
+    if not space or not seeds:
+        raise ValueError(f"space and seeds must not be empty, got {dict(space)} and {list(seeds)}")
+    out = Path(out)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=_RANDOM_TRIALS)
+    )
+    tried: list[tuple[str, float]] = []
+    with locked(out):
+        for _ in range(trials):
+            trial = study.ask()
+            options = {
+                name: trial.suggest_float(name, span.low, span.high, log=True)
+                for name, span in space.items()
+            }
+            text = with_options(optimizer, options)
+            made, _, configs = configure(
+                task,
+                [spec.parse(text)],
+                seeds,
+                steps=steps,
+                lr=None,
+                device=device,
+                lens=False,
+                task_options=task_options,
+            )
+            sign = 1 if made.direction == "min" else -1
+            values = []
+            for config in configs:
+                folder = out / "runs" / config.folder_name()
+                train(config, folder)
+                run = read_run(config, folder, folder.relative_to(out).as_posix())
+                values.append(run.final[f"val_{made.metric}"])
+            mean = float(np.mean(values))
+            cost = sign * mean if math.isfinite(mean) else math.inf
+            study.tell(trial, cost)
+            tried.append((text, sign * cost))
+    best, value = min(tried, key=lambda row: sign * row[1])
+    if not math.isfinite(value):
+        raise ValueError(f"every trial of {optimizer!r} diverged within space {dict(space)}")
+    return Tuned(best, value, tried)
+
+
+def with_options(optimizer: str, options: Mapping[str, float]) -> str:
+    """An optimizer's text with further options, to three digits."""
+    separator = "," if spec.parse(optimizer).options else ":"
+    added = ",".join(f"{name}={value:.3g}" for name, value in options.items())
+    return f"{optimizer}{separator}{added}"

@@ -1,0 +1,401 @@
+"""The NSF paper: judges on data made by hand, parts at a few steps, optimizers by layer."""
+
+import copy
+import io
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+import bandwise as bw
+from bandwise.papers.nsf import PAPER, claims, parts, scales
+from bandwise.papers.nsf.optimizers import MuonAdamW, layer_kind, nsf_by_layer
+from bandwise.papers.nsf.stored import Values, differences, final, runs_of
+from bandwise.papers.paper import Context
+from bandwise.study.files import to_json
+from bandwise.tasks import Recipe, cifar10, mnist_5k, shakespeare_char
+from bandwise.tasks.gpt import GPT, GPTConfig
+from jpegs import write_jpegs
+
+CYCLE = "nsf:p=cyclic(0.5,-0.25,100)"
+
+
+def study(finals, *, metric="val_loss", steps=100, **more):
+    """A stored study: the final metric of every seed by optimizer; None for a divergence."""
+    runs = [
+        {
+            "optimizer": optimizer,
+            "seed": seed,
+            "diverged": value is None,
+            "seconds_per_step": 1.0,
+            "final": {metric: value, metric.replace("val", "test"): value},
+            "evals": {"step": [0, steps], metric: [9.0, value]},
+            "lens": [],
+        }
+        for optimizer, row in finals.items()
+        for seed, value in enumerate(row)
+    ]
+    return {"metric": metric, "direction": "min", "steps": steps, "runs": runs, **more}
+
+
+BASE = (1.0, 1.1, 0.9, 1.05, 0.95)
+
+
+def shifted(by, spread=0.01, n=5):
+    return [b + by + spread * (-1) ** i for i, b in enumerate(BASE[:n])]
+
+
+SHIFTS = [
+    (shifted(-0.1), "holds"),
+    (shifted(0.1), "does not hold"),
+    # Five seeds that show nothing, and three.
+    (shifted(0.0, 0.1), "does not hold"),
+    (shifted(0.0, 0.1, 3), "cannot tell yet"),
+    (shifted(-0.1, n=1), "cannot tell yet"),
+    ([*shifted(-0.1)[:4], None], "does not hold"),
+]
+
+
+# --- judges -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ours", "verdict"), SHIFTS)
+def test_lower_figures(ours, verdict):
+    finals = {"adamw": BASE[: len(ours)], CYCLE: ours, "nsf:p=0.7": ours}
+    assert claims.lower_loss(study(finals)).verdict == verdict
+    assert claims.seven_tenths(study(finals)).verdict == verdict
+    images = study(finals, metric="val_error")
+    assert claims.lower_test_error({"mnist-5k": images}).verdict == verdict
+    lengths = {"500": study(finals), "1000": study(finals)}
+    assert claims.at_every_length(lengths).verdict == verdict
+
+
+def test_a_finding_says_what_was_measured():
+    data = study({"adamw": BASE, CYCLE: shifted(-0.1, 0.01)})
+    assert claims.lower_loss(data).ours == "-0.098 [-0.106, -0.09], n = 5"
+    images = {"mnist-5k": study({"adamw": BASE, CYCLE: shifted(-0.1)}, metric="val_error")}
+    assert "mnist-5k: -9.80 [-10.60, -9.00], n = 5 points" in claims.lower_test_error(images).ours
+
+
+def test_the_test_error_is_that_of_the_test_split():
+    data = study({"adamw": BASE, CYCLE: shifted(-0.1)}, metric="val_error")
+    for run in runs_of(data, CYCLE):
+        run["final"]["test_error"] += 0.3
+    assert claims.lower_test_error({"mnist-5k": data}).verdict == "does not hold"
+
+
+def test_consistently_means_on_every_task_and_some_means_one():
+    good, bad = (study({"adamw": BASE, CYCLE: shifted(by)}) for by in (-0.1, 0.1))
+    skipped = {"skipped": "no file"}
+    for data, verdict in (
+        ({"a": good, "b": bad}, "does not hold"),
+        ({"a": good, "b": skipped}, "holds"),
+        ({"b": skipped}, "cannot tell yet"),
+    ):
+        assert claims.lower_test_error(data).verdict == verdict
+    early, late = curves(20, 100), curves(60, 100)
+    assert claims.quarter_of_the_cost({"a": early, "b": late}).verdict == "holds"
+    assert claims.quarter_of_the_cost({"b": late}).verdict == "does not hold"
+    assert claims.faster({"a": early, "b": late}).verdict == "holds"
+    assert claims.faster({"a": early, "b": curves(100, 100)}).verdict == "does not hold"
+
+
+def curves(ours, theirs):
+    """Both reach AdamW's last error of 0.1 at steps of their own."""
+    data = study({"adamw": [0.1] * 5, CYCLE: [0.1] * 5}, metric="val_error")
+    for run in data["runs"]:
+        reached = theirs if run["optimizer"] == "adamw" else ours
+        steps = list(range(0, 101, 10))
+        run["evals"] = {"step": steps, "val_error": [0.1 if s >= reached else 0.9 for s in steps]}
+    return data
+
+
+def test_a_quarter_is_of_what_the_baseline_itself_needed():
+    """Both are there after a fifth of the run: no merit of the cycle."""
+    finding = claims.quarter_of_the_cost({"a": curves(20, 20)})
+    assert finding.verdict == "does not hold"
+    assert "after 20% of the run (AdamW itself after 20%; 0 of 5 seeds never)" in finding.ours
+    never = claims.quarter_of_the_cost({"a": curves(200, 100)})
+    assert never.verdict == "does not hold"
+    assert "not reached (AdamW itself after 100%; 5 of 5 seeds never)" in never.ours
+    assert claims.faster({"a": curves(200, 100)}).verdict == "does not hold"
+
+
+def response(slopes, n=3):
+    """A lens with a slope for every optimizer, in two windows."""
+    data = study({name: [1.0] * n for name in slopes})
+    for run in data["runs"]:
+        slope = slopes[run["optimizer"]]
+        run["lens"] = [
+            {"quantity": "temporal", "rate_slope": slope and slope + 0.01 * (run["seed"] + window)}
+            for window in range(2)
+        ]
+    return {"shakespeare-char": data, "mnist-5k": copy.deepcopy(data)}
+
+
+@pytest.mark.parametrize(
+    ("adam", "sgd", "negative", "verdicts"),
+    [
+        (-0.5, 0.0, 0.5, ("holds", "holds", "holds")),
+        (0.5, 0.3, -0.5, ("does not hold",) * 3),
+        (None, None, None, ("cannot tell yet", "does not hold", "cannot tell yet")),
+    ],
+)
+def test_frequencies(adam, sgd, negative, verdicts):
+    data = response({"adam": adam, "sgd:lr=0.05": sgd, "nsf:p=-0.5": negative})
+    judges = (claims.adaptive_favours_low, claims.sgd_is_neutral, claims.negative_favours_high)
+    assert tuple(judge(data).verdict for judge in judges) == verdicts
+
+
+def aligning(ours, theirs, ours_loss=1.0, theirs_loss=0.5):
+    """Accuracy and agreement jump at a step of its own; the loss there."""
+    data = study({"adamw": [0.1] * 5, CYCLE: [0.1] * 5}, metric="val_error")
+    for run in data["runs"]:
+        mine = run["optimizer"] != "adamw"
+        reached, loss = (ours, ours_loss) if mine else (theirs, theirs_loss)
+        run["lens"] = [
+            {
+                "quantity": "decisions",
+                "step": step,
+                "accuracy": 0.9 if step >= reached else 0.1,
+                "agreement": 0.95 if step >= reached else 0.1,
+                "loss": loss + 0.01 * run["seed"] * mine,
+            }
+            for step in range(0, 101, 10)
+        ]
+    return {"mnist-5k": data}
+
+
+def test_alignment():
+    assert claims.early_alignment(aligning(20, 60)).verdict == "holds"
+    assert claims.early_alignment(aligning(60, 20)).verdict == "does not hold"
+    assert "after 20% of the run, AdamW after 60%" in claims.early_alignment(aligning(20, 60)).ours
+    assert claims.accurate_at_high_loss(aligning(20, 60)).verdict == "holds"
+    assert claims.accurate_at_high_loss(aligning(20, 60, 0.2)).verdict == "does not hold"
+    # It never is as accurate: nothing to compare.
+    assert claims.accurate_at_high_loss(aligning(200, 60)).verdict == "cannot tell yet"
+
+
+@pytest.mark.parametrize(
+    ("percent", "verdict"),
+    [((1, 2, 3), "holds"), ((20, 22, 21), "does not hold"), ((-9, 25, 4), "cannot tell yet")],
+)
+def test_cost_of_a_step(percent, verdict):
+    data = study({"adamw": BASE[:3], CYCLE: BASE[:3]})
+    for run, more in zip(runs_of(data, CYCLE), percent, strict=True):
+        run["seconds_per_step"] = 1 + more / 100
+    assert claims.negligible_cost(data).verdict == verdict
+
+
+def test_tuned_optimizers_are_found_by_what_they_were_tuned_to():
+    names = {
+        "adamw": "adamw:lr=0.01",
+        "some.Lion": "some.Lion:lr=0.002",
+        "nsf:p=0.7": "nsf:p=0.7,lr=0.02",
+    }
+    tuning = {name: {"optimizer": text} for name, text in names.items()}
+    ours = (BASE, shifted(-0.2, 0.02), shifted(-0.1))
+    finals = dict(zip(names.values(), ours, strict=True))
+    finding = claims.when_tuned(study(finals, tuning=tuning))
+    assert finding.verdict == "does not hold"  # Lion is better
+    assert finding.ours.startswith("adamw: -0.098 [")
+    assert "; Lion: +0.1 [" in finding.ours
+    finals["some.Lion:lr=0.002"] = shifted(0.3)
+    assert claims.when_tuned(study(finals, tuning=tuning)).verdict == "holds"
+
+
+def test_an_optimizer_is_told_from_others_that_begin_alike():
+    data = study({"adamw": [1.0], "nsf:p=0.7": [2.0], "nsf:p=0.75": [3.0], "sgd:lr=1": [4.0]})
+    assert runs_of(data, "nsf:p=0.7")[0]["final"]["val_loss"] == 2
+    assert runs_of(data, "sgd")[0]["final"]["val_loss"] == 4
+    with pytest.raises(LookupError, match="one optimizer must start with 'nsf', got"):
+        runs_of(data, "nsf")
+    with pytest.raises(LookupError, match="'lion', got"):
+        runs_of(data, "lion")
+
+
+def test_values():
+    assert differences(study({"adamw": BASE, "sgd": shifted(1, 0)}), "sgd", "adamw",
+                       final("val_loss")).mean == pytest.approx(1)  # fmt: skip
+    assert Values((1.0, 1.1, 0.9)).above(0.5)
+    assert not Values((1.0, 1.1, 0.9)).above(1)
+    assert not Values((1.0,)).above(0)
+    assert Values((math.nan,)).written() == "no figure for every seed, n = 1"
+    assert Values((2.0,)).written("+.1f") == "+2.0, n = 1"
+
+
+def test_every_claim_has_a_part():
+    names = [part.name for part in PAPER.parts]
+    assert names == ["lead", "steps", "images", "ablation", "layers", "tuned", "response"]
+    assert {claim.part for claim in PAPER.claims} <= set(names)
+
+
+# --- optimizers ---------------------------------------------------------------------------------
+
+
+def gpt():
+    torch.manual_seed(0)
+    return GPT(GPTConfig(vocabulary=11, context=8, layers=2, heads=2, width=16, dropout=0.0))
+
+
+def trained(model, optimizer, steps=3):
+    for step in range(steps):
+        torch.manual_seed(step)
+        tokens = torch.randint(11, (4, 8))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten()).backward()
+        optimizer.step()
+    return {name: param.detach().clone() for name, param in model.named_parameters()}
+
+
+def test_every_parameter_of_a_gpt_has_its_kind():
+    kinds = {}
+    for name, _ in gpt().named_parameters():
+        kinds.setdefault(layer_kind(name), set()).add(name.removeprefix("blocks.").lstrip("01."))
+    assert kinds == {
+        "embedding": {"token.weight", "position.weight"},
+        "attention": {"attention.qkv.weight", "attention.project.weight"},
+        "feedforward": {"expand.weight", "project.weight"},
+        "other": {"norm1.weight", "norm2.weight", "norm.weight"},
+    }
+
+
+def test_exponents_by_layer():
+    model = gpt()
+    named = dict(model.named_parameters())
+    groups = nsf_by_layer(named.items(), lr=0.01, attention=0.7).param_groups
+    exponent = {id(p): group["p"] for group in groups for p in group["params"]}
+    assert {name: exponent[id(p)] for name, p in named.items()} == {
+        name: 0.7 if layer_kind(name) == "attention" else 0.5 for name in named
+    }
+    # All alike, it is NSF.
+    same = trained(gpt_ := gpt(), nsf_by_layer(gpt_.named_parameters(), 0.01, 0.7, 0.7, 0.7, 0.7))
+    other = gpt()
+    plain = bw.NSF(other.parameters(), 0.01, (0.9, 0.99), weight_decay=0.1, p=0.7)
+    for name, param in trained(other, plain).items():
+        torch.testing.assert_close(same[name], param)
+
+
+def test_muon_and_adamw_each_train_their_own():
+    model, twin = gpt(), gpt()
+    ours = trained(model, MuonAdamW(model.named_parameters(), 0.01))
+    hidden, others = (
+        [
+            p
+            for name, p in twin.named_parameters()
+            if (layer_kind(name) in ("attention", "feedforward")) == want
+        ]
+        for want in (True, False)
+    )
+
+    class Both:
+        muon = torch.optim.Muon(hidden, 0.01, adjust_lr_fn="match_rms_adamw")
+        adamw = torch.optim.AdamW(others, 0.01, (0.9, 0.99), weight_decay=0.1)
+
+        def zero_grad(self):
+            self.muon.zero_grad()
+            self.adamw.zero_grad()
+
+        def step(self):
+            self.muon.step()
+            self.adamw.step()
+
+    theirs = trained(twin, Both())
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_muon_and_adamw_resume():
+    whole = gpt()
+    expected = trained(whole, MuonAdamW(whole.named_parameters(), 0.01), steps=3)
+    model = gpt()
+    optimizer = MuonAdamW(model.named_parameters(), 0.01)
+    trained(model, optimizer, steps=2)
+    saved = io.BytesIO()
+    torch.save([model.state_dict(), optimizer.state_dict()], saved)
+    saved.seek(0)
+    weights, state = torch.load(saved, weights_only=True)
+    model = gpt()
+    model.load_state_dict(weights)
+    optimizer = MuonAdamW(model.named_parameters(), 0.5)
+    optimizer.load_state_dict(state)
+    torch.manual_seed(2)
+    tokens = torch.randint(11, (4, 8))
+    nn.functional.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten()).backward()
+    optimizer.step()
+    assert all(torch.equal(p, expected[name]) for name, p in model.named_parameters())
+
+
+# --- parts --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def context(tmp_path, monkeypatch):
+    """Everything so small that a part takes seconds."""
+    tiny = replace(
+        scales.SCALES["small"],
+        steps=4,
+        lengths=((2, 1), (4, 2)),
+        period=2,
+        short_steps=40,
+        trials=2,
+        trial_steps=2,
+        image_steps=(10, 10),
+        response_steps=36,
+    )
+    monkeypatch.setitem(scales.SCALES, "small", tiny)
+    size = replace(
+        shakespeare_char._SIZES["small"],
+        layers=1,
+        heads=1,
+        width=8,
+        context=8,
+        batch_size=2,
+        eval_windows=2,
+        recipe=Recipe(steps=4, lr=8e-3, betas=(0.9, 0.99), weight_decay=0.1, evals=2),
+    )
+    monkeypatch.setitem(shakespeare_char._SIZES, "small", size)
+    recipe = replace(mnist_5k.Mnist5k.recipe, evals=2)
+    monkeypatch.setattr(mnist_5k.Mnist5k, "recipe", recipe)
+    monkeypatch.setattr(mnist_5k.Mnist5k.__init__, "__defaults__", (4,))
+    monkeypatch.setattr(cifar10, "Recipe", lambda **given: Recipe(**given, evals=1))
+    return Context(tmp_path / "part", "small", 1, 1, "cpu", Console(quiet=True))
+
+
+def judged(name, data):
+    """Every claim of the part, from what a file would hold."""
+    data = json.loads(to_json(data))
+    return [claim.judge(data) for claim in PAPER.claims if claim.part == name]
+
+
+@pytest.mark.parametrize("name", ["lead", "steps", "ablation", "layers", "tuned", "response"])
+def test_a_part_runs_resumes_and_is_judged(name, context):
+    part = next(part for part in PAPER.parts if part.name == name)
+    data = part.run(context)
+    for finding in judged(name, data):
+        assert finding.ours
+    again = part.run(context)
+    assert again == data  # the times too: nothing was trained anew
+
+
+def test_images_with_and_without_cifar(context, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("cannot download it")
+
+    monkeypatch.setattr(cifar10, "fetch", offline)
+    data = parts.images(context)
+    assert data["cifar10"]["skipped"].startswith("cannot download it; with no network, put one of")
+    rows = data["mnist-5k"]["runs"][0]["lens"]
+    assert {"step", "accuracy", "loss", "agreement"} <= rows[0].keys()
+    assert "test_error" in data["mnist-5k"]["runs"][0]["final"]
+    assert all("mnist-5k" in f.ours and "cifar10" not in f.ours for f in judged("images", data))
+
+    defaults = ("small", None, None, 100, 28, 10, 8)
+    monkeypatch.setattr(cifar10.Cifar10.__init__, "__defaults__", defaults)
+    write_jpegs(context.folder / "cifar10.npz", train=100, test=10)
+    data = parts.images(context)
+    assert data["cifar10"]["task"] == "cifar10"
+    assert all("cifar10" in finding.ours for finding in judged("images", data))
