@@ -8,6 +8,12 @@ import sys
 import time
 
 import pytest
+import torch
+
+from bandwise.lens import Lens
+from bandwise.report import rows_of_folders, write_lens
+from bandwise.report.lens_chapter import Chapter
+from bandwise.study import Results
 
 SLOW = """
 import time
@@ -95,6 +101,7 @@ def test_compare_through_the_lens(slow, tmp_path):
         (("compare", "digits", "--optimizers", "adamv"), "optimizer 'adamv': name must be one"),
         (("compare", "no/file.py:X"), "there is no file"),
         (("report", "nowhere"), "run `bandwise compare` first"),
+        (("lens", "nowhere"), "there is no folder nowhere"),
     ],
 )
 def test_an_error_is_one_message(words, says):
@@ -102,6 +109,94 @@ def test_an_error_is_one_message(words, says):
     assert status == 1
     assert says in err
     assert "Traceback" not in err + out
+
+
+def record(folder, tensors=("weight",)):
+    """The log of a lens around a few steps."""
+    model = torch.nn.ParameterDict({name: torch.nn.Parameter(torch.ones(4, 6)) for name in tensors})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, every=20, out=folder):
+        for _ in range(40):
+            for param in model.values():
+                param.grad = torch.randn(4, 6)
+            optimizer.step()
+    return folder
+
+
+def test_lens_draws_logs_side_by_side(tmp_path):
+    first, second = record(tmp_path / "first"), record(tmp_path / "second")
+    status, table, err = run("lens", first, second)
+    assert status == 0, err
+    assert [line.split()[0] for line in table.splitlines()[5:7]] == ["first", "second"]
+    assert f"Lens: {first / 'lens.html'}" in table
+    page = (first / "lens.html").read_text()
+    assert "first and second through the lens" in page
+    assert not (second / "lens.html").exists()
+
+
+def test_folders_of_the_same_name_are_told_apart(tmp_path):
+    folders = [record(tmp_path / name / "lens") for name in ("a", "b")]
+    (studies,) = rows_of_folders(folders).values()
+    assert list(studies) == [f"lens ({folder})" for folder in folders]
+
+
+def test_lens_draws_a_study_by_optimizer(slow, tmp_path):
+    words = ("compare", slow, "--optimizers", "adamw,sgd", "--seeds", 2, "--steps", 3, "--jobs", 1)
+    assert run(*words, "--delay", 0, "--out", tmp_path)[0] == 0
+    with pytest.raises(ValueError, match=r"no run with a lens .* run `bandwise compare` with --le"):
+        rows_of_folders([tmp_path])
+    results = Results.load(tmp_path)
+    for trained in results.runs:
+        rows = Lens.read(record(tmp_path / trained.folder))
+        trained.lens.extend(row for row in rows if row["tensor"] == "all")
+    results.save(tmp_path)
+    ((task, runs),) = rows_of_folders([tmp_path]).items()
+    assert task == results.task
+    assert {label: len(some) for label, some in runs.items()} == {"adamw": 2, "sgd": 2}
+    seen = {(row["quantity"], row["tensor"]) for row in runs["sgd"][0]}
+    assert {("evaluation", "all"), ("temporal", "all"), ("temporal", "weight")} <= seen
+    write_lens({task: runs}, tmp_path)
+    assert "adamw and sgd through the lens" in (tmp_path / "lens.html").read_text()
+
+
+def test_studies_stand_side_by_side_and_a_label_looks_the_same_in_all(tmp_path):
+    rows = {name: Lens.read(record(tmp_path / name)) for name in ("sgd", "adam", "nsf")}
+    studies = {
+        "one": {name: [rows[name]] for name in ("sgd", "adam")},
+        "two": {name: [rows[name]] for name in ("nsf", "adam")},
+    }
+    chapter = Chapter.of(studies)
+    assert [label for _, label, _ in chapter.key] == ["sgd", "adam", "nsf"]
+    figures = [figure for some in chapter.sections.values() for figure in some]
+    assert len({figure.id for figure in figures}) == len(figures)
+    first, second = figures[:2]
+    assert first.title.startswith("one: ")
+    assert second.title.startswith("two: ")
+    assert (first.id, second.id) == ("lens-gain-0", "lens-gain-1")
+    assert first.small
+    colours = [
+        {trace.name: trace.line.color for trace in figure.plot.data if trace.meta == "mean"}
+        for figure in (first, second)
+    ]
+    assert colours[0]["adam"] == colours[1]["adam"]
+    assert colours[0].keys() == {"sgd", "adam"}
+
+
+def test_logs_that_cannot_be_drawn_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no log .*lens\.jsonl"):
+        rows_of_folders([tmp_path])
+    log = record(tmp_path / "log") / "lens.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    for damage in ("{half", "[1]", '{"step": 1}'):
+        log.write_text(lines[0] + damage + "\n" + lines[1])
+        with pytest.raises(ValueError, match=r"lens\.jsonl, line 2 is damaged"):
+            rows_of_folders([log.parent])
+    log.write_text("")
+    with pytest.raises(ValueError, match=r"lens\.jsonl holds no rows yet"):
+        rows_of_folders([log.parent])
+    log.write_text('{"step": 1, "quantity": "my own", "tensor": "all", "x": 1}\n')
+    with pytest.raises(ValueError, match="hold no rows that the lens's figures"):
+        write_lens(rows_of_folders([log.parent]), tmp_path)
 
 
 def test_list_and_version():

@@ -37,6 +37,10 @@ def test_import_brings_in_torch_and_nothing_heavy():
     assert not HEAVY & (ours - imported("import torch"))
 
 
+def test_the_lens_brings_in_plotly_only_to_draw():
+    assert "plotly" not in imported("import bandwise.lens")
+
+
 def test_import_leaves_the_upper_layers_alone():
     names = "{n for n in sys.modules if n.startswith('bandwise.')}"
     allowed = ["schedules", "spectrum", "smi", "nsf", "_checks", "_checkpoint", "_fused"]

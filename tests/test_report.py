@@ -24,13 +24,15 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
+from bandwise.drawing.figure import Figure, line
+from bandwise.drawing.words import DASH, MINUS, TIMES
 from bandwise.report import table, write
 from bandwise.report.curves import curves
 from bandwise.report.differences import differences
-from bandwise.report.drawing import Figure, line
 from bandwise.report.figures import figures
+from bandwise.report.lens_rows import rows_of_study
 from bandwise.report.page import configurations, render
-from bandwise.report.text import DASH, MINUS, TIMES, Decimals, pace, readable, sentence
+from bandwise.report.text import Decimals, pace, readable, sentence
 from bandwise.study.results import Comparison, Results, Run, Verdict
 
 STEPS = 100
@@ -63,6 +65,20 @@ def a_run(label: str, seed: int, end: float, *, diverged: bool = False, **schedu
         config={"task": {"name": "toy"}, "seed": seed, "optimizer": {"name": label, "lr": 0.1}},
         folder=f"runs/{label}-{seed}",
     )
+
+
+def lens_rows(slope: float = -1.0) -> list[dict[str, Any]]:
+    """What a lens of a run might have recorded."""
+    bands = {f"{name}_{band}": 1.0 for name in ("gain", "response") for band in ("low", "high")}
+    temporal = {"steps": 50, "frequency": [0.0, 0.5], "gain": [1.0, 1.0], "response": [1.0, 1.0]}
+    temporal |= {"size_slope": slope, "size_slope_low": slope, "size_slope_high": slope}
+    temporal |= {"across_rate": [], "across_gain": []} | bands
+    grid = {"x": [0, 1], "y": [0, 1], "n": 2, "values": [-1.0, 1.0, -1.0, 1.0]}
+    return [
+        {"step": 50, "quantity": "weights", "tensor": "all", "kurtosis": 3.0},
+        {"step": 50, "quantity": "boundary", "tensor": "all", **grid},
+        {"step": 100, "quantity": "temporal", "tensor": "all", **temporal},
+    ]
 
 
 def a_row(label: str, verdict: Verdict, **changes: Any) -> Comparison:
@@ -303,6 +319,7 @@ def test_no_text_of_the_user_becomes_markup(study: Results, hostile: str) -> Non
                 folder=hostile,
                 final=run.final | {hostile: 1.0},
                 evals=[row | {f"val_{hostile}": 1.0 + row["step"]} for row in run.evals],
+                lens=lens_rows(),
             )
             for run in study.runs
         ],
@@ -316,7 +333,7 @@ def test_no_text_of_the_user_becomes_markup(study: Results, hostile: str) -> Non
     assert "img" not in page.tags
     # One script a figure, plotly and the page's own.
     assert page.tags.count("script") == page.tags.count("figure") + 2
-    names = {trace["name"] for data in page.data for trace in json.loads(data)["data"]}
+    names = {trace.get("name") for data in page.data for trace in json.loads(data)["data"]}
     assert html.escape(f"nsf {hostile}") in names
     # Plotly would read tags in any text: the only one is our line break.
     words = [word for data in page.data for word in strings(json.loads(data))]
@@ -377,7 +394,7 @@ def test_diverged_runs_are_said_and_shown(diverged: Results) -> None:
 def test_a_diverged_seed_is_in_no_mean(diverged: Results) -> None:
     (sgd,) = [curve for curve in curves(diverged, "evals", "val_loss") if curve.name == "sgd"]
     assert sgd.seeds == 2
-    assert sgd.steps[-1] == STEPS
+    assert sgd.x[-1] == STEPS
     assert sgd.mean[-1] == pytest.approx(2.5)
 
 
@@ -412,6 +429,44 @@ def test_one_optimizer_alone(study: Results) -> None:
     assert "adamw ran alone: there is nothing to compare it with." in page.text
     assert figures(alone)[0].id == "evals-val_loss"
     assert "ran alone" in printed(alone, 80)
+
+
+# The lens
+
+
+def test_without_a_lens_there_is_no_such_chapter(study: Results) -> None:
+    assert "Through the lens" not in page_of(study).text
+    assert 'class="lens"' not in render(study)
+
+
+def test_what_a_lens_recorded_is_a_chapter(study: Results) -> None:
+    slopes = {"adamw": -1.0, "smi-adamw": -0.9, "nsf": -1.4}
+    runs = [dataclasses.replace(run, lens=lens_rows(slopes[run.optimizer])) for run in study.runs]
+    seen = dataclasses.replace(study, runs=runs)
+    page = page_of(seen)
+    assert "Through the lens" in page.text
+    assert "Size slope: nsf evens steps out most (-1.40)" in page.text
+    buttons = re.findall(r'data-group="(\d)">(?:<svg.*?</svg>)(.*?)</button>', render(seen))
+    assert buttons == [("0", "adamw"), ("1", "smi-adamw"), ("2", "nsf")]
+    assert len(page.data) > len(page_of(study).data) + 4
+    ids = re.findall(r'<figure id="(.*?)"', render(seen))
+    assert len(set(ids)) == len(ids) == len(page.data)
+
+
+def test_diverged_runs_are_not_in_the_lens(diverged: Results) -> None:
+    runs = [dataclasses.replace(run, lens=lens_rows()) for run in diverged.runs]
+    seen = dataclasses.replace(diverged, runs=runs)
+    assert "Not drawn: 4 runs that diverged." in page_of(seen).text
+    assert [len(some) for some in rows_of_study(seen).values()] == [3, 2, 0]
+
+
+def test_the_task_s_evaluations_are_rows_for_the_lens(study: Results) -> None:
+    runs = [dataclasses.replace(run, lens=lens_rows()) for run in study.runs]
+    errors = [{"step": step, "val_error_k1": 0.6} for step in (10, 20)]
+    runs[0] = dataclasses.replace(runs[0], evals=errors)
+    text = page_of(dataclasses.replace(study, runs=runs)).text
+    assert "k = 1 is half learnt soonest by nsf (step 10)" in text
+    assert "Not half learnt in the run, with so many seeds: adamw, k = 1 (1 of 3)." in text
 
 
 # Figures

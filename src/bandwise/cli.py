@@ -1,17 +1,21 @@
-"""The command line: ``bandwise compare``, ``report``, ``bench``, ``list``."""
+"""The command line: ``bandwise compare``, ``report``, ``lens``, ``bench``, ``reproduce``,
+``claims``, ``list``."""
 
 from __future__ import annotations
 
 import ast
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 try:
     import typer
     from rich.console import Console
 
     from bandwise import __version__, bench, report, tasks
+    from bandwise.papers.ledger import rebuild
+    from bandwise.papers.paper import ScaleName
+    from bandwise.papers.run import reproduce
     from bandwise.study import Results, StudyError, compare, default_folder
     from bandwise.study import optimizers as by_name
 except ModuleNotFoundError as error:
@@ -99,9 +103,7 @@ def _compare(
             task_options=_task_options(context.args),
         )
     except KeyboardInterrupt:
-        console = Console(stderr=True, highlight=False)
-        console.print("Stopped. The same command goes on from where it was.")
-        raise typer.Exit(130) from None
+        raise _stopped() from None
     _show(results, folder)
 
 
@@ -111,6 +113,28 @@ def _report(
 ) -> None:
     """Print the table and write report.html again, from stored results alone."""
     _show(Results.load(folder), folder)
+
+
+@app.command("lens")
+def _lens(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FOLDER...", help="Folders with a lens.jsonl, or of studies with --lens."
+        ),
+    ],
+) -> None:
+    """Draw what lenses recorded into lens.html in the first FOLDER, side by side.
+
+    A log is called by its folder's name. Of a study every optimizer is drawn, over its seeds;
+    several studies stand side by side.
+    """
+    studies = report.rows_of_folders(folders)
+    path = report.write_lens(studies, folders[0] / "lens.html")
+    console = Console()
+    for name, runs in studies.items():
+        console.print(report.lens_table(runs, name))
+    console.print(f"Lens: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("bench")
@@ -143,13 +167,90 @@ def _bench(
         console.print(f"Wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 
+@app.command("reproduce")
+def _reproduce(
+    paper: Annotated[str, typer.Argument(help="smi or nsf.")],
+    scale: Annotated[
+        str,
+        typer.Option(
+            help="small: the same design shrunk to two processors and half an hour. paper: the "
+            "paper's own size, for a GPU."
+        ),
+    ] = "small",
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="A part alone; may be given several times.", show_default="all"),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of every setting.", show_default="each part's own number"),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs at a time.", show_default="one a processor; one on a GPU"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, …")] = "cpu",
+    again: Annotated[
+        bool, typer.Option("--again", help="Also take anew what is stored. Training is kept.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder for results and studies.")] = Path(
+        "bandwise-runs/papers"
+    ),
+) -> None:
+    """Rerun a PAPER: every part is stored in OUT/results as soon as it is done.
+
+    Started again, the same command goes on where it was stopped.
+    """
+    try:
+        paths = reproduce(
+            paper,
+            cast(ScaleName, scale),
+            out,
+            parts=part,
+            seeds=seeds,
+            jobs=jobs,
+            device=device,
+            again=again,
+        )
+    except KeyboardInterrupt:
+        raise _stopped() from None
+    _wrote([*paths, *rebuild(out / "results", out / "claims.md")])
+
+
+@app.command("claims")
+def _claims(
+    folder: Annotated[
+        Path, typer.Argument(help="Of results, as `bandwise reproduce` stores them.")
+    ],
+    out: Annotated[Path, typer.Option(help="The ledger.")] = Path("docs/claims.md"),
+) -> None:
+    """Set every claim of the papers beside what is stored: a ledger, and a page a paper.
+
+    Nothing is trained. The pages, with tables and figures, lie beside the FOLDER.
+    """
+    _wrote(rebuild(folder, out))
+
+
 @app.command("list")
 def _list() -> None:
     """List the tasks and optimizers that have short names."""
     console = Console(highlight=False)
     console.print(f"tasks: {', '.join(tasks.names())}, path/to/file.py:MyTask")
-    console.print(f"optimizers: {', '.join(by_name.names())}, path/to/file.py:factory")
+    console.print(
+        f"optimizers: {', '.join(by_name.names())}, package.Class, path/to/file.py:factory"
+    )
     console.print("smi-NAME wraps any of them with SMI, for example smi-adamw")
+
+
+def _wrote(paths: list[Path]) -> None:
+    for path in paths:
+        Console().print(f"Wrote {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _stopped() -> typer.Exit:
+    console = Console(stderr=True, highlight=False)
+    console.print("Stopped. The same command goes on from where it was.")
+    return typer.Exit(130)
 
 
 def _show(results: Results, folder: Path) -> None:

@@ -1,8 +1,10 @@
-"""What an optimizer does to bands, weights, activations and decision boundaries: measured only.
+"""What an optimizer does to bands, weights, activations and decision boundaries.
 
-:class:`Lens` records during training; drawing is left to who reads the records.
+:class:`Lens` records quantities during training; :func:`figures` draws what was recorded. A
+quantity measures and an instrument draws, never both: what can be drawn is in the log.
 """
 
+from bandwise.lens.drawn import figures
 from bandwise.lens.quantity import Quantity, Row, Step, Traced
 from bandwise.lens.recorder import Lens
 from bandwise.lens.spatial import (
@@ -24,6 +26,7 @@ __all__ = [
     "Temporal",
     "Traced",
     "Weights",
+    "figures",
     "filter_bias_variance",
     "mask_filter",
     "momentary_mask",

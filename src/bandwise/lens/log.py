@@ -67,9 +67,24 @@ def until(folder: Path, start: int | None) -> tuple[int, int]:
 
 
 def read(folder: Path) -> list[Row]:
-    """The rows in a folder's log; a last line that was cut off is ignored."""
-    lines = (folder / NAME).read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in lines]
+    """The rows in a folder's log; a last line that was cut off is ignored.
+
+    Raises:
+        FileNotFoundError: there is no log.
+        ValueError: a line of it is damaged.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no log {path}: a bandwise.Lens writes one")
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+            row["step"], row["quantity"], row["tensor"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}, line {number} is damaged: it is no row of a lens") from error
+        rows.append(row)
+    return rows
 
 
 def strict(data: Any) -> Any:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,16 @@ from torch.utils.hooks import RemovableHandle
 
 from bandwise import _checks
 from bandwise.lens import log
+from bandwise.lens.drawn import figures
 from bandwise.lens.quantity import Quantity, Row, Step, Traced
 from bandwise.lens.spatial import Spatial
 from bandwise.lens.temporal import Temporal
 from bandwise.lens.weight_series import Weights
 from bandwise.nsf import NSF
 from bandwise.smi import SMI
+
+if TYPE_CHECKING:
+    from bandwise.drawing.figure import Figure
 
 
 class Writer(Protocol):
@@ -69,6 +73,9 @@ class Lens:
         ...         optimizer.step()
         >>> lens.summary()
         >>> Lens.read("lens")
+        >>> for figure in lens.figures():
+        ...     print(figure.title)
+        ...     figure.plot.show()
     """
 
     def __init__(
@@ -193,9 +200,21 @@ class Lens:
             for row in last.values()
         ]
 
+    def figures(self) -> list[Figure]:
+        """Draws what is in the log, under the optimizer's name: see :func:`bandwise.lens.figures`.
+
+        Needs plotly.
+        """
+        return figures({type(self.optimizer).__name__: [self.read(self.out)]})
+
     @staticmethod
     def read(folder: str | Path) -> list[Row]:
-        """The rows recorded in a folder, also while they are being recorded."""
+        """The rows recorded in a folder, also while they are being recorded.
+
+        Raises:
+            FileNotFoundError: there is no log.
+            ValueError: a line of it is damaged.
+        """
         return log.read(Path(folder))
 
     def _before(

@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeAlias
 
 from rich.console import Console
 
+from bandwise.drawing.figure import Figure
+
 ScaleName = Literal["small", "paper"]
 Verdict = Literal["holds", "does not hold", "cannot tell yet"]
 Data: TypeAlias = Mapping[str, Any]
@@ -88,6 +90,27 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table of a paper with our figures in it.
+
+    Attributes:
+        title: which it is, and of what.
+        note: definitions, and how to read it.
+        columns: headings.
+        rows: cells.
+    """
+
+    title: str
+    note: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def _nothing(_parts: Mapping[str, Data]) -> Sequence[Any]:
+    return ()
+
+
+@dataclass(frozen=True)
 class Paper:
     """A paper as parts and claims.
 
@@ -97,6 +120,8 @@ class Paper:
         source: how it is cited, and which text of it was at hand.
         parts: in the order in which they are run.
         claims: in the order of the paper.
+        tables: from the data of the parts that are stored, by their names.
+        figures: likewise.
     """
 
     name: str
@@ -104,3 +129,5 @@ class Paper:
     source: str
     parts: Sequence[Part]
     claims: Sequence[Claim]
+    tables: Callable[[Mapping[str, Data]], Sequence[Table]] = _nothing
+    figures: Callable[[Mapping[str, Data]], Sequence[Figure]] = _nothing

@@ -1,10 +1,12 @@
-"""What a study found, for people: a table for the terminal and a page for the browser.
+"""What studies and lenses found, for people: tables for the terminal and pages for the browser.
 
-Everything is drawn from a :class:`bandwise.study.results.Results` alone; nothing is trained or
-measured here.
+Everything is drawn from stored results and logs alone; nothing is trained or measured here.
 """
 
+from bandwise.report.lens_page import write_lens
+from bandwise.report.lens_rows import rows_of_folders
+from bandwise.report.lens_table import lens_table
 from bandwise.report.page import write
 from bandwise.report.table import table
 
-__all__ = ["table", "write"]
+__all__ = ["lens_table", "rows_of_folders", "table", "write", "write_lens"]

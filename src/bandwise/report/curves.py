@@ -3,81 +3,37 @@
 from __future__ import annotations
 
 import html
-import math
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import plotly.graph_objects as go
 
+from bandwise.drawing.curve import Curve, Points, draw, ends, finite
+from bandwise.drawing.figure import Figure, blank, start_in
+from bandwise.drawing.words import TIMES, headline, plural
 from bandwise.report.differences import near
-from bandwise.report.drawing import Figure, blank, line, start_in, transparent
-from bandwise.report.text import TIMES, goal, headline, plural, readable
+from bandwise.report.text import goal, readable
 from bandwise.study.results import Results
 
 # The first part of training, where curves fall too steeply to see anything else.
 _START = 0.2
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A logged value of one optimizer over steps, across its seeds.
-
-    Seeds that diverged stand apart in ``broken``. Mixed into the mean, it would jump where they
-    stop.
-
-    Attributes:
-        index: the optimizer's row in ``Results.comparisons``.
-        name: its label.
-        seeds: how many seeds ``mean``, ``low`` and ``high`` are over.
-        steps: where each of those seeds has a finite value.
-        mean, low, high: over seeds, at each step.
-        broken: finite values of each diverged seed: its steps, and the values.
-    """
-
-    index: int
-    name: str
-    seeds: int
-    steps: list[float]
-    mean: list[float]
-    low: list[float]
-    high: list[float]
-    broken: list[tuple[list[float], list[float]]]
-
-
 def curves(results: Results, rows: Literal["evals", "training"], key: str) -> list[Curve]:
     """A logged value of every optimizer that has it."""
     found = []
     for index, row in enumerate(results.comparisons):
-        whole: list[dict[float, float]] = []
-        broken: list[tuple[list[float], list[float]]] = []
+        whole: list[Points] = []
+        broken: list[Points] = []
         for run in results.runs_of(row.optimizer):
-            values = finite(getattr(run, rows), key)
-            if run.diverged:
-                broken.append((list(values), list(values.values())))
-            else:
-                whole.append(values)
-        shared = [step for step in whole[0] if all(step in v for v in whole)] if whole else []
-        columns = [[values[step] for values in whole] for step in shared]
-        curve = Curve(
-            index=index,
-            name=row.optimizer,
-            seeds=len(whole),
-            steps=shared,
-            mean=[statistics.fmean(column) for column in columns],
-            low=[min(column) for column in columns],
-            high=[max(column) for column in columns],
-            broken=broken,
-        )
-        if curve.steps or any(steps for steps, _ in broken):
-            found.append(curve)
-    return found
+            (broken if run.diverged else whole).append(logged(getattr(run, rows), key))
+        found.append(Curve.across(index, row.optimizer, whole, broken))
+    return [curve for curve in found if curve]
 
 
-def finite(rows: Sequence[dict[str, float]], key: str) -> dict[float, float]:
+def logged(rows: Sequence[dict[str, float]], key: str) -> Points:
     """The logged values that are numbers, by step."""
-    return {row["step"]: row[key] for row in rows if math.isfinite(row.get(key, math.nan))}
+    return finite((row["step"], row.get(key)) for row in rows)
 
 
 def curve_figure(
@@ -96,7 +52,7 @@ def curve_figure(
     plot.update_layout(showlegend=not small)
     views = _views(results, drawn)
     start_in(plot, next(iter(views.values())))
-    title = f"{headline(readable(key))}: {_seen(drawn)}"
+    title = f"{headline(readable(key))}: {ends(drawn)}"
     if small:
         note = "Drawn as above; double-click to see the whole run."
         return Figure(f"{rows}-{key}", title, note, plot, small=True)
@@ -113,55 +69,6 @@ def curve_figure(
     if outside:
         note += f" Far from the others, so not in the first view: {', '.join(outside)}."
     return Figure(f"{rows}-{key}", title, note, plot, views)
-
-
-def draw(plot: go.Figure, curve: Curve, markers: bool) -> None:
-    """The optimizer's band, mean line and diverged seeds, which one click in the legend toggles."""
-    style = line(curve.index)
-    name = html.escape(curve.name)
-    if curve.broken:
-        runs = curve.seeds + len(curve.broken)
-        name += f" ({len(curve.broken)} of {plural(runs, 'seed')} diverged)"
-    group = {"name": name, "legendgroup": str(curve.index)}
-    if curve.seeds > 1:
-        plot.add_scatter(
-            x=curve.steps + curve.steps[::-1],
-            y=curve.high + curve.low[::-1],
-            fill="toself",
-            fillcolor=transparent(style.colour),
-            line={"width": 0},
-            mode="lines",
-            hoverinfo="skip",
-            showlegend=False,
-            meta="band",
-            **group,
-        )
-    between = " (%{customdata[0]:.5~g} to %{customdata[1]:.5~g})" if curve.seeds > 1 else ""
-    if curve.steps:
-        plot.add_scatter(
-            x=curve.steps,
-            y=curve.mean,
-            customdata=[list(pair) for pair in zip(curve.low, curve.high, strict=True)],
-            mode="lines+markers" if markers and len(curve.steps) <= 60 else "lines",
-            line={"color": style.colour, "dash": style.dash, "width": style.width},
-            marker={"size": 5},
-            hovertemplate=f"%{{y:.5~g}}{between}",
-            meta="mean",
-            **group,
-        )
-    for i, (steps, values) in enumerate(curve.broken):
-        plot.add_scatter(
-            x=steps,
-            y=values,
-            mode="lines+markers",
-            line={"color": style.colour, "dash": style.dash, "width": 1},
-            # The last value before the divergence alone is marked.
-            marker={"symbol": "x", "size": [0] * (len(steps) - 1) + [10]},
-            hovertemplate="%{y:.5~g}, diverged later",
-            showlegend=not curve.steps and i == 0,
-            meta="diverged",
-            **group,
-        )
 
 
 def _views(results: Results, drawn: Sequence[Curve]) -> dict[str, dict[str, Any]]:
@@ -199,7 +106,7 @@ def _everything(curve: Curve) -> list[float]:
 
 def _outside(plot: go.Figure, curve: Curve) -> bool:
     """Whether none of the curve lies within the y range that the figure starts with."""
-    if plot.layout.yaxis.range is None or not curve.steps:
+    if plot.layout.yaxis.range is None or not curve.x:
         return False
     bottom, top = plot.layout.yaxis.range
     return not any(bottom <= value <= top for value in curve.mean)
@@ -210,7 +117,7 @@ def _spread(drawn: Sequence[Curve], start: float) -> list[float] | None:
     values = [
         value
         for curve in drawn
-        for step, *pair in zip(curve.steps, curve.low, curve.high, strict=True)
+        for step, *pair in zip(curve.x, curve.low, curve.high, strict=True)
         if step >= start
         for value in pair
     ]
@@ -218,20 +125,6 @@ def _spread(drawn: Sequence[Curve], start: float) -> list[float] | None:
         return None
     margin = 0.05 * (max(values) - min(values))
     return [min(values) - margin, max(values) + margin]
-
-
-def _seen(drawn: Sequence[Curve]) -> str:
-    """How the curves end, in words."""
-    ends = sorted((curve.mean[-1], curve.name) for curve in drawn if curve.steps)
-    if not ends:
-        return "every run diverged"
-    (low, lowest), (high, highest) = ends[0], ends[-1]
-    if len(ends) == 1:
-        first = next(curve for curve in drawn if curve.steps).mean[0]
-        return f"{lowest} goes from {first:.4g} to {low:.4g}"
-    if low == high:
-        return f"all end at {low:.4g}"
-    return f"{lowest} ends lowest ({low:.4g}), {highest} highest ({high:.4g})"
 
 
 def _lost(drawn: Sequence[Curve]) -> list[str]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import math
 import statistics
 from collections.abc import Iterable
+from dataclasses import replace
 
-import plotly.graph_objects as go
-
-from bandwise.report.drawing import BASELINE, Figure, blank, line, start_in, transparent, wrapped
-from bandwise.report.text import Decimals, baseline, headline, plural, readable
+from bandwise.drawing.dots import Dots, dot_plot
+from bandwise.drawing.figure import Figure, start_in
+from bandwise.drawing.words import headline, plural
+from bandwise.report.text import Decimals, baseline, readable
 from bandwise.study.results import Results
-
-# In the dot plot, how far below its seeds an optimizer's mean lies; rows are 1 apart.
-_MEAN_BELOW = 0.3
 
 
 def difference_figure(results: Results) -> Figure | None:
@@ -22,25 +19,12 @@ def difference_figure(results: Results) -> Figure | None:
     rows = list(enumerate(results.comparisons))[1:]
     if not any(differences(results, row.optimizer) for _, row in rows):
         return None
-    plot = blank(height=130 + 56 * len(rows), labels=0)
-    for place, (index, _) in enumerate(rows):
-        _dots(plot, results, index, place)
     what = f"{headline(readable(results.metric))}: difference from {baseline(results).optimizer}"
-    plot.update_xaxes(title_text="<br>".join(wrapped(what, 60)), zeroline=False)
-    plot.update_yaxes(
-        tickvals=[place + _MEAN_BELOW / 2 for place in range(len(rows))],
-        ticktext=["<br>".join(wrapped(row.optimizer, 22)) for _, row in rows],
-        range=[len(rows) - 0.4, -0.6],
-        fixedrange=True,
-        showgrid=False,
-    )
-    plot.add_vline(x=0, line={"color": BASELINE, "width": 3}, layer="below")
+    plot = dot_plot([_dots(results, index) for index, _ in rows], what, {"baseline": 0})
     left, right = ("better", "worse") if results.direction == "min" else ("worse", "better")
     top = {"yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False}
-    plot.add_annotation(x=0, text="baseline", **top)
     plot.add_annotation(x=0, xref="paper", xanchor="left", text=f"← {left}", yshift=20, **top)
     plot.add_annotation(x=1, xref="paper", xanchor="right", text=f"{right} →", yshift=20, **top)
-    plot.update_layout(showlegend=False, hovermode="closest", margin={"t": 56})
     views = {
         "close to the baseline": {"xaxis.range": _extent(results, near(results))},
         "all": {"xaxis.range": _extent(results, {index for index, _ in rows})},
@@ -56,42 +40,22 @@ def difference_figure(results: Results) -> Figure | None:
     return Figure("differences", _counted(results), note + beyond, plot, views if beyond else {})
 
 
-def _dots(plot: go.Figure, results: Results, index: int, place: int) -> None:
+def _dots(results: Results, index: int) -> Dots:
     """A row of the dot plot: the seeds' differences, and below them the mean and its interval."""
-    row, style, decimals = results.comparisons[index], line(index), Decimals.of(results)
-    pairs = differences(results, row.optimizer)
-    shared = {
-        "name": html.escape(row.optimizer),
-        "legendgroup": str(index),
-        "hovertemplate": "%{text}",
-        "mode": "markers",
-    }
-    plot.add_scatter(
-        x=[value for _, value in pairs],
-        # Seeds lie a little apart, or equal ones would hide each other.
-        y=[place + 0.3 * ((i + 1) / (len(pairs) + 1) - 0.5) for i in range(len(pairs))],
-        text=[f"seed {seed}: {decimals.signed(value)}" for seed, value in pairs],
-        marker={"color": transparent(style.colour, 0.6), "size": 10},
-        meta="seeds",
-        **shared,
+    row, decimals = results.comparisons[index], Decimals.of(results)
+    dots = Dots(
+        index=index,
+        name=row.optimizer,
+        kind="seeds",
+        values=[
+            (f"seed {seed}: {decimals.signed(value)}", value)
+            for seed, value in differences(results, row.optimizer)
+        ],
     )
     if row.difference is None or row.interval is None or not math.isfinite(row.difference):
-        return
-    low, high = row.interval
-    plot.add_scatter(
-        x=[row.difference],
-        y=[place + _MEAN_BELOW],
-        error_x={
-            "array": [high - row.difference],
-            "arrayminus": [row.difference - low],
-            "color": style.colour,
-            "thickness": 2.5,
-        },
-        text=[f"mean {decimals.signed(row.difference)}, 95% {decimals.interval(row)}"],
-        marker={"color": style.colour, "symbol": "diamond", "size": 11},
-        meta="mean",
-        **shared,
-    )
+        return dots
+    words = f"mean {decimals.signed(row.difference)}, 95% {decimals.interval(row)}"
+    return replace(dots, mean=row.difference, interval=row.interval, words=words)
 
 
 def _extent(results: Results, rows: set[int]) -> list[float]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from bandwise.drawing.figure import Figure
 from bandwise.report.curves import curve_figure
 from bandwise.report.differences import difference_figure
-from bandwise.report.drawing import Figure
 from bandwise.report.schedules import schedule_figure
 from bandwise.study.results import Results
 

@@ -9,28 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
-from bandwise.report.drawing import Line, line
+from bandwise.drawing.figure import Line, line
+from bandwise.drawing.words import DASH, TIMES, headline, number, plural
 from bandwise.report.figures import figures
+from bandwise.report.lens_chapter import Chapter
+from bandwise.report.lens_rows import rows_of_study
+from bandwise.report.rendering import fill, save
 from bandwise.report.text import (
-    DASH,
-    MINUS,
-    TIMES,
     Decimals,
     baseline,
     goal,
-    headline,
     pace,
-    plural,
     readable,
     rests_on,
     sentence,
     steps_to_baseline,
 )
-from bandwise.study.files import replacing
 from bandwise.study.results import Comparison, Results, Run
 
 
@@ -46,26 +40,14 @@ def write(results: Results, path: str | os.PathLike[str]) -> Path:
     Returns:
         The path of the file.
     """
-    path = Path(path)
-    if path.is_dir():
-        path /= "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as unfinished:
-        unfinished.write_text(render(results), encoding="utf-8")
-    return path
+    return save(render(results), Path(path), "report.html")
 
 
 def render(results: Results) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=PackageLoader("bandwise.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     shared, each = configurations(results)
-    return environment.get_template("template.html.jinja").render(
+    return fill(
+        "study.html.jinja",
         results=results,
         baseline=baseline(results),
         metric=readable(results.metric),
@@ -76,6 +58,7 @@ def render(results: Results) -> str:
         rows=[_row(results, index) for index in range(len(results.comparisons))],
         compared=len(results.comparisons) - 1,
         figures=figures(results),
+        chapter=Chapter.of({results.task: rows_of_study(results)}),
         shared=shared,
         each=each,
         finals=_finals(results),
@@ -83,9 +66,6 @@ def render(results: Results) -> str:
         readable=readable,
         headline=headline,
         plural=plural,
-        # plotly writes "<", ">" and "/" in its JSON as \\u escapes: no label can end the script.
-        as_json=lambda plot: Markup(plot.to_json()),
-        plotlyjs=Markup(get_plotlyjs()),
     )
 
 
@@ -227,5 +207,5 @@ def _finals(results: Results) -> list[str]:
 def _final_of(run: Run, key: str) -> str:
     value = run.final.get(key, math.nan)
     if math.isfinite(value):
-        return f"{value:.5g}".replace("-", MINUS)
+        return number(value, ".5g")
     return "diverged" if run.diverged else DASH

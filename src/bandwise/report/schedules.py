@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from bandwise.report.curves import Curve, draw, finite
-from bandwise.report.drawing import Figure, blank
-from bandwise.report.text import MINUS
+from bandwise.drawing.curve import Curve, draw
+from bandwise.drawing.figure import Figure, blank
+from bandwise.drawing.words import number
+from bandwise.report.curves import logged
 from bandwise.study.results import Results
 
 # Scheduled values: how an axis calls them, and what they are.
@@ -34,15 +35,13 @@ def schedule_figure(results: Results, key: str) -> Figure | None:
     for index, row in enumerate(results.comparisons):
         # A schedule depends on the step alone: the run that went furthest shows all of it.
         rows = max((run.training for run in results.runs_of(row.optimizer)), key=len, default=[])
-        logged = finite(rows, key)
-        if logged:
-            values = list(logged.values())
-            drawn.append(Curve(index, row.optimizer, 1, list(logged), values, values, values, []))
+        drawn.append(Curve.across(index, row.optimizer, [logged(rows, key)]))
+    drawn = [curve for curve in drawn if curve]
     if not drawn:
         return None
-    longest = max(drawn, key=lambda curve: len(curve.steps))
+    longest = max(drawn, key=lambda curve: len(curve.x))
     if len(drawn) == len(results.comparisons) > 1 and all(
-        curve.mean == longest.mean[: len(curve.steps)] for curve in drawn
+        curve.mean == longest.mean[: len(curve.x)] for curve in drawn
     ):
         drawn = [dataclasses.replace(longest, index=0, name=_EVERY)]
     plot = blank(height=300, labels=len(drawn))
@@ -58,14 +57,18 @@ def schedule_figure(results: Results, key: str) -> Figure | None:
     seen = "; ".join(f"{curve.name} {_path(curve)}" for curve in drawn)
     if len(drawn) > 3:
         values = [value for curve in drawn for value in curve.mean]
-        seen = f"{len(drawn)} optimizers between {_short(min(values))} and {_short(max(values))}"
+        seen = f"{len(drawn)} optimizers between {number(min(values))} and {number(max(values))}"
     return Figure(f"schedule-{key}", f"{what}: {seen}", note, plot, small=True)
 
 
 def _path(curve: Curve) -> str:
     """How a schedule runs, in words."""
     values = curve.mean
-    low, high, last = _short(min(values)), _short(max(values)), _short(values[-1])
+    low, high, last = (
+        number(min(values)),
+        number(max(values)),
+        number(values[-1]),
+    )
     if low == high:
         return f"stays at {low}"
     if values == sorted(values):
@@ -76,7 +79,3 @@ def _path(curve: Curve) -> str:
     if values == sorted(values[:peak]) + sorted(values[peak:], reverse=True):
         return f"rises to {high}, then falls to {last}"
     return f"goes back and forth between {low} and {high}"
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}".replace("-", MINUS)

@@ -6,18 +6,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bandwise.report.text import (
-    DASH,
-    MINUS,
-    Decimals,
-    baseline,
-    goal,
-    headline,
-    plural,
-    readable,
-    rests_on,
-    steps_to_baseline,
-)
+from bandwise.drawing.words import DASH, MINUS, headline, plural
+from bandwise.report.text import Decimals, baseline, goal, readable, rests_on, steps_to_baseline
 from bandwise.study.results import Comparison, Results
 
 _STYLES = {"better": "bold green", "worse": "bold red", "one seed: cannot tell": "yellow"}

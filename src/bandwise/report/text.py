@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from bandwise.drawing.words import DASH, TIMES, number, plural
 from bandwise.study.results import Comparison, Results
-
-MINUS, DASH, TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 
 _SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
@@ -20,19 +19,9 @@ def readable(key: str) -> str:
     return words.replace("_", " ").strip()
 
 
-def headline(text: str) -> str:
-    """The text with a capital first letter, the rest as it is."""
-    return text[:1].upper() + text[1:]
-
-
 def goal(results: Results) -> str:
     """Which way the metric should go."""
     return "lower is better" if results.direction == "min" else "higher is better"
-
-
-def plural(count: int, noun: str) -> str:
-    """``1 seed``, ``3 seeds``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def baseline(results: Results) -> Comparison:
@@ -91,10 +80,7 @@ class Decimals:
     def _write(self, value: float | None, sign: Literal["-", "+"]) -> str:
         if value is None or not math.isfinite(value):
             return DASH
-        text = format(value, f"{sign},.2e" if self.places is None else f"{sign},.{self.places}f")
-        if not any(digit in "123456789" for digit in text.partition("e")[0]):
-            text = text.lstrip("+-")
-        return text.replace("-", MINUS)
+        return number(value, f"{sign},.2e" if self.places is None else f"{sign},.{self.places}f")
 
 
 def sentence(results: Results, row: Comparison) -> str:

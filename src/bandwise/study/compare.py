@@ -162,7 +162,11 @@ def configure(
             seed=seed,
             recipe=asdict(recipe),
             device=device,
-            versions={"bandwise": bandwise.__version__, "torch": torch.__version__},
+            versions={
+                "bandwise": bandwise.__version__,
+                "torch": torch.__version__,
+                **by_name.package_version(s.name),
+            },
             lens=lens,
         )
         for seed in seeds

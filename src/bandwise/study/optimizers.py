@@ -1,11 +1,12 @@
-"""Optimizers by name: torch's, ``nsf``, ``smi-`` around any of them, and the user's own."""
+"""Optimizers by name: torch's, ``nsf``, a package's, ``smi-`` around any, and the user's own."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,13 +18,13 @@ from bandwise.smi import SMI
 from bandwise.study.spec import Spec
 from bandwise.tasks import Recipe
 
-# LBFGS needs a closure and SparseAdam sparse gradients, which no task has.
+# SparseAdam needs sparse gradients, which no task has.
 _TORCH: dict[str, type[Optimizer]] = {
     name.lower(): cls
     for name, cls in vars(torch.optim).items()
     if inspect.isclass(cls)
     and issubclass(cls, Optimizer)
-    and name not in ("Optimizer", "LBFGS", "SparseAdam")
+    and name not in ("Optimizer", "SparseAdam")
 }
 _DECOUPLED_DECAY = ("adamw", "nsf")
 _SMI_OPTIONS = ("alpha", "beta", "q", "min_ndim", "history_dtype", "refresh_every")
@@ -40,8 +41,9 @@ def build(
 ) -> Optimizer:
     """The optimizer that ``spec`` names.
 
-    A factory gets the parameters; one whose first argument is called ``named_parameters`` gets
-    (name, parameter) pairs, to treat layers by their kind.
+    ``package.Class`` is an optimizer of an installed package, or a function there that makes one:
+    ``pytorch_optimizer.Lion``. A function gets the parameters; one whose first argument is called
+    ``named_parameters`` gets (name, parameter) pairs, to treat layers by their kind.
 
     ``smi-NAME`` is :class:`bandwise.SMI` around NAME with the preset for it where the paper has
     one; its own options (alpha, beta, q, …, and ``preset``) go to SMI, the others to NAME. ``sgd``
@@ -59,23 +61,21 @@ def build(
 def _build(
     name: str, named: list[tuple[str, nn.Parameter]], options: dict[str, Any], recipe: Recipe
 ) -> Optimizer:
-    if userfile.is_userfile(name) or ("." in name and not name.startswith("smi-")):
-        make = userfile.load(name).value if userfile.is_userfile(name) else _dotted(name)
-        optimizer = _call(make, named, {"total_steps": recipe.steps}, options)
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"it must return a torch.optim.Optimizer, got {optimizer!r}")
-        return optimizer
+    if userfile.is_userfile(name):
+        made = _call(userfile.load(name).value, named, {"total_steps": recipe.steps}, options)
+        return _checked(made)
     if name.startswith("smi-"):
         base_name = name.removeprefix("smi-")
         settings = {key: options.pop(key) for key in _SMI_OPTIONS if key in options}
-        default = base_name if base_name in _SMI_PRESETS else "adamw"
+        kind = base_name.rpartition(".")[2].lower()
+        default = kind if kind in _SMI_PRESETS else "adamw"
         preset = options.pop("preset", default)
         base = _build(base_name, named, options, recipe)
         return SMI.preset(preset, base, recipe.steps, **settings)
-    if name != "nsf" and name not in _TORCH:
+    if "." not in name and name != "nsf" and name not in _TORCH:
         raise ValueError(
             f"name must be one of {', '.join(names())}, smi- before any of these, "
-            "package.module.factory, or file.py:factory"
+            "package.Class, or file.py:factory"
         )
     shared: dict[str, Any] = {"total_steps": recipe.steps}
     if name == "sgd":
@@ -84,29 +84,47 @@ def _build(
         shared["betas"] = recipe.betas
     if recipe.weight_decay is not None and name in _DECOUPLED_DECAY:
         shared["weight_decay"] = recipe.weight_decay
-    return _call(NSF if name == "nsf" else _TORCH[name], named, shared, options)
+    make = _of_package(name) if "." in name else NSF if name == "nsf" else _TORCH[name]
+    return _checked(_call(make, named, shared, options))
+
+
+def package_version(name: str) -> dict[str, str]:
+    """The package that the optimizer's code comes from, and its version; empty for bandwise's."""
+    name = name.removeprefix("smi-")
+    if userfile.is_userfile(name) or "." not in name or name.startswith("bandwise."):
+        return {}
+    distributions = importlib.metadata.packages_distributions().get(name.partition(".")[0], [])
+    return {package: importlib.metadata.version(package) for package in distributions}
+
+
+def _of_package(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{name} needs the package {error.name!r}: it is not installed") from error
+    except AttributeError as error:
+        raise ValueError(f"the module {module} has no {attribute!r}") from error
+    if not callable(found):
+        raise TypeError(f"{name} must be an optimizer's class or a function, got {found!r}")
+    return cast(Callable[..., Any], found)
+
+
+def _checked(made: object) -> Optimizer:
+    if not isinstance(made, Optimizer):
+        raise TypeError(f"it must be a torch.optim.Optimizer, or return one, got {made!r}")
+    return made
 
 
 def _call(
-    make: Callable[..., Optimizer],
+    make: Callable[..., Any],
     named: list[tuple[str, nn.Parameter]],
     shared: dict[str, Any],
     options: dict[str, Any],
-) -> Optimizer:
+) -> Any:
     """Give ``make`` its options, and those of the shared settings that it takes."""
     accepted = inspect.signature(make).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     shared = {key: value for key, value in shared.items() if takes_any or key in accepted}
     params = named if next(iter(accepted), "") == "named_parameters" else [p for _, p in named]
     return make(params, **{**shared, **options})
-
-
-def _dotted(name: str) -> Callable[..., Optimizer]:
-    module, _, attribute = name.rpartition(".")
-    try:
-        make: Callable[..., Optimizer] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"name must be package.module.factory that can be imported: {error}"
-        ) from error
-    return make

@@ -193,18 +193,34 @@ class _Training:
         )
 
     def _train_step(self) -> Tensor:
-        # Dropout must not depend on where the run was last resumed. Its streams are those of the
-        # negative steps, which no batch has.
-        seed = tasks.generator(self.config.seed, -self.step).initial_seed()
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)
         device = self.config.device
+        self._seed()
         batch = tree_map(
             lambda x: x.to(device) if isinstance(x, Tensor) else x,
             self.task.batch(self.config.seed, self.step),
         )
+        losses: list[Tensor] = []
+
+        def closure() -> Tensor:
+            losses.append(self._gradients(batch))
+            return losses[-1]
+
         self.model.train()
+        # Most optimizers ask for the gradients once, some at several points of a step.
+        self.optimizer.step(closure)  # type: ignore[arg-type]
+        if not losses:
+            raise TypeError(
+                f"{type(self.optimizer).__name__}.step must call the closure that it is given, as "
+                "those of torch.optim do"
+            )
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        return losses[0]
+
+    def _gradients(self, batch: Any) -> Tensor:
+        """The loss where the weights are now, the parameters' gradients with it."""
+        self._seed()
+        self.optimizer.zero_grad()
         with self._autocast():
             loss = self.task.loss(self.model, batch)
         if loss.ndim > 0:
@@ -212,10 +228,15 @@ class _Training:
         loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.grad_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
-        self.optimizer.step()
-        self.scheduler.step()
-        self.optimizer.zero_grad()
         return loss.detach()
+
+    def _seed(self) -> None:
+        """Dropout must not depend on where the run was last resumed, nor on how often a step asks
+        for gradients. Its streams are those of the negative steps, which no batch has."""
+        seed = tasks.generator(self.config.seed, -self.step).initial_seed()
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
 
     def _autocast(self) -> Any:
         if self.recipe.autocast is None or self.config.device == "cpu":

@@ -1,4 +1,4 @@
-"""Tasks to train: six built in, any number in files of the user's own.
+"""Tasks to train: nine built in, any number in files of the user's own.
 
 A task module, and the data package behind it, is imported when its task is asked for.
 """
@@ -22,6 +22,9 @@ _BUILT_IN = {
     "digits": ("digits", "Digits"),
     "sines": ("sines", "Sines"),
     "two-moons": ("two_moons", "TwoMoons"),
+    "char-lstm": ("char_lstm", "CharLstm"),
+    "eeg": ("eeg", "Eeg"),
+    "cart-pole": ("cart_pole", "CartPole"),
 }
 
 

@@ -58,9 +58,18 @@ def line(index: int) -> Line:
     return Line(_COLOURS[(index - 1) % len(_COLOURS)], _DASHES[(index - 1) % len(_DASHES)], 2)
 
 
-def blank(height: int, labels: int) -> go.Figure:
-    """A figure with axes and no colours of its own: the page's style colours text and grid."""
+def blank(height: int, labels: int, **panels: Any) -> go.Figure:
+    """A figure with axes and no colours of its own: the page's style colours text and grid.
+
+    Args:
+        height: in pixels, of a figure whose legend is short.
+        labels: how many names the legend has.
+        panels: what ``plotly.subplots.make_subplots`` takes, for a figure of several panels.
+    """
     plot = go.Figure()
+    if panels:
+        plot.set_subplots(**panels)
+        plot.update_annotations(font_size=13)
     plot.update_layout(
         template=None,
         # A legend of many names needs room that the curves must not pay for.

@@ -1,0 +1,1 @@
+"""What every figure shares, whoever draws it: looks, curves with bands, words. Needs plotly."""

@@ -1,0 +1,147 @@
+"""Every claim beside what was measured, from stored data alone: a ledger, and a page a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from bandwise import papers
+from bandwise.papers.paper import Claim, Data, Finding, Paper, ScaleName, Table
+from bandwise.report.rendering import fill, save
+from bandwise.study.files import read_json, replacing
+
+
+@dataclass(frozen=True)
+class Edition:
+    """A paper at a scale, as far as it is stored.
+
+    Attributes:
+        paper: which.
+        scale: the scale's name.
+        stored: the parts' files as they were read, by the parts' names.
+    """
+
+    paper: Paper
+    scale: str
+    stored: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def data(self) -> dict[str, Data]:
+        """What the parts found, by their names."""
+        return {name: part["data"] for name, part in self.stored.items()}
+
+    def finding(self, claim: Claim) -> Finding:
+        """About a claim, measured or not."""
+        if claim.part not in self.stored:
+            return Finding("not measured", "cannot tell yet")
+        return claim.judge(self.data[claim.part])
+
+
+def editions(folder: Path) -> list[Edition]:
+    """What is stored in a folder of results.
+
+    Raises:
+        FileNotFoundError: nothing is.
+        ValueError: a file is not a part's.
+    """
+    found = []
+    for name in papers.NAMES:
+        for scale in reversed(get_args(ScaleName)):
+            paths = sorted(folder.glob(f"{name}-*-{scale}.json"))
+            if not paths:
+                continue
+            stored = {}
+            for path in paths:
+                try:
+                    part = read_json(path)
+                    stored[part["part"]] = part
+                    _ = part["data"], part["command"], part["versions"], part["date"]
+                except (KeyError, TypeError, ValueError) as error:
+                    raise ValueError(f"{path} does not hold a part's results: {error}") from error
+            found.append(Edition(papers.load(name), scale, stored))
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no results: run `bandwise reproduce` first")
+    return found
+
+
+def rebuild(folder: Path, out: Path) -> list[Path]:
+    """Write the ledger, and beside ``folder`` a page of tables and figures a paper and scale.
+
+    Args:
+        folder: of results.
+        out: the ledger's file.
+
+    Returns:
+        The files written.
+    """
+    found = editions(folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as path:
+        path.write_text(markdown(found), encoding="utf-8")
+    return [out, *(_page(edition, folder.parent) for edition in found)]
+
+
+def markdown(found: Sequence[Edition]) -> str:
+    """The ledger as text."""
+    lines = [
+        "# What the papers claim, and what was measured",
+        "",
+        "Written by `bandwise claims` from stored results: do not edit. Differences are paired by "
+        "seed; in brackets stands the 95% bootstrap interval of the mean. A claim with a figure "
+        "*holds* if the difference is real (the interval excludes zero and a paired t-test agrees "
+        "at 5%), goes the way claimed and is at least half as large; it *does not hold* if a "
+        "difference half as large is ruled out in the same way. A verdict is one on the scale that "
+        "it stands under: `small` is the same design shrunk to two processors.",
+    ]
+    for edition in found:
+        paper = edition.paper
+        lines += ["", f"## {paper.name.upper()}, scale {edition.scale}", ""]
+        lines += [f"*{paper.title}*. {paper.source}.", ""]
+        lines += _table(("where", "claim", "theirs", "ours", "verdict", "part"), _rows(edition))
+        lines += ["", "### How each part was run", ""]
+        lines += _table(("part", "command", "date", "versions"), _commands(edition))
+        for table in paper.tables(edition.data):
+            lines += ["", f"### {table.title}", "", table.note, ""]
+            lines += _table(table.columns, table.rows)
+    return "\n".join(lines) + "\n"
+
+
+def _rows(edition: Edition) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = []
+    for claim in edition.paper.claims:
+        found = edition.finding(claim)
+        verdict = f"**{found.verdict}**"
+        rows.append((claim.where, claim.text, claim.theirs, found.ours, verdict, claim.part))
+    return rows
+
+
+def _commands(edition: Edition) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = []
+    for name, part in edition.stored.items():
+        versions = ", ".join(f"{key} {value}" for key, value in part["versions"].items())
+        rows.append((name, f"`{part['command']}`", part["date"], versions))
+    return rows
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    table = [columns, ["---"] * len(columns), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
+
+
+def _page(edition: Edition, folder: Path) -> Path:
+    paper = edition.paper
+    claims = Table("Claims", "", ("where", "claim", "theirs", "ours", "verdict"), [
+        row[:-1] for row in _rows(edition)
+    ])  # fmt: skip
+    page = fill(
+        "paper.html.jinja",
+        title=f"{paper.name.upper()}, scale {edition.scale}",
+        paper=paper,
+        claims=claims,
+        tables=paper.tables(edition.data),
+        figures=paper.figures(edition.data),
+        commands=[part["command"] for part in edition.stored.values()],
+    )
+    return save(page, folder / f"{paper.name}-{edition.scale}.html", "")

@@ -1,0 +1,124 @@
+"""Run the parts of a paper, and store what each found at once."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from rich.console import Console
+
+import bandwise
+from bandwise import _checks, papers
+from bandwise.papers.paper import Context, Paper, Part, ScaleName
+from bandwise.study.files import read_json, write_json
+
+_LIBRARIES = ("torch", "pytorch-optimizer", "numpy", "scipy")
+
+
+def reproduce(
+    name: str,
+    scale: ScaleName = "small",
+    out: Path = Path("bandwise-runs/papers"),
+    *,
+    parts: Iterable[str] | None = None,
+    seeds: int | None = None,
+    jobs: int | None = None,
+    device: str = "cpu",
+    again: bool = False,
+    console: Console | None = None,
+) -> list[Path]:
+    """Run the parts of a paper in order.
+
+    Each part's data is stored as ``out/results/PAPER-PART-SCALE.json`` as soon as it is done. A
+    part that is stored, of the same seeds and device, is not run again. Training goes on from where
+    it was stopped.
+
+    Args:
+        name: of the paper, ``"smi"`` or ``"nsf"``.
+        scale: ``"small"`` fits two processors and half an hour; ``"paper"`` is the paper's own.
+        out: folder for results and, in ``studies/``, the runs behind them.
+        parts: names of the parts to run; all by default.
+        seeds: of every setting; by default each part's own number.
+        jobs: runs at a time, by default one a processor, or one on a GPU.
+        device: where to run: ``"cpu"``, ``"cuda"``, …
+        again: also take stored parts anew. What their studies have trained is kept.
+        console: where progress is shown; by default standard error.
+
+    Returns:
+        The files of the parts asked for.
+
+    Raises:
+        ValueError: there is no such paper, scale or part.
+        StudyError: a run failed. The same call tries again.
+        KeyboardInterrupt: stopped; the same call goes on.
+    """
+    paper = papers.load(name)
+    _checks.one_of("scale", scale, get_args(ScaleName))
+    if seeds is not None:
+        _checks.whole("seeds", seeds, low=1)
+    wanted = _wanted(paper, parts)
+    console = console or Console(stderr=True)
+    (out / "results").mkdir(parents=True, exist_ok=True)
+    settings = {"seeds": seeds, "device": device}
+    paths = []
+    for number, part in enumerate(wanted, 1):
+        path = out / "results" / f"{name}-{part.name}-{scale}.json"
+        paths.append(path)
+        heading = f"{name}, part {number} of {len(wanted)}: {part.title}"
+        if not again and path.exists() and read_json(path)["settings"] == settings:
+            console.print(f"{heading}: stored already in {path}", markup=False, highlight=False)
+            continue
+        console.print(heading, markup=False, highlight=False)
+        folder = out / "studies" / f"{name}-{part.name}-{scale}"
+        folder.mkdir(parents=True, exist_ok=True)
+        data = part.run(Context(folder, scale, seeds, jobs, device, console))
+        write_json(
+            path,
+            {
+                "paper": name,
+                "part": part.name,
+                "scale": scale,
+                "settings": settings,
+                "command": _command(name, scale, part, seeds, device),
+                "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+                "versions": _versions(device),
+                "data": data,
+            },
+        )
+    return paths
+
+
+def _wanted(paper: Paper, parts: Iterable[str] | None) -> list[Part]:
+    known = {part.name: part for part in paper.parts}
+    names = list(known) if parts is None else list(parts)
+    for name in names:
+        _checks.one_of("parts", name, tuple(known))
+    return [part for name, part in known.items() if name in names]
+
+
+def _command(name: str, scale: str, part: Part, seeds: int | None, device: str) -> str:
+    words = ["bandwise", "reproduce", name, "--scale", scale, "--part", part.name]
+    words += [] if seeds is None else ["--seeds", str(seeds)]
+    words += [] if device == "cpu" else ["--device", device]
+    return shlex.join(words)
+
+
+def _versions(device: str) -> dict[str, Any]:
+    kind = torch.device(device)
+    versions = {
+        "bandwise": bandwise.__version__,
+        "Python": platform.python_version(),
+        "device": torch.cuda.get_device_name(kind) if kind.type == "cuda" else platform.machine(),
+    }
+    for library in _LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            versions[library] = "not installed"
+    return versions

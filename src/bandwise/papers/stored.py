@@ -1,0 +1,214 @@
+"""Studies as plain data, small enough to be committed, and the statistics taken from them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.stats
+
+from bandwise.papers.paper import Data, Finding, Verdict
+from bandwise.study import Results
+from bandwise.study.results import Run
+from bandwise.study.statistics import LEVEL, bootstrap_interval, paired_p_value
+
+_DIGITS = 6
+
+
+def condensed(results: Results, *, curves: bool = True) -> dict[str, Any]:
+    """What tables and figures need of a study, its numbers rounded to six digits.
+
+    Args:
+        results: the study.
+        curves: whether training curves are kept beside the evaluations'.
+    """
+    return {
+        "task": results.task,
+        "metric": results.metric,
+        "direction": results.direction,
+        "steps": results.steps,
+        "seeds": results.seeds,
+        "command": results.command,
+        "runs": [_condensed(run, results.metric, curves) for run in results.runs],
+    }
+
+
+def _condensed(run: Run, metric: str, curves: bool) -> dict[str, Any]:
+    kept: dict[str, Any] = {
+        "optimizer": run.optimizer,
+        "seed": run.seed,
+        "diverged": run.diverged,
+        "steps": run.steps,
+        "seconds_per_step": rounded(run.seconds_per_step),
+        "final": rounded(run.final),
+        "evals": _columns(run.evals, ("step", metric)),
+    }
+    if curves:
+        kept["training"] = _columns(run.training, ("step", "train_loss"))
+    if run.lens:
+        kept["activations"] = _last(run.lens, "activations")
+    return kept
+
+
+def _last(rows: Sequence[Any], quantity: str) -> dict[str, float]:
+    """The figures of the quantity's last row."""
+    found = [row for row in rows if row["quantity"] == quantity]
+    labels = ("step", "tensor", "quantity")
+    return {k: rounded(v) for k, v in found[-1].items() if k not in labels} if found else {}
+
+
+def _columns(rows: Sequence[dict[str, float]], names: Sequence[str]) -> dict[str, list[float]]:
+    return {name: [rounded(row[name]) for row in rows if name in row] for name in names}
+
+
+def rounded(data: Any) -> Any:
+    """Plain data with its floats rounded to six digits."""
+    match data:
+        case float() if math.isfinite(data):
+            return float(f"{data:.{_DIGITS}g}")
+        case dict():
+            return {key: rounded(value) for key, value in data.items()}
+        case list() | tuple():
+            return [rounded(value) for value in data]
+        case _:
+            return data
+
+
+Figure = Callable[[dict[str, Any]], float]
+"""A figure of a stored run."""
+
+
+def final(name: str) -> Figure:
+    """The figure of that name at the end of a run."""
+    return lambda run: float(run["final"][name])
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Paired differences of a figure from a baseline's, and what they say of their mean.
+
+    Attributes:
+        values: a seed each.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def finite(self) -> bool:
+        """Whether there is a difference for every seed, and some seed."""
+        return bool(self.values) and all(map(math.isfinite, self.values))
+
+    @property
+    def n(self) -> int:
+        """Seeds."""
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        """Their mean."""
+        return statistics.fmean(self.values) if self.values else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95% bootstrap interval of the mean; ``None`` for one seed."""
+        return bootstrap_interval(np.array(self.values)) if self._testable else None
+
+    @property
+    def _testable(self) -> bool:
+        return self.finite and self.n > 1
+
+    def above(self, value: float) -> bool:
+        """Whether the mean is beyond chance above ``value``: the bootstrap interval is, and the
+        t-test agrees at 5%, as for the verdicts of studies."""
+        if not self._testable:
+            return False
+        beyond = np.array(self.values) - value
+        low, _ = bootstrap_interval(beyond)
+        return low > 0 and paired_p_value(beyond, tests=1) < 1 - LEVEL
+
+    def negated(self) -> Difference:
+        """The other way round."""
+        return Difference(tuple(-value for value in self.values))
+
+    def written(self, unit: str = "%") -> str:
+        """``-0.12% [-0.30, +0.05], n = 4``."""
+        if not self.finite:
+            return "no finite difference"
+        text = f"{self.mean:+.2f}{unit}"
+        if self.interval:
+            text += f" [{self.interval[0]:+.2f}, {self.interval[1]:+.2f}]"
+        return f"{text}, n = {self.n}".replace("-", "\N{MINUS SIGN}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A stored study."""
+
+    data: Data
+
+    @property
+    def optimizers(self) -> list[str]:
+        """In the order in which they were named, the baseline first."""
+        return list(dict.fromkeys(run["optimizer"] for run in self.data["runs"]))
+
+    def runs(self, optimizer: str) -> list[dict[str, Any]]:
+        """The runs of an optimizer, by seed."""
+        return [run for run in self.data["runs"] if run["optimizer"] == optimizer]
+
+    def values(self, optimizer: str, figure: Figure) -> list[float]:
+        """The figure of each of its runs; NaN where a run diverged."""
+        return [math.nan if r["diverged"] else figure(r) for r in self.runs(optimizer)]
+
+    def mean(self, optimizer: str, figure: Figure) -> float:
+        """Over seeds."""
+        return statistics.fmean(self.values(optimizer, figure))
+
+    def std(self, optimizer: str, figure: Figure) -> float:
+        """Over seeds; NaN for one."""
+        values = self.values(optimizer, figure)
+        return statistics.stdev(values) if len(values) > 1 else math.nan
+
+    def difference(self, optimizer: str, baseline: str, figure: Figure) -> Difference:
+        """By seed, in units of the figure."""
+        pairs = zip(self.values(optimizer, figure), self.values(baseline, figure), strict=True)
+        return Difference(tuple(one - other for one, other in pairs))
+
+    def change(self, optimizer: str, baseline: str, figure: Figure) -> Difference:
+        """By seed, in percent of the baseline's."""
+        pairs = zip(self.values(optimizer, figure), self.values(baseline, figure), strict=True)
+        return Difference(
+            tuple(100 * (one / other - 1) if other else math.nan for one, other in pairs)
+        )
+
+
+def judged(difference: Difference, claimed: float, unit: str = "%") -> Finding:
+    """Whether a difference is what was claimed.
+
+    The claim holds if the difference is real, goes the same way and is at least half as large; it
+    does not if a difference half as large is ruled out. "Real" and "ruled out" as in
+    :meth:`Difference.above`. Otherwise more seeds are needed.
+
+    Args:
+        difference: ours.
+        claimed: theirs, not zero.
+        unit: of both.
+    """
+    ours, half = (difference, claimed / 2) if claimed > 0 else (difference.negated(), -claimed / 2)
+    verdict: Verdict = "cannot tell yet"
+    if ours.above(0) and ours.mean >= half:
+        verdict = "holds"
+    elif ours.negated().above(-half):
+        verdict = "does not hold"
+    return Finding(difference.written(unit), verdict)
+
+
+def within(values: Sequence[float]) -> tuple[float, float]:
+    """95% percentile bootstrap interval of a median, for many repetitions of a timing."""
+    if len(set(values)) == 1:
+        return values[0], values[0]
+    result = scipy.stats.bootstrap((values,), np.median, method="percentile", rng=0)
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)

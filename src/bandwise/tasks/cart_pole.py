@@ -1,0 +1,115 @@
+"""Reinforcement learning: balance a pole on a cart by a policy gradient."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from bandwise import _checks
+from bandwise.tasks.task import Direction, Recipe, Split, Task, generator
+
+# Barto, Sutton and Anderson (1983): metres, kilograms, seconds, newtons.
+_GRAVITY, _CART, _POLE, _HALF_LENGTH, _FORCE, _STEP = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02
+_EDGE, _FALLEN = 2.4, 12 * math.pi / 180
+
+
+class CartPole(Task):
+    """REINFORCE on cart-pole: push left or right, 50 times a second, until the pole falls by 12
+    degrees, the cart leaves 2.4 metres, or ``horizon`` is over. A step survived is worth 1.
+
+    A batch is (starts, chances): start states (batch_size, 4) float32 of position, velocity, angle
+    and angular velocity, each within ±0.05; and what the actions are drawn by, (horizon,
+    batch_size) uniform in [0, 1). So a training step meets the same chance with every optimizer,
+    and the same policy then acts the same.
+
+    The loss is -mean(log π(action) · advantage), the advantage being the return from there on,
+    undiscounted, less its mean over the episodes alive at that time, over the batch's standard
+    deviation. Its value means nothing by itself; ``evaluate`` has ``reward``, the mean length of
+    256 episodes in which the likelier action is taken, which is to be large.
+
+    Args:
+        batch_size: episodes in a training batch.
+        horizon: steps of the longest episode.
+        width: units in the hidden layer.
+    """
+
+    name = "cart-pole"
+    metric = "reward"
+    direction: Direction = "max"
+    recipe = Recipe(steps=100, lr=2e-3)
+
+    def __init__(self, batch_size: int = 16, horizon: int = 200, width: int = 32) -> None:
+        _checks.whole("batch_size", batch_size, 2)
+        _checks.whole("horizon", horizon, 1)
+        _checks.whole("width", width, 1)
+        self.batch_size, self.horizon, self.width = batch_size, horizon, width
+
+    def model(self) -> nn.Module:
+        """Logits of the two pushes, left and right."""
+        return nn.Sequential(nn.Linear(4, self.width), nn.Tanh(), nn.Linear(self.width, 2))
+
+    def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        random = generator(seed, step)
+        starts = _starts(self.batch_size, random)
+        return starts, torch.rand(self.horizon, self.batch_size, generator=random)
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        states, chances = batch
+        alive = torch.ones(len(states), dtype=torch.bool, device=states.device)
+        logs, lives = [], []
+        for chance in chances:
+            log_p = model(states).log_softmax(-1)
+            right = chance < log_p[:, 1].exp()
+            logs.append(torch.where(right, log_p[:, 1], log_p[:, 0]))
+            lives.append(alive)
+            states = torch.where(alive[:, None], advance(states, right), states)
+            alive = alive & upright(states)
+            if not alive.any():
+                break
+        living = torch.stack(lives).float()
+        returns = living.flip(0).cumsum(0).flip(0) * living
+        expected = returns.sum(1, keepdim=True) / living.sum(1, keepdim=True)
+        advantages = (returns - expected) * living
+        spread = advantages.square().sum().div(living.sum()).sqrt()
+        weighted = torch.stack(logs) * advantages / (spread + 1e-8)
+        return -weighted.sum() / living.sum()
+
+    def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
+        device = next(model.parameters()).device
+        states = _starts(256, generator(seed=0, step=0)).to(device)
+        alive = torch.ones(len(states), dtype=torch.bool, device=device)
+        reward = torch.zeros(len(states), device=device)
+        for _ in range(self.horizon):
+            reward += alive
+            logits = model(states)
+            states = torch.where(
+                alive[:, None], advance(states, logits[:, 1] > logits[:, 0]), states
+            )
+            alive &= upright(states)
+        return {"reward": reward.mean().item()}
+
+
+def _starts(count: int, random: torch.Generator) -> Tensor:
+    return torch.rand(count, 4, generator=random) * 0.1 - 0.05
+
+
+def advance(states: Tensor, right: Tensor) -> Tensor:
+    """The states (n, 4) one step after pushes to the right (or else to the left), by Euler."""
+    _, velocity, angle, turning = states.unbind(1)
+    force = torch.where(right, _FORCE, -_FORCE)
+    mass = _CART + _POLE
+    sine, cosine = angle.sin(), angle.cos()
+    push = (force + _POLE * _HALF_LENGTH * turning**2 * sine) / mass
+    angular = (_GRAVITY * sine - cosine * push) / (
+        _HALF_LENGTH * (4 / 3 - _POLE * cosine**2 / mass)
+    )
+    linear = push - _POLE * _HALF_LENGTH * angular * cosine / mass
+    change = torch.stack((velocity, linear, turning, angular), dim=1)
+    return states + _STEP * change
+
+
+def upright(states: Tensor) -> Tensor:
+    """Whether the cart is within its track and the pole has not fallen."""
+    return (states[:, 0].abs() <= _EDGE) & (states[:, 2].abs() <= _FALLEN)

@@ -1,0 +1,46 @@
+"""A recurrent network on the characters of ``shakespeare-char``."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bandwise import _checks
+from bandwise.tasks.shakespeare_char import ShakespeareChar
+from bandwise.tasks.task import Recipe
+
+
+class CharLstm(ShakespeareChar):
+    """``shakespeare-char`` of the small size with an LSTM in the GPT's place.
+
+    Args:
+        corpus: as ``shakespeare-char``'s.
+        batch_size: windows of 64 characters in a training batch.
+        width: units of the LSTM, and length of a character's vector.
+    """
+
+    name = "char-lstm"
+
+    def __init__(self, corpus: str = "plays", batch_size: int = 16, width: int = 128) -> None:
+        super().__init__("small", corpus, batch_size)
+        _checks.whole("width", width, 1)
+        self.width = width
+        self.recipe = Recipe(steps=1000, lr=8e-3, betas=(0.9, 0.99), weight_decay=0.1)
+
+    def model(self) -> nn.Module:
+        return _Lstm(len(self._corpus.vocabulary), self.width)
+
+
+class _Lstm(nn.Module):
+    """Next-character logits for every position of a sequence."""
+
+    def __init__(self, vocabulary: int, width: int) -> None:
+        super().__init__()
+        self.token = nn.Embedding(vocabulary, width)
+        self.lstm = nn.LSTM(width, width, batch_first=True)
+        self.head = nn.Linear(width, vocabulary)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (batch, length), int64 -> logits (batch, length, vocabulary)."""
+        states, _ = self.lstm(self.token(tokens))
+        logits: Tensor = self.head(states)
+        return logits
