@@ -14,8 +14,9 @@ from torch import nn
 import bandwise as bw
 from bandwise.papers.nsf import PAPER, claims, parts, scales
 from bandwise.papers.nsf.optimizers import MuonAdamW, layer_kind, nsf_by_layer
-from bandwise.papers.nsf.stored import Values, differences, final, runs_of
+from bandwise.papers.nsf.values import Values, differences, runs_of
 from bandwise.papers.paper import Context
+from bandwise.papers.stored import final
 from bandwise.study.files import to_json
 from bandwise.tasks import Recipe, cifar10, mnist_5k, shakespeare_char
 from bandwise.tasks.gpt import GPT, GPTConfig
@@ -204,7 +205,7 @@ def test_tuned_optimizers_are_found_by_what_they_were_tuned_to():
     assert finding.verdict == "does not hold"  # Lion is better
     assert finding.ours.startswith("adamw: -0.098 [")
     assert "; Lion: +0.098 [" in finding.ours
-    finals["some.Lion:lr=0.002"] = shifted(0.3)
+    finals["some.Lion:lr=0.002"] = shifted(0.3, 0.02)
     assert claims.when_tuned(study(finals, tuning=tuning)).verdict == "holds"
 
 
@@ -232,6 +233,19 @@ def test_every_claim_has_a_part():
     names = [part.name for part in PAPER.parts]
     assert names == ["lead", "steps", "images", "ablation", "layers", "tuned", "response"]
     assert {claim.part for claim in PAPER.claims} <= set(names)
+
+
+def test_a_table_says_what_its_study_found():
+    data = study({"adamw": BASE, "nsf:p=0.7": shifted(-0.1), "nsf:p=3": [*BASE[:4], None]})
+    (table,) = PAPER.tables({"lead": data})
+    assert [row[0] for row in table.rows] == ["adamw", "nsf:p=0.7", "nsf:p=3"]
+    assert [row[1] for row in table.rows] == ["1", "0.902", "1 of 5 diverged"]
+    assert table.rows[0][2] == "baseline"
+    assert table.rows[1][2] == "-0.098 [-0.106, -0.09], n = 5"
+    images = {"mnist-5k": study({"adamw": BASE}, metric="val_error"), "cifar10": {"skipped": "no"}}
+    (table,) = PAPER.tables({"images": images})
+    assert table.columns[-1] == "test_error"
+    assert PAPER.tables({}) == []
 
 
 # --- optimizers ---------------------------------------------------------------------------------
@@ -379,6 +393,9 @@ def test_a_part_runs_resumes_and_is_judged(name, context):
     data = part.run(context)
     for finding in judged(name, data):
         assert finding.ours
+    for table in PAPER.tables({name: json.loads(to_json(data))}):
+        assert table.rows
+        assert {len(row) for row in table.rows} == {len(table.columns)}
     again = part.run(context)
     assert again == data  # the times too: nothing was trained anew
 

@@ -19,12 +19,13 @@ from bandwise.study.statistics import LEVEL, bootstrap_interval, paired_p_value
 _DIGITS = 6
 
 
-def condensed(results: Results, *, curves: bool = True) -> dict[str, Any]:
+def condensed(results: Results, *, curves: bool = True, lens: Sequence[str] = ()) -> dict[str, Any]:
     """What tables and figures need of a study, its numbers rounded to six digits.
 
     Args:
         results: the study.
         curves: whether training curves are kept beside the evaluations'.
+        lens: the quantities of the lens whose rows are kept, without their lists.
     """
     return {
         "task": results.task,
@@ -33,11 +34,11 @@ def condensed(results: Results, *, curves: bool = True) -> dict[str, Any]:
         "steps": results.steps,
         "seeds": results.seeds,
         "command": results.command,
-        "runs": [_condensed(run, results.metric, curves) for run in results.runs],
+        "runs": [_condensed(run, results.metric, curves, lens) for run in results.runs],
     }
 
 
-def _condensed(run: Run, metric: str, curves: bool) -> dict[str, Any]:
+def _condensed(run: Run, metric: str, curves: bool, lens: Sequence[str]) -> dict[str, Any]:
     kept: dict[str, Any] = {
         "optimizer": run.optimizer,
         "seed": run.seed,
@@ -51,6 +52,12 @@ def _condensed(run: Run, metric: str, curves: bool) -> dict[str, Any]:
         kept["training"] = _columns(run.training, ("step", "train_loss"))
     if run.lens:
         kept["activations"] = _last(run.lens, "activations")
+    if lens:
+        kept["lens"] = [
+            {key: value for key, value in row.items() if not isinstance(value, list)}
+            for row in run.lens
+            if row["quantity"] in lens
+        ]
     return kept
 
 

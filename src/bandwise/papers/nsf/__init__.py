@@ -2,6 +2,7 @@
 
 from bandwise.papers.nsf import parts
 from bandwise.papers.nsf.claims import CLAIMS
+from bandwise.papers.nsf.tables import tables
 from bandwise.papers.paper import Paper, Part
 
 PAPER = Paper(
@@ -19,4 +20,5 @@ PAPER = Paper(
         Part("response", "Which frequencies each exponent favours", parts.response),
     ),
     claims=CLAIMS,
+    tables=tables,
 )

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bandwise.papers.nsf.stored import Figure, Values, differences, final, runs_of, values
+from bandwise.papers.nsf.values import Values, differences, rate_slope, runs_of, values
 from bandwise.papers.paper import Claim, Data, Finding, Verdict
+from bandwise.papers.stored import Figure, final
 
 # The cycle that has exponents of both signs, as the paper's; its period differs by part.
 _CYCLE = "nsf:p=cyclic(0.5,-0.25,"
@@ -50,16 +51,8 @@ def _measured(data: Data) -> dict[str, Any]:
 # --- frequencies --------------------------------------------------------------------------------
 
 
-def _rate_slope(run: dict[str, Any]) -> float:
-    """How the step of a coordinate goes with how often its gradient changes sign, both as
-    logarithms: below 0 slow coordinates are favoured. The mean over the run's windows."""
-    rows = [row["rate_slope"] for row in run["lens"] if row["quantity"] == "temporal"]
-    known = [row for row in rows if row is not None]
-    return float(np.mean(known)) if known else math.nan
-
-
 def _slopes(data: Data, optimizer: str) -> dict[str, Values]:
-    return {task: values(study, optimizer, _rate_slope) for task, study in data.items()}
+    return {task: values(study, optimizer, rate_slope) for task, study in data.items()}
 
 
 def adaptive_favours_low(data: Data) -> Finding:

@@ -13,8 +13,8 @@ from typing import Any
 import joblib
 
 from bandwise.papers.nsf.scales import SCALES, Scale
-from bandwise.papers.nsf.stored import condensed
 from bandwise.papers.paper import Context
+from bandwise.papers.stored import condensed
 from bandwise.study import Results, compare
 from bandwise.study.tune import TUNING_SEEDS, Range, Tuned, tune
 
@@ -97,7 +97,7 @@ def lead(context: Context) -> dict[str, Any]:
         scale.seeds,
         size=scale.size,
     )
-    return condensed(results)
+    return condensed(results, curves=False)
 
 
 def ablation(context: Context) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def ablation(context: Context) -> dict[str, Any]:
         scale.short_seeds,
         size=scale.size,
     )
-    return condensed(results)
+    return condensed(results, curves=False)
 
 
 def steps(context: Context) -> dict[str, Any]:
@@ -137,7 +137,8 @@ def steps(context: Context) -> dict[str, Any]:
                 length,
                 seeds,
                 size=scale.size,
-            )
+            ),
+            curves=False,
         )
         for length, seeds in scale.lengths
     }
@@ -176,7 +177,7 @@ def _images(context: Context, task: str, length: int, seeds: int, **options: Any
         cycled(0.9, 0.5, period),
     ]
     results = _study(context, task, task, optimizers, length, seeds, lens=True, **options)
-    return condensed(results, lens=("decisions",))
+    return condensed(results, curves=False, lens=("decisions",))
 
 
 def layers(context: Context) -> dict[str, Any]:
@@ -193,7 +194,7 @@ def layers(context: Context) -> dict[str, Any]:
         scale.seeds,
         size=scale.size,
     )
-    return condensed(results)
+    return condensed(results, curves=False)
 
 
 def tuned(context: Context) -> dict[str, Any]:
@@ -235,7 +236,7 @@ def tuned(context: Context) -> dict[str, Any]:
     )
     tuning = {name: asdict(one) for name, one in zip(spaces, found, strict=True)}
     budget = {"trials": scale.trials, "steps": scale.trial_steps, "seeds": list(TUNING_SEEDS)}
-    return {"budget": budget, "tuning": tuning, **condensed(results)}
+    return {"budget": budget, "tuning": tuning, **condensed(results, curves=False)}
 
 
 def _jobs(context: Context) -> int:
@@ -262,6 +263,7 @@ def response(context: Context) -> dict[str, Any]:
             _study(
                 context, task, task, optimizers, length, scale.short_seeds, lens=True, **options
             ),
+            curves=False,
             lens=("temporal",),
         )
         for task, options in tasks.items()

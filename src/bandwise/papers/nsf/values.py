@@ -1,55 +1,16 @@
-"""What is kept of a study, small enough to be committed, and how two optimizers of it compare."""
+"""Figures of stored studies, and how two optimizers of one compare."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bandwise.papers.paper import Data
-from bandwise.study import Results
+from bandwise.papers.stored import Figure
 from bandwise.study.statistics import LEVEL, bootstrap_interval, paired_p_value
-
-Figure = Callable[[dict[str, Any]], float]
-"""A figure of a stored run."""
-
-
-def condensed(results: Results, lens: Sequence[str] = ()) -> dict[str, Any]:
-    """A study's comparisons and the curve of every run, as plain data.
-
-    Args:
-        results: of the study.
-        lens: the quantities of the lens whose rows are kept, without their lists.
-
-    Returns:
-        ``task``, ``metric``, ``direction``, ``steps``, ``seeds``, ``versions``; ``comparisons``,
-        a row an optimizer; ``runs``, their evaluations as columns, ``step`` and the metric.
-    """
-    data: dict[str, Any] = {
-        name: getattr(results, name)
-        for name in ("task", "metric", "direction", "steps", "seeds", "versions")
-    }
-    data["comparisons"] = [asdict(row) for row in results.comparisons]
-    data["runs"] = [
-        {
-            "optimizer": run.optimizer,
-            "seed": run.seed,
-            "diverged": run.diverged,
-            "seconds_per_step": run.seconds_per_step,
-            "final": run.final,
-            "evals": {name: [row[name] for row in run.evals] for name in ("step", results.metric)},
-            "lens": [
-                {key: value for key, value in row.items() if not isinstance(value, list)}
-                for row in run.lens
-                if row["quantity"] in lens
-            ],
-        }
-        for run in results.runs
-    ]
-    return data
 
 
 @dataclass(frozen=True)
@@ -122,6 +83,9 @@ def differences(study: Data, optimizer: str, baseline: str, figure: Figure) -> V
     return Values(tuple(a - b for a, b in zip(*both, strict=True)))
 
 
-def final(name: str) -> Figure:
-    """The figure of that name at a run's end."""
-    return lambda run: float(run["final"][name])
+def rate_slope(run: dict[str, Any]) -> float:
+    """How the step of a coordinate goes with how often its gradient changes sign, both as
+    logarithms: below 0 slow coordinates are favoured. The mean over the run's windows."""
+    rows = [row["rate_slope"] for row in run["lens"] if row["quantity"] == "temporal"]
+    known = [row for row in rows if row is not None]
+    return float(np.mean(known)) if known else math.nan

@@ -1,0 +1,73 @@
+"""Tables of the NSF paper's parts: a study a table, an optimizer a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bandwise.papers.nsf.values import Values, differences, rate_slope, values
+from bandwise.papers.paper import Data, Table
+from bandwise.papers.stored import Study, final
+
+_TITLES = {
+    "lead": "Everything else the same",
+    "steps": "p = 0.7",
+    "images": "Images",
+    "ablation": "The cycle's period, shape, range and scale",
+    "layers": "p = 0.7 for one kind of layer, AdamW for the others",
+    "tuned": "Learning rate and decay tuned, the same budget for each",
+}
+
+
+def tables(parts: Mapping[str, Data]) -> list[Table]:
+    """The tables of the parts that are stored."""
+    made = []
+    for part, title in _TITLES.items():
+        data = parts.get(part, {})
+        studies = {"": data} if "runs" in data else data
+        made += [
+            _table(f"{title} ({name})" if name else title, study)
+            for name, study in studies.items()
+            if "runs" in study
+        ]
+    return made + [_slopes(task, study) for task, study in parts.get("response", {}).items()]
+
+
+def _slopes(task: str, study: Data) -> Table:
+    return Table(
+        f"Which frequencies each exponent favours ({task})",
+        "How the step of a coordinate goes with how often its gradient changes sign, the slope of "
+        "the logarithms: below 0 slow coordinates are favoured. Mean over seeds and its 95% "
+        "bootstrap interval.",
+        ["optimizer", "slope"],
+        [
+            [name, values(study, name, rate_slope).written("+.2f")]
+            for name in Study(study).optimizers
+        ],
+    )
+
+
+def _table(title: str, study: Data) -> Table:
+    metric = study["metric"]
+    baseline, *_ = names = Study(study).optimizers
+    tested = metric.replace("val_", "test_")
+    has_test = tested in study["runs"][0]["final"]
+    rows = []
+    for name in names:
+        difference = differences(study, name, baseline, final(metric))
+        row = [
+            name,
+            _mean(values(study, name, final(metric))),
+            "baseline" if name == baseline else difference.written(),
+        ]
+        rows.append(row + ([_mean(values(study, name, final(tested)))] if has_test else []))
+    note = (
+        f"{study['steps']} steps; means over seeds, and the mean of the differences from "
+        f"{baseline} by seed with its 95% bootstrap interval."
+    )
+    columns = ["optimizer", metric, "difference", *([tested] if has_test else [])]
+    return Table(title, note, columns, rows)
+
+
+def _mean(found: Values) -> str:
+    diverged = sum(value == float("inf") for value in found.values)
+    return f"{diverged} of {found.n} diverged" if diverged else f"{found.mean:.4g}"
