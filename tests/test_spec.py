@@ -130,7 +130,9 @@ def test_a_factory_of_the_user(tmp_path):
     opt = build(f"{file}:make:k=3")
     assert (opt.param_groups[0]["lr"], opt.told) == (3e-3, 100)
     assert build(f"{file}:plain").param_groups[0]["lr"] == 1e-3
-    with pytest.raises(ValueError, match=r"must be a torch\.optim\.Optimizer, or return one, got None"):
+    with pytest.raises(
+        ValueError, match=r"must be a torch\.optim\.Optimizer, or return one, got None"
+    ):
         build(f"{file}:wrong")
     with pytest.raises(ValueError, match="defines no 'absent'"):
         build(f"{file}:absent")
