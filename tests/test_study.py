@@ -14,8 +14,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from bandwise import userfile
-from bandwise.study import Results, StudyError, compare
+from bandwise import tasks, userfile
+from bandwise.study import Results, StudyError, compare, optimizers, spec
 from bandwise.study.files import from_json, replacing, to_json
 from bandwise.study.run import RunConfig, learning_rate_factor, read_metrics, train
 from bandwise.tasks import Recipe
@@ -113,6 +113,43 @@ def test_one_seed_means_one_start_and_one_stream_of_batches(task, tmp_path):
     assert same.evals[0] == other.evals[0]
     assert same.evals[-1] != other.evals[-1]
     assert results.runs_of("adamw")[1].evals[0] != same.evals[0]
+
+
+@pytest.mark.parametrize("text", OPTIMIZERS.replace(",nsf", " nsf").replace(",smi", " smi").split())
+def test_a_closure_leaves_the_training_as_it_was_without(task, tmp_path, text):
+    """Against a loop as in torch's tutorials: gradients first, then a step without one."""
+    (run,) = study(task, tmp_path, text, seeds=1).runs
+    made = tasks.load(task)
+    torch.manual_seed(0)
+    model = made.model()
+    optimizer = optimizers.build(
+        spec.parse(text), model.named_parameters(), made.recipe.lr, made.recipe
+    )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, made.recipe)
+    )
+    for step in range(1, made.recipe.steps + 1):
+        torch.manual_seed(tasks.generator(0, -step).initial_seed())
+        made.loss(model.train(), made.batch(0, step)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), made.recipe.grad_clip)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+    checkpoint = torch.load(tmp_path / run.folder / "checkpoint.pt", weights_only=True)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, checkpoint["model"][name])
+
+
+def test_an_optimizer_that_ignores_its_closure_is_told_so(task, tmp_path):
+    file = tmp_path / "deaf.py"
+    file.write_text(
+        "import torch\n"
+        "class Deaf(torch.optim.SGD):\n"
+        "    def step(self, closure=None):\n"
+        "        return super().step()\n"
+    )
+    with pytest.raises(StudyError, match=r"Deaf\.step must call the closure"):
+        study(task, tmp_path / "out", f"{file}:Deaf", seeds=1)
 
 
 def test_dropout_depends_on_seed_and_step_alone(tmp_path):

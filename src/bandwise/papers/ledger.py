@@ -112,8 +112,8 @@ def _rows(edition: Edition) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = []
     for claim in edition.paper.claims:
         found = edition.finding(claim)
-        verdict = f"**{found.verdict}**"
-        rows.append((claim.where, claim.text, claim.theirs, found.ours, verdict, claim.part))
+        cells = (claim.where, claim.text, claim.theirs, found.ours, found.verdict, claim.part)
+        rows.append(cells)
     return rows
 
 

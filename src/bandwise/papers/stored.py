@@ -128,14 +128,14 @@ class Difference:
     def _testable(self) -> bool:
         return self.finite and self.n > 1
 
-    def above(self, value: float) -> bool:
+    def above(self, value: float, tests: int = 1) -> bool:
         """Whether the mean is beyond chance above ``value``: the bootstrap interval is, and the
-        t-test agrees at 5%, as for the verdicts of studies."""
+        t-test agrees at 5% over the number of tests, as for the verdicts of studies."""
         if not self._testable:
             return False
         beyond = np.array(self.values) - value
         low, _ = bootstrap_interval(beyond)
-        return low > 0 and paired_p_value(beyond, tests=1) < 1 - LEVEL
+        return low > 0 and paired_p_value(beyond, tests) < 1 - LEVEL
 
     def negated(self) -> Difference:
         """The other way round."""
@@ -185,10 +185,12 @@ class Study:
         return Difference(tuple(one - other for one, other in pairs))
 
     def change(self, optimizer: str, baseline: str, figure: Figure) -> Difference:
-        """By seed, in percent of the baseline's."""
-        pairs = zip(self.values(optimizer, figure), self.values(baseline, figure), strict=True)
+        """By seed, in percent of the baseline's mean."""
+        mean = self.mean(baseline, figure)
+        absolute = self.difference(optimizer, baseline, figure)
+        # Not of each seed's own figure: where one is near zero it would decide everything.
         return Difference(
-            tuple(100 * (one / other - 1) if other else math.nan for one, other in pairs)
+            tuple(100 * value / mean if mean else math.nan for value in absolute.values)
         )
 
 

@@ -81,9 +81,10 @@ def _best_validation(data: Data) -> Finding:
 def _best(differences: Sequence[Difference]) -> Finding:
     """Whether all the others are worse: have larger losses, by differences from the best."""
     verdict: Verdict = "cannot tell yet"
+    # That one of several is better is found by chance more often.
     if all(difference.above(0) for difference in differences):
         verdict = "holds"
-    elif any(difference.negated().above(0) for difference in differences):
+    elif any(difference.negated().above(0, len(differences)) for difference in differences):
         verdict = "does not hold"
     nearest = min(differences, key=lambda difference: difference.mean)
     return Finding(f"the best of the others: {nearest.written()} in loss", verdict)

@@ -251,9 +251,9 @@ def _table_6(data: Data) -> list[Table]:
         ),
         Table(
             "Table 6, projected: nothing here is measured",
-            f"sizes above (R² = {fitted.r_squared:.2f}). Where R² is not near 1, the law does not "
-            "fit what was measured, and the column is worth as little as any extrapolation.",
-            "describe what was measured and the column is worth as little as any extrapolation.",
+            f"Our column is T = T_base (1 + gamma ln P) with gamma = {fitted.gamma:.3g}, fitted to "
+            f"the sizes above (R² = {fitted.r_squared:.2f}). Where R² is not near 1, the law does "
+            "not fit what was measured, and the column is worth as little as any extrapolation.",
             ("parameters", "paper's projection, %", "ours by the paper's law, %"),
             [
                 [f"{count:,}", theirs, f"{100 * fitted.gamma * math.log(count):.1f}"]

@@ -1,0 +1,384 @@
+"""Papers: parts run, stored and resumed; the ledger from stored data alone; judges."""
+
+import dataclasses
+import json
+import math
+import os
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from bandwise import papers
+from bandwise.bench.timing import Rounds
+from bandwise.papers.ledger import rebuild
+from bandwise.papers.paper import Claim, Finding, Paper, Part, Table
+from bandwise.papers.run import reproduce
+from bandwise.papers.smi import claims, measures, optimizers, runs, scales, sensitivity
+from bandwise.papers.stored import Difference, Study, final, judged
+
+SEEDS = 3
+
+
+def quiet():
+    return Console(file=open(os.devnull, "w"), force_terminal=False)  # noqa: PTH123
+
+
+# --- a paper of two parts ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def paper(monkeypatch):
+    """A paper whose second part is interrupted the first time; it notes what is run."""
+    ran = []
+
+    def first(context):
+        ran.append("first")
+        return {"value": 2.0, "seeds": context.seeds}
+
+    def second(_context):
+        ran.append("second")
+        if ran.count("second") == 1:
+            raise KeyboardInterrupt
+        return {"value": math.inf}
+
+    made = Paper(
+        "smi", "A title", "A source",
+        parts=(Part("first", "One", first), Part("second", "Two", second)),
+        claims=(
+            Claim("1", "a | b", "1", "first", lambda d: Finding(f"{d['value']}", "holds")),
+            Claim("2", "later", "2", "second", lambda d: Finding(f"{d['value']}", "does not hold")),
+        ),
+        tables=lambda data: [Table("T", "N", ("x", "y"), [["a", str(len(data))]])],
+    )  # fmt: skip
+    monkeypatch.setattr(papers, "load", lambda name: made)
+    return ran
+
+
+def test_what_was_stopped_goes_on_with_the_part_that_it_was_in(paper, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("smi", out=tmp_path, console=quiet())
+    assert [p.name for p in (tmp_path / "results").iterdir()] == ["smi-first-small.json"]
+    reproduce("smi", out=tmp_path, console=quiet())
+    assert paper == ["first", "second", "second"]
+    stored = json.loads((tmp_path / "results/smi-first-small.json").read_text())
+    assert stored["data"] == {"value": 2.0, "seeds": None}
+    assert stored["command"] == "bandwise reproduce smi --scale small --part first"
+    assert stored["versions"]["torch"] == torch.__version__
+    reproduce("smi", out=tmp_path, parts=["first"], seeds=5, console=quiet())  # other settings
+    reproduce("smi", out=tmp_path, parts=["first"], seeds=5, again=True, console=quiet())
+    assert paper[3:] == ["first", "first"]
+
+
+def test_a_part_or_scale_that_there_is_not(paper, tmp_path):
+    with pytest.raises(ValueError, match="parts must be one of first, second, got 'third'"):
+        reproduce("smi", out=tmp_path, parts=["third"], console=quiet())
+    with pytest.raises(ValueError, match="scale must be one of small, paper, got 'huge'"):
+        reproduce("smi", "huge", out=tmp_path, console=quiet())
+    assert paper == []
+
+
+def test_the_ledger_says_what_is_not_measured_and_is_the_same_every_time(paper, tmp_path):
+    with pytest.raises(FileNotFoundError, match="bandwise reproduce"):
+        rebuild(tmp_path, tmp_path / "claims.md")
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("smi", out=tmp_path, console=quiet())
+    written = rebuild(tmp_path / "results", tmp_path / "claims.md")
+    text = written[0].read_text()
+    assert "| 1 | a \\| b | 1 | 2.0 | holds | first |" in text
+    assert "| 2 | later | 2 | not measured | cannot tell yet | second |" in text
+    assert "| a | 1 |" in text
+    before = [path.read_bytes() for path in written]
+    assert [path.read_bytes() for path in rebuild(tmp_path / "results", written[0])] == before
+    (tmp_path / "results/smi-second-small.json").write_text("[]")
+    with pytest.raises(ValueError, match="does not hold a part's results"):
+        rebuild(tmp_path / "results", tmp_path / "claims.md")
+
+
+# --- the SMI paper, tiny --------------------------------------------------------------------------
+
+
+def test_the_smi_paper_from_end_to_end(monkeypatch, tmp_path):
+    pytest.importorskip("pytorch_optimizer")
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("The quick brown fox jumps over the lazy dog. " * 80)
+    small = scales.SCALES["small"]
+    tiny = dataclasses.replace(
+        small,
+        task_options={"corpus": str(corpus), "batch_size": 2},
+        steps=10,
+        short_steps=2,
+        seeds=2,
+        short_seeds=2,
+        domain_steps=dict.fromkeys(small.domain_steps, 2),
+        domain_seeds=2,
+        rounds=Rounds(warmup=0, least=2, most=2, seconds=0),
+        models=small.models[:2],
+        batch=2,
+    )
+    monkeypatch.setitem(scales.SCALES, "small", tiny)
+    paths = reproduce("smi", out=tmp_path, jobs=1, console=quiet())
+    assert [path.name for path in paths] == [
+        f"smi-{name}-small.json"
+        for name in ("runs", "inference", "overhead", "optimizers", "sensitivity", "domains")
+    ]
+    assert all(path.stat().st_size < 300_000 for path in paths)
+    ledger, page = rebuild(tmp_path / "results", tmp_path / "claims.md")
+    text = ledger.read_text()
+    for number in range(1, 11):
+        assert f"### Table {number}" in text
+    assert "not measured" not in text.split("### How")[0]
+    for number in range(2, 6):
+        assert f"Figure {number}" in page.read_text()
+
+
+# --- judges ---------------------------------------------------------------------------------------
+
+
+def differences(mean, spread=0.1):
+    return Difference(tuple(mean + spread * x for x in (-1, 0, 0.5, 0.5)))
+
+
+@pytest.mark.parametrize(
+    ("found", "claimed", "verdict"),
+    [
+        (differences(-4), -5, "holds"),
+        (differences(4), 5, "holds"),
+        (differences(-1), -5, "does not hold"),  # real, but too small
+        (differences(4), -5, "does not hold"),  # the other way
+        (differences(0), -5, "does not hold"),  # none, and half as large is ruled out
+        (differences(-3, 10), -5, "cannot tell yet"),
+        (Difference((-4.0,)), -5, "cannot tell yet"),  # one seed
+        (Difference((-4.0, math.nan, -4.1)), -5, "cannot tell yet"),
+        (differences(-2.6, 0.5), -5, "holds"),
+    ],
+)
+def test_a_difference_is_judged_by_half_of_what_is_claimed(found, claimed, verdict):
+    assert judged(found, claimed).verdict == verdict
+
+
+def test_a_difference_in_words():
+    assert Difference((1.0, 3.0)).written() == "+2.00% [+1.00, +3.00], n = 2"
+    assert Difference((-1.0,)).written("") == "\N{MINUS SIGN}1.00, n = 1"
+    assert Difference((math.nan,)).written() == "no finite difference"
+
+
+def run(optimizer, seed, loss, **more):
+    """A stored run whose losses fall on a line from twice the last one."""
+    steps = list(range(1, 101))
+    return {
+        "optimizer": optimizer, "seed": seed, "diverged": False, "steps": 100,
+        "seconds_per_step": 0.01,
+        "final": {"val_loss": loss, "train_loss": loss},
+        "evals": {"step": [0, 100], "val_loss": [2 * loss, loss]},
+        "training": {"step": steps, "train_loss": [loss * (2 - s / 100) for s in steps]},
+        **more,
+    }  # fmt: skip
+
+
+def study(losses, metric="val_loss", direction="min"):
+    """Every optimizer at its loss, seeds a little apart."""
+    made = [
+        run(text, seed, loss + 0.001 * (seed - 1)) | {"final": {metric: loss + 0.001 * (seed - 1)}}
+        for text, loss in losses.items()
+        for seed in range(SEEDS)
+    ]
+    seeds = list(range(SEEDS))
+    return {"metric": metric, "direction": direction, "steps": 100, "seeds": seeds, "runs": made}
+
+
+def test_iterations_variance_and_roughness_of_a_known_run():
+    known = run("adamw", 0, 1.0)
+    assert measures.iterations_to("evals", 1.5)(known) == 50
+    assert math.isnan(measures.iterations_to("evals", 0.9)(known))
+    # Eight losses, 0.01 apart, have the mean of their middle, 3.5 steps back.
+    assert measures.iterations_to("training", 1.5)(known) == 54
+    assert measures.roughness(known) == pytest.approx(0.01)
+    late = torch.arange(81, 101) / 100
+    assert measures.late_variance(known) == pytest.approx(late.var(correction=0).item())
+
+
+def test_thresholds_are_the_paper_s_or_where_our_baseline_is_as_far():
+    made = study({runs.ADAMW: 1.0})
+    assert measures.thresholds({"study": made, "thresholds": [1.0, 1.5]}) == (1.0, 1.5)
+    train, val = measures.thresholds({"study": made, "thresholds": None})
+    assert train == pytest.approx(2 - 0.25 + 0.035)
+    assert val == pytest.approx(1.0)  # the evaluations are at 0 and 100 alone
+
+
+@pytest.mark.parametrize(
+    ("top", "verdict"), [(0.9, "holds"), (1.1, "does not hold"), (0.9999, "cannot tell yet")]
+)
+def test_the_best_of_the_runs(top, verdict):
+    losses = dict.fromkeys(runs.RUNS.values(), 1.0) | {runs.TOP_75: top}
+    made = study(losses)
+    if verdict == "cannot tell yet":
+        for seed, each in enumerate(Study(made).runs(runs.TOP_75)):
+            each["final"]["val_loss"] += 0.01 * (seed - 1)
+    assert claims._best_validation({"study": made}).verdict == verdict
+
+
+def timings(percent, spread=0.1):
+    return [{"median": percent + spread * x, "interval": [0, 1]} for x in (-1, 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("percent", "spread", "verdict"),
+    [(15, 0.1, "holds"), (0.2, 0.1, "does not hold"), (6, 10, "cannot tell yet")],
+)
+def test_inference(percent, spread, verdict):
+    faster = {text: timings(percent, spread) for text in list(runs.RUNS.values())[1:]}
+    data = {"faster": faster, "control": timings(0)}
+    assert claims.faster(data).verdict == claims.all_faster(data).verdict == verdict
+    assert "two seeds of AdamW differ by up to 0.10%" in claims.faster(data).ours
+
+
+def size(parameters, ratios, base=1.0):
+    return {
+        "parameters": parameters,
+        "context": 64,
+        "seconds": {"AdamW": [base] * len(ratios), "SMI around AdamW": [base * r for r in ratios]},
+        "state_bytes": {"AdamW": 8 * parameters, "SMI around AdamW": 10 * parameters},
+    }
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdict"),
+    [
+        ([1.04, 1.05, 1.045] * 5, "holds"),
+        ([1.4, 1.5, 1.45] * 5, "does not hold"),
+        ([1.0, 1.2, 1.05, 1.09, 1.01] * 2, "cannot tell yet"),
+    ],
+)
+def test_overhead(ratios, verdict):
+    data = {"batch": 16, "sizes": [size(1000, ratios)]}
+    assert claims.overhead(data).verdict == verdict
+    assert claims.doubled(data) == Finding(
+        "+25%: 2.00 bytes a parameter on AdamW's 8.00", "does not hold"
+    )
+    assert claims.one_tensor(data).verdict == "holds"
+
+
+@pytest.mark.parametrize(
+    ("gammas", "verdict"),
+    [((0.05,) * 4, "holds"), ((0.5,) * 4, "does not hold"), ((0.05,) * 2, "cannot tell yet")],
+)
+def test_the_law_of_cost(gammas, verdict):
+    sizes = [
+        size(10**n, [1 + gamma * math.log(10**n)] * 3) for n, gamma in enumerate(gammas, start=3)
+    ]
+    data = {"batch": 16, "sizes": sizes}
+    assert measures.law(data).gamma == pytest.approx(gammas[0])
+    assert claims.scaling(data).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"), [(0.99, "holds"), (1.1, "does not hold"), (1.009, "cannot tell yet")]
+)
+def test_combined_with_other_optimizers(change, verdict):
+    texts = {
+        label: {str(factor): text for factor, text in by_factor.items()}
+        for label, by_factor in optimizers.texts(1e-3).items()
+    }
+    losses = {
+        text: (change if label.startswith("SMI+") else 1.0) + (0 if factor == "1.0" else 0.5)
+        for label, by_factor in texts.items()
+        for factor, text in by_factor.items()
+    }
+    made = study(losses)
+    for each in made["runs"]:
+        # Noise that is the seed's alone cancels in pairs; this one does not.
+        if "smi-" in each["optimizer"] and verdict == "cannot tell yet":
+            each["final"]["val_loss"] += 0.01 * (each["seed"] - 1)
+    assert claims.combined({"study": made, "texts": texts}).verdict == verdict
+    assert claims.best_text(Study(made), texts["SAM"])[0] == "1.0"
+
+
+def test_the_time_and_memory_of_other_optimizers():
+    steps = {
+        "AdamW": {"seconds": [1.0] * 5, "state_bytes": 80},
+        "Lion": {"seconds": [1.0] * 5, "state_bytes": 40},
+        "SAM": {"seconds": [1.8, 1.9, 1.8, 1.85, 1.8], "state_bytes": 80},
+        "Sophia": {"seconds": [1.2] * 5, "state_bytes": 80},
+    }
+    assert claims.lion_memory({"steps": steps}).verdict == "holds"
+    assert claims._time("SAM", 1.5, 2)({"steps": steps}).verdict == "holds"
+    assert claims._time("Sophia", 2, 3)({"steps": steps}).verdict == "does not hold"
+    steps["SAM"]["seconds"] = [1.2, 2.5, 1.8, 1.4, 2.2]
+    assert claims._time("SAM", 1.5, 2)({"steps": steps}).verdict == "cannot tell yet"
+
+
+@pytest.mark.parametrize(
+    ("varied", "verdict"), [("Alpha schedule", "holds"), ("EMA decay (β)", "does not hold")]
+)
+def test_the_most_sensitive_setting(varied, verdict):
+    texts = {text for by in sensitivity.VARIED.values() for text in by.values()}
+    losses = dict.fromkeys([runs.ADAMW, sensitivity.BEST, *texts], 1.0)
+    losses |= dict.fromkeys(sensitivity.VARIED[varied].values(), 1.2)
+    data = study(losses)
+    assert claims.most_sensitive(data).verdict == verdict
+    assert claims._best_value(varied)(data).verdict == "holds"
+    losses[sensitivity.BEST] = 1.4
+    assert claims._best_value(varied)(study(losses)).verdict == "does not hold"
+
+
+@pytest.mark.parametrize(
+    ("reward", "verdict"), [(120.0, "holds"), (80.0, "does not hold"), (100.0, "cannot tell yet")]
+)
+def test_domains_know_which_way_is_better(reward, verdict):
+    made = study({"adamw": 100.0, "smi-adamw:min_ndim=1": reward}, "val_reward", "max")
+    for each in made["runs"]:
+        each["final"]["val_reward"] += (each["seed"] - 1) * (each["optimizer"] != "adamw")
+    found = claims._domain("cart-pole")({"cart-pole": made})
+    assert found.verdict == verdict
+    assert found.ours.endswith("in reward")
+
+
+def test_a_change_is_of_the_baseline_s_mean():
+    made = Study(study({"adamw": 2.0, "other": 1.0}))
+    change = made.change("other", "adamw", final("val_loss"))
+    assert change.values == pytest.approx([-50.0] * SEEDS)
+
+
+# --- SAM and Sophia -------------------------------------------------------------------------------
+
+
+def test_sophia_finds_the_diagonal_of_a_hessian():
+    others = pytest.importorskip("bandwise.papers.others", exc_type=ImportError)
+    scale = torch.tensor([1.0, 4.0, 0.5])
+    weights = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+    optimizer = others.sophia([weights], lr=1e-3, weight_decay=0.0)
+    calls = []
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (0.5 * scale * weights.square()).sum()
+        loss.backward()
+        calls.append(loss.item())
+        return loss.detach()
+
+    for _ in range(11):
+        optimizer.step(closure)
+    # One a step, and two more at the first and the eleventh.
+    assert len(calls) == 11 + 4
+    assert optimizer.state[weights]["hessian"] == pytest.approx(scale, rel=1e-3)
+    assert calls[-3] < calls[0]
+
+
+def test_sam_steps_by_the_gradient_uphill():
+    others = pytest.importorskip("bandwise.papers.others", exc_type=ImportError)
+    weight = nn.Parameter(torch.tensor([1.0, 0.0]))
+    optimizer = others.sam([weight], lr=1e-2, rho=0.5, weight_decay=0.0)
+    seen = []
+
+    def closure():
+        optimizer.zero_grad()
+        seen.append(weight.detach().clone())
+        loss = weight.square().sum()
+        loss.backward()
+        return loss.detach()
+
+    assert optimizer.step(closure) == 1.0
+    assert torch.allclose(seen[1], torch.tensor([1.5, 0.0]))
+    assert torch.allclose(weight, torch.tensor([0.99, 0.0]))
