@@ -117,7 +117,7 @@ def test_one_seed_means_one_start_and_one_stream_of_batches(task, tmp_path):
 
 @pytest.mark.parametrize("text", OPTIMIZERS.replace(",nsf", " nsf").replace(",smi", " smi").split())
 def test_a_closure_leaves_the_training_as_it_was_without(task, tmp_path, text):
-    """Against a loop as in torch's tutorials: gradients first, then a step without one."""
+    """Against a loop as in torch's tutorials: gradients first, then a step that gets nothing."""
     (run,) = study(task, tmp_path, text, seeds=1).runs
     made = tasks.load(task)
     torch.manual_seed(0)

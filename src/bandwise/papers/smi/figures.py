@@ -117,7 +117,9 @@ def _figure_5() -> Figure:
         mask = spectrum.abs() >= torch.quantile(spectrum.abs(), 1 - kept / 100)
         panels[f"mask, {kept}% retained"] = torch.fft.fftshift(mask.double())
         panels[f"filtered, {kept}% retained"] = torch.fft.ifft2(spectrum * mask).real
-    plot = make_subplots(2, 3, subplot_titles=list(panels), vertical_spacing=0.12)
+    # Titles go along the rows, panels down the columns: a column each for what is and a retention.
+    titles = [*list(panels)[::2], *list(panels)[1::2]]
+    plot = make_subplots(2, 3, subplot_titles=titles, vertical_spacing=0.12)
     for place, (name, values) in enumerate(panels.items()):
         plot.add_heatmap(
             z=[[round(x, 3) for x in row] for row in values.tolist()],
@@ -125,7 +127,6 @@ def _figure_5() -> Figure:
             showscale=False,
             hovertemplate="%{z}<extra></extra>",
             name=name,
-            # Down the columns: gradient and spectrum, then a column a retention.
             row=place % 2 + 1,
             col=place // 2 + 1,
         )
