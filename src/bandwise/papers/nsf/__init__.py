@@ -2,6 +2,7 @@
 
 from bandwise.papers.nsf import parts
 from bandwise.papers.nsf.claims import CLAIMS
+from bandwise.papers.nsf.figures import figures
 from bandwise.papers.nsf.tables import tables
 from bandwise.papers.paper import Paper, Part
 
@@ -21,4 +22,5 @@ PAPER = Paper(
     ),
     claims=CLAIMS,
     tables=tables,
+    figures=figures,
 )

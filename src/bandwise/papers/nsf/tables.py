@@ -20,16 +20,22 @@ _TITLES = {
 
 def tables(parts: Mapping[str, Data]) -> list[Table]:
     """The tables of the parts that are stored."""
-    made = []
+    made = [_table(title, study) for title, study in studies(parts)]
+    return made + [_slopes(task, study) for task, study in parts.get("response", {}).items()]
+
+
+def studies(parts: Mapping[str, Data]) -> list[tuple[str, Data]]:
+    """The comparisons that are stored, each under its title."""
+    found = []
     for part, title in _TITLES.items():
         data = parts.get(part, {})
-        studies = {"": data} if "runs" in data else data
-        made += [
-            _table(f"{title} ({name})" if name else title, study)
-            for name, study in studies.items()
+        several = {"": data} if "runs" in data else data
+        found += [
+            (f"{title} ({name})" if name else title, study)
+            for name, study in several.items()
             if "runs" in study
         ]
-    return made + [_slopes(task, study) for task, study in parts.get("response", {}).items()]
+    return found
 
 
 def _slopes(task: str, study: Data) -> Table:

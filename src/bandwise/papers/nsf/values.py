@@ -34,6 +34,11 @@ class Values:
         """Over seeds."""
         return float(np.mean(self.values)) if self.finite else math.nan
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95% bootstrap interval of the mean; ``None`` for one seed."""
+        return bootstrap_interval(np.array(self.values)) if self.finite and self.n > 1 else None
+
     def above(self, value: float) -> bool:
         """Whether the mean is beyond chance: by the bootstrap interval and by the t-test, as in
         the verdicts of studies."""
@@ -51,8 +56,8 @@ class Values:
         if not self.finite:
             return f"no figure for every seed, n = {self.n}"
         text = format(self.mean, form)
-        if self.n > 1:
-            low, high = bootstrap_interval(np.array(self.values))
+        if self.interval:
+            low, high = self.interval
             text += f" [{format(low, form)}, {format(high, form)}]"
         return f"{text}, n = {self.n}"
 
