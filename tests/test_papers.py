@@ -16,7 +16,7 @@ from bandwise.papers.ledger import rebuild
 from bandwise.papers.paper import Claim, Finding, Paper, Part, Table
 from bandwise.papers.run import reproduce
 from bandwise.papers.smi import claims, measures, optimizers, runs, scales, sensitivity
-from bandwise.papers.stored import Difference, Study, final, judged
+from bandwise.papers.stored import Study, Values, final, judged
 
 SEEDS = 3
 
@@ -137,7 +137,7 @@ def test_the_smi_paper_from_end_to_end(monkeypatch, tmp_path):
 
 
 def differences(mean, spread=0.1):
-    return Difference(tuple(mean + spread * x for x in (-1, 0, 0.5, 0.5)))
+    return Values(tuple(mean + spread * x for x in (-1, 0, 0.5, 0.5)))
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def differences(mean, spread=0.1):
         (differences(4), -5, "does not hold"),  # the other way
         (differences(0), -5, "does not hold"),  # none, and half as large is ruled out
         (differences(-3, 10), -5, "cannot tell yet"),
-        (Difference((-4.0,)), -5, "cannot tell yet"),  # one seed
-        (Difference((-4.0, math.nan, -4.1)), -5, "cannot tell yet"),
+        (Values((-4.0,)), -5, "cannot tell yet"),  # one seed
+        (Values((-4.0, math.nan, -4.1)), -5, "cannot tell yet"),
         (differences(-2.6, 0.5), -5, "holds"),
     ],
 )
@@ -159,9 +159,9 @@ def test_a_difference_is_judged_by_half_of_what_is_claimed(found, claimed, verdi
 
 
 def test_a_difference_in_words():
-    assert Difference((1.0, 3.0)).written() == "+2.00% [+1.00, +3.00], n = 2"
-    assert Difference((-1.0,)).written("") == "\N{MINUS SIGN}1.00, n = 1"
-    assert Difference((math.nan,)).written() == "no finite difference"
+    assert Values((1.0, 3.0)).percent() == "+2.00% [+1.00, +3.00], n = 2"
+    assert Values((-1.0,)).written("+.2f") == "\N{MINUS SIGN}1.00, n = 1"
+    assert Values((math.nan,)).percent() == "no figure for every seed, n = 1"
 
 
 def run(optimizer, seed, loss, **more):

@@ -14,9 +14,9 @@ from torch import nn
 import bandwise as bw
 from bandwise.papers.nsf import PAPER, claims, parts, scales
 from bandwise.papers.nsf.optimizers import MuonAdamW, layer_kind, nsf_by_layer
-from bandwise.papers.nsf.values import Values, differences, runs_of
+from bandwise.papers.nsf.values import differences, runs_of
 from bandwise.papers.paper import Context
-from bandwise.papers.stored import final
+from bandwise.papers.stored import Values, final
 from bandwise.study.files import to_json
 from bandwise.tasks import Recipe, cifar10, mnist_5k, shakespeare_char
 from bandwise.tasks.gpt import GPT, GPTConfig
@@ -77,7 +77,10 @@ def test_lower_figures(ours, verdict):
 
 def test_a_finding_says_what_was_measured():
     data = study({"adamw": BASE, CYCLE: shifted(-0.1, 0.01)})
-    assert claims.lower_loss(data).ours == "-0.098 [-0.106, -0.09], n = 5"
+    assert (
+        claims.lower_loss(data).ours
+        == "\N{MINUS SIGN}0.098 [\N{MINUS SIGN}0.106, \N{MINUS SIGN}0.09], n = 5"
+    )
     images = {"mnist-5k": study({"adamw": BASE, CYCLE: shifted(-0.1)}, metric="val_error")}
     assert "mnist-5k: -9.80 [-10.60, -9.00], n = 5 points" in claims.lower_test_error(images).ours
 
@@ -203,7 +206,7 @@ def test_tuned_optimizers_are_found_by_what_they_were_tuned_to():
     finals = dict(zip(names.values(), ours, strict=True))
     finding = claims.when_tuned(study(finals, tuning=tuning))
     assert finding.verdict == "does not hold"  # Lion is better
-    assert finding.ours.startswith("adamw: -0.098 [")
+    assert finding.ours.startswith("adamw: \N{MINUS SIGN}0.098 [")
     assert "; Lion: +0.098 [" in finding.ours
     finals["some.Lion:lr=0.002"] = shifted(0.3, 0.02)
     assert claims.when_tuned(study(finals, tuning=tuning)).verdict == "holds"
@@ -241,7 +244,9 @@ def test_a_table_says_what_its_study_found():
     assert [row[0] for row in table.rows] == ["adamw", "nsf:p=0.7", "nsf:p=3"]
     assert [row[1] for row in table.rows] == ["1", "0.902", "1 of 5 diverged"]
     assert table.rows[0][2] == "baseline"
-    assert table.rows[1][2] == "-0.098 [-0.106, -0.09], n = 5"
+    assert (
+        table.rows[1][2] == "\N{MINUS SIGN}0.098 [\N{MINUS SIGN}0.106, \N{MINUS SIGN}0.09], n = 5"
+    )
     images = {"mnist-5k": study({"adamw": BASE}, metric="val_error"), "cifar10": {"skipped": "no"}}
     (table,) = PAPER.tables({"images": images})
     assert table.columns[-1] == "test_error"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
+from bandwise.drawing.words import number
 from bandwise.papers.paper import Data, Finding, Verdict
 from bandwise.study import Results
 from bandwise.study.results import Run
@@ -95,8 +96,8 @@ def final(name: str) -> Figure:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Paired differences of a figure from a baseline's, and what they say of their mean.
+class Values:
+    """A figure a seed, and what they say of its mean.
 
     Attributes:
         values: a seed each.
@@ -106,7 +107,7 @@ class Difference:
 
     @property
     def finite(self) -> bool:
-        """Whether there is a difference for every seed, and some seed."""
+        """Whether there is a figure for every seed, and some seed."""
         return bool(self.values) and all(map(math.isfinite, self.values))
 
     @property
@@ -116,7 +117,7 @@ class Difference:
 
     @property
     def mean(self) -> float:
-        """Their mean."""
+        """Over seeds."""
         return statistics.fmean(self.values) if self.values else math.nan
 
     @property
@@ -137,18 +138,27 @@ class Difference:
         low, _ = bootstrap_interval(beyond)
         return low > 0 and paired_p_value(beyond, tests) < 1 - LEVEL
 
-    def negated(self) -> Difference:
-        """The other way round."""
-        return Difference(tuple(-value for value in self.values))
+    def below(self, value: float, tests: int = 1) -> bool:
+        """As :meth:`above`."""
+        return self.negated().above(-value, tests)
 
-    def written(self, unit: str = "%") -> str:
-        """``-0.12% [-0.30, +0.05], n = 4``."""
+    def negated(self) -> Values:
+        """The other way round."""
+        return Values(tuple(-value for value in self.values))
+
+    def written(self, form: str = "+.4g", unit: str = "") -> str:
+        """The mean, its 95% bootstrap interval and n: ``-0.12 [-0.30, +0.05], n = 4``."""
         if not self.finite:
-            return "no finite difference"
-        text = f"{self.mean:+.2f}{unit}"
+            return f"no figure for every seed, n = {self.n}"
+        text = number(self.mean, form) + unit
         if self.interval:
-            text += f" [{self.interval[0]:+.2f}, {self.interval[1]:+.2f}]"
-        return f"{text}, n = {self.n}".replace("-", "\N{MINUS SIGN}")
+            low, high = self.interval
+            text += f" [{number(low, form)}, {number(high, form)}]"
+        return f"{text}, n = {self.n}"
+
+    def percent(self) -> str:
+        """As :meth:`written`, of figures in percent."""
+        return self.written("+.2f", "%")
 
 
 @dataclass(frozen=True)
@@ -179,40 +189,37 @@ class Study:
         values = self.values(optimizer, figure)
         return statistics.stdev(values) if len(values) > 1 else math.nan
 
-    def difference(self, optimizer: str, baseline: str, figure: Figure) -> Difference:
+    def difference(self, optimizer: str, baseline: str, figure: Figure) -> Values:
         """By seed, in units of the figure."""
         pairs = zip(self.values(optimizer, figure), self.values(baseline, figure), strict=True)
-        return Difference(tuple(one - other for one, other in pairs))
+        return Values(tuple(one - other for one, other in pairs))
 
-    def change(self, optimizer: str, baseline: str, figure: Figure) -> Difference:
+    def change(self, optimizer: str, baseline: str, figure: Figure) -> Values:
         """By seed, in percent of the baseline's mean."""
         mean = self.mean(baseline, figure)
         absolute = self.difference(optimizer, baseline, figure)
         # Not of each seed's own figure: where one is near zero it would decide everything.
-        return Difference(
-            tuple(100 * value / mean if mean else math.nan for value in absolute.values)
-        )
+        return Values(tuple(100 * value / mean if mean else math.nan for value in absolute.values))
 
 
-def judged(difference: Difference, claimed: float, unit: str = "%") -> Finding:
-    """Whether a difference is what was claimed.
+def judged(change: Values, claimed: float) -> Finding:
+    """Whether a change is what was claimed, both in percent.
 
-    The claim holds if the difference is real, goes the same way and is at least half as large; it
-    does not if a difference half as large is ruled out. "Real" and "ruled out" as in
-    :meth:`Difference.above`. Otherwise more seeds are needed.
+    The claim holds if the change is real, goes the same way and is at least half as large; it does
+    not if one half as large is ruled out. "Real" and "ruled out" as in :meth:`Values.above`.
+    Otherwise more seeds are needed.
 
     Args:
-        difference: ours.
+        change: ours.
         claimed: theirs, not zero.
-        unit: of both.
     """
-    ours, half = (difference, claimed / 2) if claimed > 0 else (difference.negated(), -claimed / 2)
+    ours, half = (change, claimed / 2) if claimed > 0 else (change.negated(), -claimed / 2)
     verdict: Verdict = "cannot tell yet"
     if ours.above(0) and ours.mean >= half:
         verdict = "holds"
-    elif ours.negated().above(-half):
+    elif ours.below(half):
         verdict = "does not hold"
-    return Finding(difference.written(unit), verdict)
+    return Finding(change.percent(), verdict)
 
 
 def within(values: Sequence[float]) -> tuple[float, float]:

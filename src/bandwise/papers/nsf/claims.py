@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bandwise.papers.nsf.values import Values, differences, rate_slope, runs_of, values
+from bandwise.papers.nsf.values import differences, rate_slope, runs_of, values
 from bandwise.papers.paper import Claim, Data, Finding, Verdict
-from bandwise.papers.stored import Figure, final
+from bandwise.papers.stored import Figure, Values, final
 
 # The cycle that has exponents of both signs, as the paper's; its period differs by part.
 _CYCLE = "nsf:p=cyclic(0.5,-0.25,"
@@ -74,7 +74,7 @@ def negative_favours_high(data: Data) -> Finding:
     """From the part ``response``."""
     found = {}
     for task, slopes in _slopes(data, "nsf:p=-0.5").items():
-        negated = Values(tuple(-s for s in slopes.values))
+        negated = slopes.negated()
         found[task] = (slopes.written("+.2f"), verdict(negated, 0))
     return _together(found, all)
 
@@ -185,7 +185,7 @@ def accurate_at_high_loss(data: Data) -> Finding:
             run["seed"]: 0.95 * _decisions(run)[-1]["accuracy"] for run in runs_of(study, "adamw")
         }
         higher = differences(study, _CYCLE, "adamw", _loss_at(targets))
-        negated = Values(tuple(-h for h in higher.values))
+        negated = higher.negated()
         found[task] = (higher.written("+.3f"), verdict(negated, 0))
     return _together(found, all)
 

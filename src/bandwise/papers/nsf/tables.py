@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bandwise.papers.nsf.values import Values, differences, rate_slope, values
+from bandwise.papers.nsf.values import differences, rate_slope, values
 from bandwise.papers.paper import Data, Table
-from bandwise.papers.stored import Study, final
+from bandwise.papers.stored import Study, Values, final
 
 _TITLES = {
     "lead": "Everything else the same",

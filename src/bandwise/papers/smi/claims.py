@@ -28,20 +28,20 @@ from bandwise.papers.smi.overhead import ADAMW as BASE
 from bandwise.papers.smi.overhead import AROUND
 from bandwise.papers.smi.runs import ADAMW, AGGRESSIVE, COSINE, HIGHER_EMA, TOP_75
 from bandwise.papers.smi.sensitivity import BEST, VARIED
-from bandwise.papers.stored import Difference, Figure, Study, final, judged, within
+from bandwise.papers.stored import Figure, Study, Values, final, judged, within
 
 Judge = Callable[[Data], Finding]
 _VAL = final("val_loss")
 
 
-def directed(ours: Difference, text: str | None = None) -> Finding:
+def directed(ours: Values, text: str | None = None) -> Finding:
     """Whether a claim without a figure holds, by a difference that it says is positive."""
     verdict: Verdict = "cannot tell yet"
     if ours.above(0):
         verdict = "holds"
-    elif ours.negated().above(0):
+    elif ours.below(0):
         verdict = "does not hold"
-    return Finding(text or ours.written(), verdict)
+    return Finding(text or ours.percent(), verdict)
 
 
 def _change(
@@ -66,7 +66,7 @@ def _iterations(curve: str, which: int, claimed: float) -> Judge:
 def _smoother(figure: Figure, optimizer: str) -> Judge:
     def judge(data: Data) -> Finding:
         change = Study(data["study"]).change(optimizer, ADAMW, figure)
-        return directed(change.negated(), change.written())
+        return directed(change.negated(), change.percent())
 
     return judge
 
@@ -78,21 +78,21 @@ def _best_validation(data: Data) -> Finding:
     return _best([study.change(other, TOP_75, _VAL) for other in others])
 
 
-def _best(differences: Sequence[Difference]) -> Finding:
+def _best(differences: Sequence[Values]) -> Finding:
     """Whether all the others are worse: have larger losses, by differences from the best."""
     verdict: Verdict = "cannot tell yet"
     # That one of several is better is found by chance more often.
     if all(difference.above(0) for difference in differences):
         verdict = "holds"
-    elif any(difference.negated().above(0, len(differences)) for difference in differences):
+    elif any(difference.below(0, len(differences)) for difference in differences):
         verdict = "does not hold"
     nearest = min(differences, key=lambda difference: difference.mean)
-    return Finding(f"the best of the others: {nearest.written()} in loss", verdict)
+    return Finding(f"the best of the others: {nearest.percent()} in loss", verdict)
 
 
 def faster(data: Data) -> Finding:
     """Run 5's inference."""
-    ours = Difference(tuple(each["median"] for each in data["faster"][COSINE]))
+    ours = Values(tuple(each["median"] for each in data["faster"][COSINE]))
     found = judged(ours, 15.0)
     control = [abs(each["median"]) for each in data["control"]]
     beside = f"; two seeds of AdamW differ by up to {max(control):.2f}%" if control else ""
@@ -102,8 +102,7 @@ def faster(data: Data) -> Finding:
 def all_faster(data: Data) -> Finding:
     """Every run's inference: 12% at the least."""
     found = [
-        judged(Difference(tuple(r["median"] for r in runs)), 12.0)
-        for runs in data["faster"].values()
+        judged(Values(tuple(r["median"] for r in runs)), 12.0) for runs in data["faster"].values()
     ]
     medians = [r["median"] for runs in data["faster"].values() for r in runs]
     text = f"{min(medians):+.2f}% to {max(medians):+.2f}% over {len(medians)} models"
@@ -181,11 +180,11 @@ def combined(data: Data) -> Finding:
         _, alone = best_text(study, data["texts"][base])
         _, around = best_text(study, data["texts"][f"SMI+{base}"])
         change = study.change(around, alone, _VAL)
-        parts.append(f"{base} {change.written()}")
+        parts.append(f"{base} {change.percent()}")
         if change.above(1.0) or not change.finite:
             verdicts.append("does not hold")
         else:
-            verdicts.append("holds" if change.negated().above(-1.0) else "cannot tell yet")
+            verdicts.append("holds" if change.below(1.0) else "cannot tell yet")
     verdict: Verdict = "cannot tell yet"
     if "does not hold" in verdicts:
         verdict = "does not hold"
@@ -248,11 +247,11 @@ def most_sensitive(data: Data) -> Finding:
             for name in ("Alpha schedule", other)
         ]
         pairs = zip(*per_seed, strict=True)
-        differences.append(Difference(tuple(one - two for one, two in pairs)))
+        differences.append(Values(tuple(one - two for one, two in pairs)))
     verdict: Verdict = "cannot tell yet"
     if all(difference.above(0) for difference in differences):
         verdict = "holds"
-    elif any(difference.negated().above(0) for difference in differences):
+    elif any(difference.below(0) for difference in differences):
         verdict = "does not hold"
     return Finding(f"losses spread by: {text}; n = {len(data['seeds'])}", verdict)
 
@@ -269,7 +268,7 @@ def _domain(task: str) -> Judge:
         change = study.change(smi, adamw, final(study.data["metric"]))
         better = change if study.data["direction"] == "max" else change.negated()
         return directed(
-            better, f"{change.written()} in {study.data['metric'].removeprefix('val_')}"
+            better, f"{change.percent()} in {study.data['metric'].removeprefix('val_')}"
         )
 
     return judge

@@ -178,7 +178,7 @@ def _comparison(study: Study, title: str, note: str, figures: Mapping[str, Figur
                 name,
                 _plain(study.mean(ADAMW, figure)),
                 _plain(study.mean(COSINE, figure)),
-                study.change(COSINE, ADAMW, figure).written(),
+                study.change(COSINE, ADAMW, figure).percent(),
             ]
             for name, figure in figures.items()
         ],
@@ -201,7 +201,7 @@ def _table_5(data: Data) -> Table:
                 label,
                 _spread(study, text, _VAL),
                 f"x {float(factor):g}",
-                DASH if label == "AdamW" else study.change(text, reference, _VAL).written(),
+                DASH if label == "AdamW" else study.change(text, reference, _VAL).percent(),
                 *(_percent(100 * (means[f] / means[factor] - 1)) for f in ("0.5", "1.0", "2.0")),
                 f"{step['state_bytes'] / step['parameters']:.3g}",
                 f"{ratio:.2f}",
@@ -271,7 +271,7 @@ def _table_10(data: Data) -> Table:
             name,
             value,
             _spread(study, text, _VAL),
-            study.change(text, BEST, _VAL).written(),
+            study.change(text, BEST, _VAL).percent(),
             f"{spread(data, name):.2f}%",
         ]
         for name, varied in VARIED.items()
@@ -299,7 +299,7 @@ def _domains(data: Data) -> Table:
                 study.data["metric"].removeprefix("val_"),
                 _spread(study, adamw, figure),
                 _spread(study, smi, figure),
-                study.change(smi, adamw, figure).written(),
+                study.change(smi, adamw, figure).percent(),
             ]
         )
     return Table(
