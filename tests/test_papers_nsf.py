@@ -82,7 +82,10 @@ def test_a_finding_says_what_was_measured():
         == "\N{MINUS SIGN}0.098 [\N{MINUS SIGN}0.106, \N{MINUS SIGN}0.09], n = 5"
     )
     images = {"mnist-5k": study({"adamw": BASE, CYCLE: shifted(-0.1)}, metric="val_error")}
-    assert "mnist-5k: -9.80 [-10.60, -9.00], n = 5 points" in claims.lower_test_error(images).ours
+    assert (
+        "mnist-5k: \N{MINUS SIGN}9.80 points [\N{MINUS SIGN}10.60, \N{MINUS SIGN}9.00], n = 5"
+        in claims.lower_test_error(images).ours
+    )
 
 
 def test_the_test_error_is_that_of_the_test_split():

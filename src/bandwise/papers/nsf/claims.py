@@ -90,7 +90,7 @@ def lower_test_error(data: Data) -> Finding:
         percent = Values(
             tuple(100 * d for d in differences(study, _CYCLE, "adamw", final(tested)).values)
         )
-        found[task] = (f"{percent.written('+.2f')} points", verdict(percent, 0))
+        found[task] = (percent.written("+.2f", " points"), verdict(percent, 0))
     return _together(found, all)
 
 
@@ -205,7 +205,7 @@ def negligible_cost(data: Data) -> Finding:
         for name in (_CYCLE, "adamw")
     )
     change = Values(tuple(100 * (a / b - 1) for a, b in zip(ours, theirs, strict=True)))
-    text = f"{change.written('+.1f')} (percent of a step)"
+    text = change.written("+.1f", "% of a step")
     if change.below(_NEGLIGIBLE):
         return Finding(text, "holds")
     return Finding(text, "does not hold" if change.above(_NEGLIGIBLE) else "cannot tell yet")
