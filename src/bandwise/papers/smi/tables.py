@@ -70,7 +70,6 @@ def _of_runs(data: Data, inference: Data | None) -> list[Table]:
     measures: dict[str, Figure] = {
         "train loss": final("train_loss"),
         "val loss": _VAL,
-        "seconds a step": lambda run: float(run["seconds_per_step"]),
         f"iterations to train loss < {train:.4g}": iterations_to("training", train),
         f"iterations to val loss < {val:.4g}": iterations_to("evals", val),
         "late variance": late_variance,
@@ -84,15 +83,15 @@ def _of_runs(data: Data, inference: Data | None) -> list[Table]:
     def row(text: str, names: Sequence[str]) -> list[str]:
         return [_cell(study, text, measures[name]) for name in names]
 
-    one, seven = list(measures)[:3], list(measures)[3:]
+    one, seven = list(measures)[:2], list(measures)[2:]
     eight, nine = (AGGRESSIVE, CONSERVATIVE, COSINE), (HIGHER_EMA, TOP_75)
     both = [*measures]
     return [
         Table(
             "Table 1: Runs 0 to 5",
             f"{over} Train loss is the mean of the last logged rows. Tokens a second are the "
-            "medians of the part `inference`. Step times were taken while other runs shared the "
-            "machine, and the lens with them: the part `overhead` has better ones.",
+            "medians of the part `inference`. For the time of training see Table 6: these runs "
+            "shared the machine with one another.",
             ("method", *one, "tokens a second"),
             [[_LABELS[text], *row(text, one), speeds.get(text, DASH)] for text in RUNS.values()],
         ),
