@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandwise._fused import MOST, Tensors, Update
+from bandwise._fused import LARGEST_LOG, MOST, Tensors, Update
 
 
 def step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
@@ -79,4 +79,4 @@ def _moments(g: Tensor, m: Tensor, v: Tensor, numbers: Tensor) -> tuple[Tensor, 
 
 
 def _power(d: Tensor, numbers: Tensor) -> Tensor:
-    return (d.log2() * numbers[5]).clamp(max=MOST).exp2()
+    return (d.log2().clamp(max=LARGEST_LOG) * numbers[5]).clamp(max=MOST).exp2()
