@@ -19,7 +19,7 @@ class Life(RuleBasedStateMachine):
     """Two optimizers that differ in their path alone live through the same; double precision, so
     that what rounding makes of a life stays far below what a mistake would."""
 
-    PATHS: list[dict]
+    PATHS = ({"foreach": False}, {"foreach": None})
 
     def make(self, groups, **path):
         raise NotImplementedError
@@ -130,8 +130,6 @@ def same(found, right):
 
 
 class LifeOfNSF(Life):
-    PATHS = [{"foreach": False}, {"foreach": None}]
-
     def make(self, groups, **path):
         return bw.NSF(groups, lr=0.01, p=0.7, **path)
 
@@ -142,8 +140,6 @@ class LifeOfNSF(Life):
 
 
 class LifeOfSMI(Life):
-    PATHS = [{"foreach": False}, {"foreach": None}]
-
     def make(self, groups, **path):
         base = torch.optim.AdamW(groups, lr=0.01, eps=1e-2)
         return bw.SMI(base, 10, beta=0.8, min_ndim=1, **path)

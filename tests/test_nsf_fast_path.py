@@ -218,6 +218,15 @@ def test_nan_reaches_as_far_as_the_scale(scale):
         assert other.isfinite().all()
 
 
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_at_one_half_nan_reaches_no_further_than_in_adamw(foreach, bad):
+    param = torch.ones(3)
+    param.grad = torch.tensor([1.0, bad, 2.0])
+    bw.NSF([param], p=0.5, foreach=foreach).step()
+    assert param.isnan().tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("scale", ["adam", "sgd", "none"])
 def test_no_value_is_waited_for_on_a_device(scale):
     """Tensors on the meta device have no values: whoever asks for one raises."""

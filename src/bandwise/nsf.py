@@ -205,7 +205,7 @@ def _single_tensor(param: Tensor, state: State, group: Group, p: float) -> None:
     m_hat = m / (1 - beta1**t)
     d = (v / (1 - beta2**t)).sqrt() + eps
     u = _direction(m_hat, d, p)
-    if scale == "adam":
+    if scale == "adam" and p != 0.5:  # where it has that length already
         u = u * _ratio(_direction(m_hat, d, 0.5).norm(), u.norm())
     elif scale == "sgd":
         u = u * _ratio(m_hat.norm(), u.norm())
