@@ -107,6 +107,30 @@ def test_the_same_steps(
                 state[name].copy_(right_state[name])
 
 
+@pytest.mark.parametrize("p", [0.5, 0.7])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kernels_compute_in_single_precision_though_nothing_be_compiled(p, dtype, monkeypatch):
+    """As after torch.compile has reached its limit of compilations, and goes on without."""
+    monkeypatch.setattr("bandwise.nsf._FUSED_NUMEL", 2)
+    monkeypatch.setattr("bandwise._fused.cpu.compiled", lambda function: function)
+    slow, quick = (
+        bw.NSF([torch.ones(40, 30, dtype=dtype)], p=p, **path)
+        for path in ({"foreach": False}, {"fused": True})
+    )
+    for _ in range(3):
+        gradient = torch.randn(40, 30).to(dtype)
+        for opt in (slow, quick):
+            opt.param_groups[0]["params"][0].grad = gradient.clone()
+            opt.step()
+        (right,), (found,) = slow.state.values(), quick.state.values()
+        for name in ("exp_avg", "exp_avg_sq"):
+            # Once rounded, and at worst to the next number.
+            torch.testing.assert_close(
+                found[name], right[name], rtol=torch.finfo(dtype).eps, atol=1e-6
+            )
+            found[name].copy_(right[name])  # the next step starts from the same place
+
+
 @pytest.mark.parametrize("p", [-1.0, 0.3, 1.0])
 @pytest.mark.parametrize("scale", ["adam", "sgd"])
 def test_rows_without_gradient_do_not_set_the_range(p, scale, fast):
@@ -216,6 +240,15 @@ def test_nan_reaches_as_far_as_the_scale(scale):
         bw.NSF([param, other], p=0.3, scale=scale, foreach=foreach).step()
         assert param.isnan().tolist() == [scale != "none", True, scale != "none"]
         assert other.isfinite().all()
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_at_one_half_nan_reaches_no_further_than_in_adamw(foreach, bad):
+    param = torch.ones(3)
+    param.grad = torch.tensor([1.0, bad, 2.0])
+    bw.NSF([param], p=0.5, foreach=foreach).step()
+    assert param.isnan().tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("scale", ["adam", "sgd", "none"])

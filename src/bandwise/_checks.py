@@ -43,3 +43,9 @@ def flag(name: str, value: object) -> None:
     """Raise unless ``value`` is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def group(value: object) -> None:
+    """Raise unless ``value`` can be a parameter group."""
+    if not isinstance(value, dict):
+        raise TypeError(f'param_group must be a dict such as {{"params": …}}, got {value!r}')

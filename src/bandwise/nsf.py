@@ -119,6 +119,7 @@ class NSF(Optimizer):
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group; its ``p`` goes on from the step that training has come to."""
+        _checks.group(param_group)
         step = max((group["step"] for group in self.param_groups), default=0)
         complete = {**self.defaults, "step": step, **param_group}
         _check_group(complete)
@@ -204,7 +205,7 @@ def _single_tensor(param: Tensor, state: State, group: Group, p: float) -> None:
     m_hat = m / (1 - beta1**t)
     d = (v / (1 - beta2**t)).sqrt() + eps
     u = _direction(m_hat, d, p)
-    if scale == "adam":
+    if scale == "adam" and p != 0.5:  # where it has that length already
         u = u * _ratio(_direction(m_hat, d, 0.5).norm(), u.norm())
     elif scale == "sgd":
         u = u * _ratio(m_hat.norm(), u.norm())
@@ -216,8 +217,8 @@ def _single_tensor(param: Tensor, state: State, group: Group, p: float) -> None:
 
 
 def _direction(m_hat: Tensor, d: Tensor, p: float) -> Tensor:
-    """u_p; 0 where there is no momentum, though d be 0 too."""
-    return torch.where(m_hat == 0, 0, m_hat * d ** (-2 * p))
+    """u_p; 0 where there is no momentum, though d be 0 too, and where v overflowed, as in Adam."""
+    return torch.where((m_hat == 0) | (m_hat / d == 0), 0, m_hat * d ** (-2 * p))
 
 
 def _ratio(wanted: Tensor, length: Tensor) -> Tensor:
@@ -264,7 +265,7 @@ def _multi_tensor(params: list[Tensor], states: list[State], group: Group, p: fl
     if p == 0.5 and scale != "sgd":
         torch._foreach_addcdiv_(theta, m, d, step_sizes)
     else:
-        u, factors = _scaled_directions(m, d, p, scale)
+        u, factors = _scaled_directions(m, d, p, scale, group["eps"])
         torch._foreach_mul_(u, [f * s for f, s in zip(factors, step_sizes, strict=True)])
         torch._foreach_add_(theta, u)
 
@@ -275,17 +276,21 @@ def _multi_tensor(params: list[Tensor], states: list[State], group: Group, p: fl
 
 
 def _scaled_directions(
-    m: list[Tensor], d: list[Tensor], p: float, scale: Scale
+    m: list[Tensor], d: list[Tensor], p: float, scale: Scale, eps: float
 ) -> tuple[list[Tensor], list[Tensor] | list[float]]:
     """u_p of every tensor up to a factor, and that factor. Overwrites d."""
     adam = list(torch._foreach_div(m, d))
+    for x in d:  # where v overflowed adam is 0, and any number will do
+        x.nan_to_num_(nan=math.nan, posinf=eps)
     if scale != "none":
         wanted = torch._foreach_norm(adam if scale == "adam" else m)
         # d in units of its root mean square, which the scale divides out again: the powers that
         # matter stay within single precision.
         sizes = torch._foreach_norm(d)
+        largest = math.log2(torch.finfo(d[0].dtype).max) / 2  # whose square fits
         units = [
-            size.log2() - math.log2(max(1, x.numel())) / 2 for size, x in zip(sizes, d, strict=True)
+            size.log2().clamp(max=largest) - math.log2(max(1, x.numel())) / 2
+            for size, x in zip(sizes, d, strict=True)
         ]
     # u_p = u_1/2 d^(1 - 2p), by logarithms.
     torch._foreach_log2_(d)
@@ -377,10 +382,9 @@ def _real(theta: Tensor, g: Tensor, m: Tensor, v: Tensor) -> _fused.Tensors:
 def _check_group(group: Group) -> None:
     """Raise unless a complete group's settings are of the right types and ranges."""
     lr, betas = group["lr"], group["betas"]
-    if not isinstance(lr, Tensor):
-        _checks.number("lr", lr, low=0)
-    elif lr.numel() != 1:
+    if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError(f"lr must be a number or a tensor of one element, got {lr}")
+    _checks.number("lr", lr.item() if isinstance(lr, Tensor) else lr, low=0)
     if not isinstance(betas, (tuple, list)) or len(betas) != 2:
         raise TypeError(f"betas must be a pair of numbers, got {betas!r}")
     _checks.number("betas[0]", betas[0], low=0, below=1)

@@ -197,6 +197,7 @@ class SMI(Optimizer):
 
         Its ``alpha`` goes on from the step that training has come to.
         """
+        _checks.group(param_group)
         settings = {key: value for key, value in self.defaults.items() if key.startswith("smi")}
         settings["smi_step"] = max((g["smi_step"] for g in self.param_groups), default=0)
         complete = {**settings, **param_group}

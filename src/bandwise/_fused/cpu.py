@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandwise._fused import MOST, Tensors, Update
+from bandwise._fused import LARGEST_LOG, MOST, Tensors, Update
 
 
 def step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
@@ -43,7 +43,7 @@ def _whole(theta: Tensor, g: Tensor, m: Tensor, v: Tensor, numbers: Tensor, powe
     shrink, rate = numbers[6], numbers[8]
     _, adam, d = _moments(g, m, v, numbers)
     u = adam * _power(d, numbers) if powered else adam
-    theta.copy_(theta * shrink + rate * u)
+    theta.copy_(theta.to(numbers.dtype) * shrink + rate * u)
 
 
 def _measured(
@@ -63,15 +63,16 @@ def _squared_length(x: Tensor) -> Tensor:
 
 def _applied(theta: Tensor, u: Tensor, factor: Tensor, numbers: Tensor) -> None:
     shrink, rate = numbers[6], numbers[8]
-    theta.copy_(theta * shrink + rate * factor * u)
+    theta.copy_(theta.to(numbers.dtype) * shrink + rate * factor * u)
 
 
 def _moments(g: Tensor, m: Tensor, v: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """m, m / d and d, after both moments have moved."""
     beta1, gain1, beta2, gain2, eps, _, _, root, _ = numbers.unbind()
+    # A number that is a tensor would be rounded to what it multiplies.
     g = g.to(numbers.dtype)
-    new_m = beta1 * m + gain1 * g
-    new_v = beta2 * v + gain2 * g * g
+    new_m = beta1 * m.to(numbers.dtype) + gain1 * g
+    new_v = beta2 * v.to(numbers.dtype) + gain2 * g * g
     m.copy_(new_m)
     v.copy_(new_v)
     d = new_v.sqrt() * root + eps
@@ -79,4 +80,4 @@ def _moments(g: Tensor, m: Tensor, v: Tensor, numbers: Tensor) -> tuple[Tensor, 
 
 
 def _power(d: Tensor, numbers: Tensor) -> Tensor:
-    return (d.log2() * numbers[5]).clamp(max=MOST).exp2()
+    return (d.log2().clamp(max=LARGEST_LOG) * numbers[5]).clamp(max=MOST).exp2()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandwise._fused import MOST, Tensors, Update
+from bandwise._fused import LARGEST_LOG, MOST, Tensors, Update
 
 try:
     import triton
@@ -24,6 +24,7 @@ except ModuleNotFoundError as error:
     raise ImportError("fused=True on a GPU needs Triton: pip install triton") from error
 
 _BLOCK = 2048
+_LARGEST_LOG = tl.constexpr(LARGEST_LOG)
 _DTYPES = {
     torch.float64: tl.float64,
     torch.float32: tl.float32,
@@ -121,7 +122,8 @@ def _direction(first, second, numbers, root, POWERED: tl.constexpr, MOST: tl.con
     adam = first / d
     bare = adam
     if POWERED:
-        bare = adam * tl.exp2(tl.minimum(tl.log2(d) * tl.load(numbers + 5), MOST))
+        power = tl.minimum(tl.log2(d), _LARGEST_LOG) * tl.load(numbers + 5)
+        bare = adam * tl.exp2(tl.minimum(power, MOST))
     return adam, bare
 
 
