@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandwise._fused import LARGEST_LOG, MOST, Tensors, Update
+from bandwise._fused import MOST, Tensors, Update
 
 
 def step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
@@ -80,4 +80,6 @@ def _moments(g: Tensor, m: Tensor, v: Tensor, numbers: Tensor) -> tuple[Tensor, 
 
 
 def _power(d: Tensor, numbers: Tensor) -> Tensor:
-    return (d.log2().clamp(max=LARGEST_LOG) * numbers[5]).clamp(max=MOST).exp2()
+    # Of an overflowed d the logarithm must be finite, as 0 times inf is NaN.
+    finite = d.clamp(max=torch.finfo(d.dtype).max)
+    return (finite.log2() * numbers[5]).clamp(max=MOST).exp2()
