@@ -339,3 +339,21 @@ def test_wrong_arguments(settings, error, message):
     with pytest.raises(error, match=message):
         opt.add_param_group({"params": [torch.ones(2, requires_grad=True)], **settings})
     assert len(opt.param_groups) == 1
+
+
+def test_a_state_dict_from_before_fused_loads():
+    def stepped():
+        param = torch.ones(3)
+        opt = bw.NSF([param], p=0.7)
+        param.grad = torch.tensor([1.0, 2.0, 3.0])
+        opt.step()
+        return param, opt
+
+    (before, opt), (param, resumed) = stepped(), stepped()
+    saved = opt.state_dict()
+    del saved["param_groups"][0]["fused"]
+    resumed.load_state_dict(saved)
+    assert resumed.param_groups[0]["fused"] is None
+    opt.step()
+    resumed.step()
+    assert torch.equal(param, before)

@@ -406,8 +406,15 @@ def _made_plain(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, A
     return {**state_dict, "param_groups": _checkpoint.plain(state_dict["param_groups"])}
 
 
+# What a group of an older state_dict lacks, and what it meant.
+_LATER_SETTINGS = {"fused": None}
+
+
 def _made_loadable(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-    groups, state = _checkpoint.revived(state_dict["param_groups"]), state_dict["state"]
+    groups = [
+        {**_LATER_SETTINGS, **group} for group in _checkpoint.revived(state_dict["param_groups"])
+    ]
+    state = state_dict["state"]
     _check_fit(groups, state, _checkpoint.matched(groups, optimizer.param_groups))
     # torch takes the saved tensors as they are; two optimizers would share them.
     return {**state_dict, "state": deepcopy(state), "param_groups": groups}
