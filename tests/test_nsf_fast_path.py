@@ -33,7 +33,7 @@ def fast(request):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bandwise.nsf._FUSED_NUMEL", 2)
         if request.param == "fused for a GPU":
-            patch.setattr("bandwise._fused.step", kernels_for_a_gpu(patch).step)
+            patch.setattr("bandwise._fused.nsf.step", kernels_for_a_gpu(patch).step)
         yield {"foreach": True} if request.param == "foreach" else {"fused": True}
 
 
@@ -42,7 +42,7 @@ def kernels_for_a_gpu(patch):
     pytest.importorskip("triton", reason="interprets the kernels for GPUs")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU: its own tests run the kernels")
-    kernels = importlib.import_module("bandwise._fused.gpu")
+    kernels = importlib.import_module("bandwise._fused.nsf_gpu")
     patch.setattr(kernels, "_BLOCK", 256)
     kernels._cut.cache_clear()
     return kernels
@@ -112,7 +112,7 @@ def test_the_same_steps(
 def test_kernels_compute_in_single_precision_though_nothing_be_compiled(p, dtype, monkeypatch):
     """As after torch.compile has reached its limit of compilations, and goes on without."""
     monkeypatch.setattr("bandwise.nsf._FUSED_NUMEL", 2)
-    monkeypatch.setattr("bandwise._fused.cpu.compiled", lambda function: function)
+    monkeypatch.setattr("bandwise._fused.nsf_cpu.compiled", lambda function: function)
     slow, quick = (
         bw.NSF([torch.ones(40, 30, dtype=dtype)], p=p, **path)
         for path in ({"foreach": False}, {"fused": True})
@@ -164,9 +164,9 @@ def test_rows_without_gradient_do_not_set_the_range(p, scale, fast):
 )
 def test_kernels_take_what_single_precision_can_hold(fast, change, taken, monkeypatch):
     calls = []
-    step = bw._fused.step
+    step = bw._fused.nsf.step
     monkeypatch.setattr(
-        "bandwise._fused.step",
+        "bandwise._fused.nsf.step",
         lambda some, *rest, **more: calls.extend(some) or step(some, *rest, **more),
     )
     params = [torch.ones(5, 4), torch.ones(4, 5).t(), torch.tensor(1.0)]

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from bandwise import _checkpoint, _checks, _fused, schedules
+from bandwise import _checkpoint, _checks, schedules
+from bandwise._fused import nsf as kernels
 from bandwise.schedules import Cyclic, Schedule
 
 Scale = Literal["adam", "sgd", "none"]
@@ -340,7 +341,7 @@ def _fusable(param: Tensor, state: State, group: Group, p: float) -> bool:
     return (
         param.numel() >= (_FUSED_NUMEL if param.device.type == "cpu" else 1)
         and all(x.is_contiguous() and x.dtype == tensors[0].dtype for x in tensors)
-        and tensors[0].dtype in _fused.DTYPES
+        and tensors[0].dtype in kernels.DTYPES
         # The smallest power of d is a normal number, with room for what it is multiplied by.
         and group["eps"] ** max(1 - 2 * p, 0) > 1e-30
     )
@@ -351,7 +352,7 @@ def _fused_tensors(params: list[Tensor], states: list[State], group: Group, p: f
     lr, (beta1, beta2) = group["lr"], group["betas"]
     torch._foreach_add_([state["step"] for state in states], 1)
     steps = [state["step"].item() for state in states]
-    update = _fused.Update(
+    update = kernels.Update(
         beta1=beta1,
         gain1=beta1 - 1 if group["maximize"] else 1 - beta1,
         beta2=beta2,
@@ -362,7 +363,7 @@ def _fused_tensors(params: list[Tensor], states: list[State], group: Group, p: f
         like_adam=group["scale"] == "adam",
         scaled=group["scale"] != "none",
     )
-    _fused.step(
+    kernels.step(
         [
             _real(param.detach(), cast(Tensor, param.grad), state["exp_avg"], state["exp_avg_sq"])
             for param, state in zip(params, states, strict=True)
@@ -373,7 +374,7 @@ def _fused_tensors(params: list[Tensor], states: list[State], group: Group, p: f
     )
 
 
-def _real(theta: Tensor, g: Tensor, m: Tensor, v: Tensor) -> _fused.Tensors:
+def _real(theta: Tensor, g: Tensor, m: Tensor, v: Tensor) -> kernels.Tensors:
     """Real and imaginary parts as coordinates of their own, as in AdamW."""
     theta, g, m, v = (torch.view_as_real(x) if x.is_complex() else x for x in (theta, g, m, v))
     return theta, g, m, v

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandwise._fused import MOST, Tensors, Update
+from bandwise._fused.nsf import MOST, Tensors, Update
 
 
 def step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
-    """See :func:`bandwise._fused.step`."""
+    """See :func:`bandwise._fused.nsf.step`."""
     dtype = torch.promote_types(tensors[0][0].dtype, torch.float32)
     kept = torch.empty(0, dtype=dtype)
     if update.passes == 2:

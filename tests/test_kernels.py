@@ -1,0 +1,129 @@
+"""The kernels in Triton, without a GPU: those of SMI run by Triton's interpreter, and all of them
+compiled for one."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from bandwise import smi, spectrum
+
+# Compiled as torch's own kernels would be for an H100. Not within pytest, whose kernels are
+# interpreted.
+COMPILE = """
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from bandwise._fused import nsf_gpu, smi_gpu
+
+CONSTANTS = {"BLOCK": 2048, "EVEN": True, "SHIFT": 16, "POWERED": True, "LIKE_ADAM": True,
+             "MOST": 100.0, "COMPUTING": tl.float32}
+WHOLE = {"n", "m", "numel", "tensors"}
+REAL = {"alpha", "beta", "largest"}
+DOUBLE, LONG = {"squares"}, {"addresses", "numels", "owners", "starts"}
+SHORT = {"flags", "tallies", "found", "left"}
+
+
+def kind(name):
+    if name.isupper() and name != "M":
+        return "constexpr"
+    for names, told in ((WHOLE, "i32"), (REAL, "fp32"), (DOUBLE, "*fp64"), (LONG, "*i64"),
+                        (SHORT, "*i32")):
+        if name in names:
+            return told
+    return "*fp32"
+
+
+def compiled(kernel, dtype, keep):
+    given = {**CONSTANTS, **dict.fromkeys(("DTYPE", "KEPT", "STORED"), dtype), "KEEP": keep}
+    if kernel is nsf_gpu._applied:
+        given["KEPT"] = keep
+    signature = {name: kind(name) for name in kernel.arg_names}
+    constants = {name: given[name] for name, told in signature.items() if told == "constexpr"}
+    return triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", 90, 32))
+
+
+for module, names in ((nsf_gpu, ("_whole", "_measured", "_applied")),
+                      (smi_gpu, ("_magnitudes", "_averaged", "_tallied", "_chosen", "_weighed",
+                                 "_returned"))):
+    for name in names:
+        for dtype, keep in ((tl.float32, False), (tl.bfloat16, True), (tl.float16, True)):
+            assert compiled(getattr(module, name), dtype, keep).asm["cubin"]
+            print(name, dtype)
+"""
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    pytest.importorskip("triton", reason="interprets the kernels for GPUs")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU: its own tests run the kernels")
+    return importlib.import_module("bandwise._fused.smi_gpu")
+
+
+@given(
+    st.sampled_from([(1, 5), (5, 1), (6, 8), (7, 9), (40, 31), (32, 64), (2, 2)]),
+    st.integers(1, 3),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from([0.0, 0.9, 0.99]),
+    st.integers(0, 2**31),
+)
+# To shrink an example takes minutes in Triton's interpreter.
+@settings(max_examples=25, phases=(Phase.generate,))
+def test_smi_s_kernels_filter_as_the_equations_say(
+    kernels, shape, count, dtype, kept, q, alpha, beta, seed
+):
+    torch.manual_seed(seed)
+    group = {
+        "smi_alpha": alpha, "smi_beta": beta, "smi_q": q, "smi_refresh_every": 1,
+        "smi_history_dtype": kept, "smi_step": 0, "smi_total_steps": None,
+    }  # fmt: skip
+    half = spectrum.spectrum_shape(torch.Size(shape), False)
+    states = [{} for _ in range(count)]
+    histories = [torch.full(half, -1.0, dtype=kept) for _ in range(count)]
+    place = spectrum.order(q, shape[0] * shape[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "_BLOCK", 256)
+        for step in range(4):
+            # Distinct magnitudes: rounding does not decide what is removed.
+            grads = [torch.randn(shape).mul_(10.0**i).to(dtype) for i in range(count)]
+            if step == 1:
+                grads[-1][0, 0] = float("nan")
+            right = [grad.clone() for grad in grads]
+            for grad, state in zip(right, states, strict=True):
+                smi._single_tensor(grad, state, group)
+            kernels.step(grads, histories, shape, place, alpha, beta, alpha * q > 0)
+            for found, wanted in zip(grads, right, strict=True):
+                eps = torch.finfo(dtype).eps
+                size = wanted.float().nan_to_num().norm().item()
+                torch.testing.assert_close(
+                    found, wanted, rtol=8 * eps, atol=8 * eps * size, equal_nan=True
+                )
+            for history, state in zip(histories, states, strict=True):
+                right_history = state["smi_history"]
+                # The interpreter cuts bfloat16 off instead of rounding it.
+                slack = 4 * torch.finfo(kept).eps
+                torch.testing.assert_close(
+                    history, right_history, rtol=slack, atol=slack * right_history.abs().max()
+                )
+                # So every step is held to the equations by itself.
+                history.copy_(right_history)
+
+
+def test_all_kernels_compile_for_a_gpu(tmp_path):
+    pytest.importorskip("triton", reason="compiles the kernels")
+    environment = {"TRITON_CACHE_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 27
