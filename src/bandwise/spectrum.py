@@ -59,7 +59,7 @@ def magnitude(spectrum: Tensor, like: Tensor) -> Tensor:
 
 
 def quick_magnitude(spectrum: Tensor, like: Tensor) -> Tensor:
-    """:func:`magnitude` by squares, twice as fast on a CPU; see :func:`squares_fit`."""
+    """``magnitude`` by squares, twice as fast on a CPU; see ``squares_fit``."""
     modulus = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag).sqrt_()
     return _paired(modulus, like)
 
@@ -130,7 +130,7 @@ _SMALL = 1 << 12
 
 
 def quick_threshold(magnitudes: Tensor, q: float, like: Tensor) -> Tensor:
-    """:func:`threshold`, the same value, without sorting.
+    """``threshold``, the same value, without sorting.
 
     On a CPU each matrix is searched by counting: a sample guesses the threshold, the number of
     values below it tells how many places the guess is off, and the right one is selected among the

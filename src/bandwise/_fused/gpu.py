@@ -3,7 +3,7 @@
 """The kernels on a GPU, in Triton: all tensors of a group in one launch, or two.
 
 A table holds the addresses of the tensors. They are cut into blocks of one length, and every block
-knows the tensor that it belongs to. ``numbers`` are those of :class:`bandwise._fused.Update`, then
+knows the tensor that it belongs to. ``numbers`` are those of ``bandwise._fused.Update``, then
 the tensors' roots, then their rates.
 """
 
@@ -34,7 +34,7 @@ _DTYPES = {
 
 
 def step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
-    """See :func:`bandwise._fused.step`."""
+    """See ``bandwise._fused.step``."""
     dtype, device = tensors[0][0].dtype, tensors[0][0].device
     computing = torch.promote_types(dtype, torch.float32)
     blocks = _cut(tuple(theta.numel() for theta, *_ in tensors), device)
