@@ -10,8 +10,8 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from bandwise import SMI, bench, cli
-from bandwise.bench import memory, nsf, smi
+from bandwise import SMI, Lens, bench, cli
+from bandwise.bench import memory, nsf, smi, training
 from bandwise.bench.algorithm1 import Algorithm1, _quantile
 from bandwise.bench.plan import Plan, Workload, matrices
 from bandwise.bench.results import Case, Law, Row
@@ -179,7 +179,7 @@ def test_the_papers_gpt_has_26_matrices():
 
 def test_every_ratio_and_finding_has_its_rows(measured):
     results, _ = measured
-    assert len(results.cases) == 3 + 2 * len(TINY.sides)
+    assert len(results.cases) == 4 + 2 * len(TINY.sides)
     for case in results.cases:
         names = [row.name for row in case.rows]
         assert len(set(names)) == len(names)
@@ -234,6 +234,21 @@ def test_what_only_a_gpu_measures_runs(tmp_path):
     assert "Fitted: T = T_base (1 +" in shown.get()
     (path,) = bench.draw(results, tmp_path)
     assert path.name == "bench-smi-parameters.svg"
+
+
+def test_a_lens_measures_one_step_of_every_block(monkeypatch):
+    blocks = []
+
+    class Told(Lens):
+        def __exit__(self, *error):
+            super().__exit__(*error)
+            blocks.append({row["step"] for row in self.summary()})
+
+    monkeypatch.setattr(training, "Lens", Told)
+    (plan,) = training.watched(TINY, CPU)
+    case = built(plan)
+    assert blocks == [{100}] * (TINY.rounds.warmup + TINY.rounds.least)
+    assert [row.against for row in case.rows] == [None, case.rows[0].name]
 
 
 def test_a_case_too_large_for_the_memory_is_skipped_and_told(monkeypatch, tmp_path):
@@ -347,22 +362,27 @@ def test_a_busy_machine_is_told(measured, spread, warned):
     assert ("the machine was busy" in " ".join(shown.get().split())) == warned
 
 
-@pytest.mark.parametrize("subject", ["smi", "nsf"])
-def test_the_command(monkeypatch, tmp_path, subject):
+@pytest.mark.parametrize(
+    ("subject", "pictures"),
+    [("smi", {"bench-smi.svg"}), ("nsf", {"bench-nsf.svg"}), ("lens", set())],
+)
+def test_the_command(monkeypatch, tmp_path, subject, pictures):
     monkeypatch.setattr("bandwise.bench.runner.QUICK", TINY)
     monkeypatch.setattr(nsf, "_OTHERS", {})
     words = ["bench", subject, "--quick", "--threads", "1", "--out", str(tmp_path)]
     done = CliRunner().invoke(cli.app, words)
     assert done.exit_code == 0, done.output
-    assert {path.name for path in tmp_path.iterdir()} == {"bench.json", f"bench-{subject}.svg"}
+    assert {path.name for path in tmp_path.iterdir()} == {"bench.json"} | pictures
     results = bench.Bench.load(tmp_path / "bench.json")
     assert results.command == f"bandwise bench {subject} --device cpu --threads 1 --quick"
-    (tmp_path / f"bench-{subject}.svg").unlink()
+    for picture in pictures:
+        (tmp_path / picture).unlink()
     again = CliRunner().invoke(cli.app, ["bench", "--redraw", "--out", str(tmp_path)])
     assert again.exit_code == 0, again.output
-    assert (tmp_path / f"bench-{subject}.svg").exists()
+    assert all((tmp_path / picture).exists() for picture in pictures)
+    assert "(18)" not in again.output
 
 
 def test_a_subject_that_is_none_is_named(tmp_path):
-    with pytest.raises(ValueError, match="subject must be one of smi, nsf, all, got 'lion'"):
+    with pytest.raises(ValueError, match="subject must be one of smi, nsf, lens, all, got 'lion'"):
         bench.run("lion", tmp_path)

@@ -13,6 +13,7 @@ from torch import nn
 
 import bandwise as bw
 from bandwise.papers.nsf import PAPER, claims, parts, scales
+from bandwise.papers.nsf.factored import FactoredNSF, split
 from bandwise.papers.nsf.optimizers import MuonAdamW, layer_kind, nsf_by_layer
 from bandwise.papers.nsf.values import differences, runs_of
 from bandwise.papers.paper import Context
@@ -237,7 +238,16 @@ def test_values():
 
 def test_every_claim_has_a_part():
     names = [part.name for part in PAPER.parts]
-    assert names == ["lead", "steps", "images", "ablation", "layers", "tuned", "response"]
+    assert names == [
+        "lead",
+        "steps",
+        "images",
+        "ablation",
+        "layers",
+        "mechanism",
+        "tuned",
+        "response",
+    ]
     assert {claim.part for claim in PAPER.claims} <= set(names)
 
 
@@ -310,6 +320,24 @@ def test_exponents_by_layer():
     plain = bw.NSF(other.parameters(), 0.01, (0.9, 0.99), weight_decay=0.1, p=0.7)
     for name, param in trained(other, plain).items():
         torch.testing.assert_close(same[name], param)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.7, -0.25])
+def test_parts_of_d_with_one_exponent_are_nsf(p):
+    model, twin = gpt(), gpt()
+    ours = trained(model, FactoredNSF(model.parameters(), 0.01, p, p, p))
+    nsf = bw.NSF(twin.parameters(), 0.01, (0.9, 0.99), weight_decay=0.1, p=p)
+    for name, param in trained(twin, nsf).items():
+        torch.testing.assert_close(ours[name], param, rtol=1e-4, atol=1e-5)
+
+
+def test_the_parts_of_a_logarithm():
+    log = torch.tensor([[1.0, 2.0], [5.0, 8.0]])
+    rows, columns, rest = split(log)
+    assert rows.tolist() == [[1.5], [6.5]]
+    assert columns.tolist() == [[-1.0, 1.0]]
+    assert rest.tolist() == [[0.5, -0.5], [-0.5, 0.5]]
+    assert torch.equal(split(log[0])[2], log[0])
 
 
 def test_muon_and_adamw_each_train_their_own():
@@ -405,7 +433,9 @@ def judged(name, data):
     return [claim.judge(data) for claim in PAPER.claims if claim.part == name]
 
 
-@pytest.mark.parametrize("name", ["lead", "steps", "ablation", "layers", "tuned", "response"])
+@pytest.mark.parametrize(
+    "name", ["lead", "steps", "ablation", "layers", "mechanism", "tuned", "response"]
+)
 def test_a_part_runs_resumes_and_is_judged(name, context):
     part = next(part for part in PAPER.parts if part.name == name)
     data = part.run(context)

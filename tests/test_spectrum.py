@@ -146,30 +146,27 @@ def matrices(kind, n, d, seed):
 @example(700, 256, 1.0, 0)
 @example(1, 1 << 16, 0.5, 0)
 @example(1 << 16, 1, 0.5, 0)
-def test_the_quick_threshold_is_the_threshold(kind, n, d, q, seed):
+def test_a_search_removes_what_the_threshold_removes(kind, n, d, q, seed):
     G = matrices(kind, n, d, seed)
     M = spectrum.magnitude(spectrum.transform(G), G)
     before = M.clone()
-    assert torch.equal(spectrum.quick_threshold(M, q, G), spectrum.threshold(M, q, G))
+    found = spectrum.removed(M, q, G)
+    assert torch.equal(found, (M < spectrum.threshold(M, q, G)).float())
     assert torch.equal(M, before)
 
 
-def test_the_search_need_not_fall_back_on_noise(monkeypatch):
-    """It selects among a small part of the values: the point of searching."""
-    selected = []
-    kthvalue = torch.Tensor.kthvalue
-
-    def spy(values, k):
-        selected.append(len(values))
-        return kthvalue(values, k)
-
-    monkeypatch.setattr(torch.Tensor, "kthvalue", spy)
+def test_a_search_meets_few_counts_and_selects_nothing_on_noise(monkeypatch):
+    """The point of searching."""
+    counts = []
+    count = spectrum._count
+    monkeypatch.setattr(spectrum, "_count", lambda *args: counts.append(1) or count(*args))
+    monkeypatch.delattr(spectrum, "_select")
+    monkeypatch.setattr(spectrum, "threshold", None)
     for seed in range(20):
         G = random((600, 384), torch.float32, seed)
         M = spectrum.magnitude(spectrum.transform(G), G)
-        spectrum.quick_threshold(M, 0.25, G)
-    assert len(selected) == 20
-    assert sum(selected) / 20 < 0.02 * 600 * 384
+        spectrum.removed(M, 0.25, G)
+    assert len(counts) < 20 * 10
 
 
 @given(sides, sides, batches, seeds)

@@ -139,7 +139,7 @@ def _lens(
 
 @app.command("bench")
 def _bench(
-    subject: Annotated[str, typer.Argument(help="smi, nsf or all.")] = "all",
+    subject: Annotated[str, typer.Argument(help="smi, nsf, lens or all.")] = "all",
     out: Annotated[Path, typer.Option(help="Folder for bench.json and the pictures.")] = Path(
         "bandwise-runs/bench"
     ),

@@ -355,7 +355,7 @@ def _multi_tensor(grads: list[Tensor], states: list[State], group: Group) -> Non
         H = _updated_history(some_states, M, finite, group)
         if _needs_mask(some_states[0], group):
             # M has done its work: its memory becomes the weights', 1 where removed.
-            weights = torch.lt(H, spectrum.quick_threshold(H, group["smi_q"], G), out=M)
+            weights = spectrum.removed(H, group["smi_q"], G, out=M)
             if group["smi_refresh_every"] > 1:
                 for state, mask in zip(some_states, weights == 0, strict=True):
                     state["smi_mask"] = mask

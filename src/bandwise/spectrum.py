@@ -60,8 +60,7 @@ def magnitude(spectrum: Tensor, like: Tensor) -> Tensor:
 
 def quick_magnitude(spectrum: Tensor, like: Tensor) -> Tensor:
     """``magnitude`` by squares, twice as fast on a CPU; see ``squares_fit``."""
-    modulus = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag).sqrt_()
-    return _paired(modulus, like)
+    return _paired((spectrum * spectrum.conj()).real.sqrt(), like)
 
 
 def squares_fit(peaks: Tensor) -> bool:
@@ -127,55 +126,89 @@ def order(q: float, count: int) -> int:
 _SAMPLE = 2048
 # Below this size sorting it all costs less than a sample and passes over the rest.
 _SMALL = 1 << 12
+# Passes after which a search has met ties.
+_PASSES = 20
 
 
-def quick_threshold(magnitudes: Tensor, q: float, like: Tensor) -> Tensor:
-    """``threshold``, the same value, without sorting.
+def removed(magnitudes: Tensor, q: float, like: Tensor, out: Tensor | None = None) -> Tensor:
+    """1 where a magnitude is below ``threshold``, 0 elsewhere, without sorting.
 
-    On a CPU each matrix is searched by counting: a sample guesses the threshold, the number of
-    values below it tells how many places the guess is off, and the right one is selected among the
-    values that lie so far beyond the guess. Small or complex matrices, and other devices, where a
-    count would have to be waited for, are left to sorting.
+    On a CPU each matrix is searched by counting how many values lie below a guess, until it is the
+    number that is to be removed; small or complex matrices are left to sorting, and so are those on
+    other devices, where a count would have to be waited for.
+
+    Args:
+        magnitudes: (..., n, m), as of ``threshold``.
+        q: in [0, 1].
+        like: the matrix (..., n, d) that the spectrum stands for.
+        out: where the result is written to, contiguous.
     """
+    out = torch.empty_like(magnitudes) if out is None else out
     rows, columns = magnitudes.shape[-2:]
     if not at_hand(magnitudes) or like.is_complex() or rows * columns < _SMALL:
-        return threshold(magnitudes, q, like)
-    found = [_searched(matrix, q, like) for matrix in magnitudes.reshape(-1, rows, columns)]
-    return torch.stack(found).view(*magnitudes.shape[:-2], 1, 1)
+        return torch.lt(magnitudes, threshold(magnitudes, q, like), out=out)
+    each = (tensor.view(-1, rows, columns) for tensor in (magnitudes.contiguous(), out))
+    for H, below in zip(*each, strict=True):
+        _search(H, q, like, below)
+    return out
 
 
-def _searched(H: Tensor, q: float, like: Tensor) -> Tensor:
+def _search(H: Tensor, q: float, like: Tensor, out: Tensor) -> None:
+    """``removed`` for one matrix.
+
+    A sample gives the first guesses. Between two that count too few and too many the next lies
+    where a straight line through them has the right number.
+    """
     own = _own_columns(like)
     count = H.shape[0] * like.shape[-1]
     place = order(q, count)
+    # Every other value is there twice, whether it stands for itself and its mirror image or has
+    # that in its own column.
+    lone = H[:: H.shape[0] // 2 if H.shape[0] % 2 == 0 else H.shape[0], own].flatten().tolist()
     sample = H.reshape(-1)[_sample_places(H.numel())].sort().values.tolist()
-    at = int(q * (_SAMPLE - 1))
-    guess = sample[at]
 
-    below = H < guess
-    missing = place - _count(below, own)
-    # The sample says how far to look for that many places; with room for what it may be off.
-    near = int(1.3 * abs(missing) / count * _SAMPLE) + 8
-    for far in (near, 8 * near):
-        if missing >= 0:
-            end = sample[at + far] if at + far < _SAMPLE else math.inf
-            inside = (H <= end).logical_xor_(below)
+    low, fewer, high, more = -math.inf, 0, math.inf, count
+    at, limit = q * (_SAMPLE - 1), sample[order(q, _SAMPLE)]
+    for _ in range(_PASSES):
+        torch.lt(H, limit, out=out)
+        found = _count(out, own)
+        # With one fewer, the next value is the threshold if it is there twice.
+        if found == place or (found == place - 1 and not any(limit <= v < high for v in lone)):
+            return
+        if found < place:
+            low, fewer = limit, found
         else:
-            end = sample[at - far] if at >= far else -math.inf
-            inside = (H < end).logical_xor_(below)
-        singles = H[:, own][inside[:, own]]
-        inside[:, own] = False
-        pairs = H.reshape(-1)[inside.view(-1).nonzero().squeeze(1)]
-        candidates = torch.cat([pairs, pairs, singles])
-        index = missing if missing >= 0 else missing + len(candidates)
-        if 0 <= index < len(candidates):
-            return candidates.kthvalue(index + 1).values
-    return threshold(H, q, like).view(())
+            high, more = limit, found
+        if math.isfinite(high - low):
+            share = (place - fewer) / (more - fewer) if more - fewer > 2 else 0.5
+            limit = low + share * (high - low)
+        else:
+            # A little beyond, so that the two guesses lie on both sides.
+            at += 1.2 * (place - found) / count * _SAMPLE + math.copysign(2, place - found)
+            if not 0 <= at < _SAMPLE - 1:
+                break
+            limit = sample[int(at)] + at % 1 * (sample[int(at) + 1] - sample[int(at)])
+        if not low < limit < high:
+            break
+    _select(H, place - fewer, low, high, own, out)
 
 
-def _count(mask: Tensor, own: slice) -> int:
-    """How many coefficients of the full spectrum a mask of the half spectrum stands for."""
-    return int(2 * mask.count_nonzero() - mask[:, own].count_nonzero())
+def _select(H: Tensor, place: int, low: float, high: float, own: slice, out: Tensor) -> None:
+    """``removed`` for a matrix whose threshold is the value at a place, counted from 0, among
+    those from ``low`` to below ``high``."""
+    inside = (H >= low).logical_and_(H < high)
+    singles = H[:, own][inside[:, own]]
+    inside[:, own] = False
+    pairs = H[inside]
+    candidates = torch.cat([pairs, pairs, singles])
+    torch.lt(H, candidates.kthvalue(place + 1).values, out=out)
+
+
+def _count(below: Tensor, own: slice) -> int:
+    """How many coefficients of the full spectrum the ones in the half spectrum stand for."""
+    # Sums of ones are exact in single precision as far as it counts.
+    dtype = torch.float64 if below.numel() >= 1 << 24 else None
+    return int(2 * below.sum(dtype=dtype).item() - below[:, own].sum(dtype=dtype).item())
 
 
 @functools.lru_cache(maxsize=256)

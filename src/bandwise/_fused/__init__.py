@@ -17,8 +17,6 @@ Tensors: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Powers of d stay below 2 to this in single precision, and what is multiplied by them finite.
 MOST = 100.0
-# No finite number's logarithm is larger: that of an overflowed d becomes it, as 0 times inf is NaN.
-LARGEST_LOG = 1024.0
 
 
 class Update(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandwise._fused import LARGEST_LOG, MOST, Tensors, Update
+from bandwise._fused import MOST, Tensors, Update
 
 try:
     import triton
@@ -24,7 +24,8 @@ except ModuleNotFoundError as error:
     raise ImportError("fused=True on a GPU needs Triton: pip install triton") from error
 
 _BLOCK = 2048
-_LARGEST_LOG = tl.constexpr(LARGEST_LOG)
+# No finite number's logarithm is larger: that of an overflowed d becomes it, as 0 times inf is NaN.
+_LARGEST_LOG = tl.constexpr(1024.0)
 _DTYPES = {
     torch.float64: tl.float64,
     torch.float32: tl.float32,

@@ -6,8 +6,9 @@ import importlib.metadata
 import os
 import platform
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -15,12 +16,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 import bandwise
 from bandwise import _checks
-from bandwise.bench import memory, nsf, smi
+from bandwise.bench import memory, nsf, smi, training
 from bandwise.bench.plan import FULL, QUICK, Extent, Plan, matrices
-from bandwise.bench.results import Bench, Case
+from bandwise.bench.results import Bench, Case, Footprint
 from bandwise.bench.timing import clock_of, interleaved
 
-_SUBJECTS = {"smi": (smi.plans, memory.smi), "nsf": (nsf.plans, memory.nsf)}
+
+class _Subject(NamedTuple):
+    """What is timed of it, and what is weighed."""
+
+    plans: Callable[[Extent, torch.device], Iterator[Plan]]
+    memory: Callable[[Sequence[torch.Size], torch.device], list[Footprint]] | None = None
+
+
+_SUBJECTS = {
+    "smi": _Subject(smi.plans, memory.smi),
+    "nsf": _Subject(nsf.plans, memory.nsf),
+    "lens": _Subject(training.watched),
+}
 _LIBRARIES = ("torch", "pytorch-optimizer", "heavyball")
 
 
@@ -37,7 +50,7 @@ def run(
     """Run the benchmark and write ``bench.json`` into ``out``, anew after every case.
 
     Args:
-        subject: ``"smi"``, ``"nsf"`` or ``"all"``.
+        subject: ``"smi"``, ``"nsf"``, ``"lens"`` or ``"all"``.
         out: folder for the results.
         device: where to measure: ``"cpu"``, ``"cuda"``, …
         threads: threads of torch on the CPU; as torch has them if ``None``.
@@ -56,7 +69,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
 
     subjects = list(_SUBJECTS) if subject == "all" else [subject]
-    plans = [plan for name in subjects for plan in _SUBJECTS[name][0](extent, place)]
+    plans = [plan for name in subjects for plan in _SUBJECTS[name].plans(extent, place)]
     with _progress(console) as progress:
         line = progress.add_task("", total=len(plans))
         for plan in plans:
@@ -75,7 +88,8 @@ def run(
             progress.advance(line)
             progress.console.print(f"{said} {plan.title}", markup=False, highlight=False)
     for name in subjects:
-        results.memory.extend(_SUBJECTS[name][1](matrices(extent.gpt), place))
+        if weigh := _SUBJECTS[name].memory:
+            results.memory.extend(weigh(matrices(extent.gpt), place))
     results.save(out / "bench.json")
     return results
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bandwise.bench.results import Bench, Case, Law, Quartiles, Row
+from bandwise.bench.smi import AROUND
 
 _NOISY = 1.25
 
@@ -28,7 +29,8 @@ def _parts(results: Bench) -> Iterator[RenderableType]:
             yield _case(case)
     for cases in results.sweeps().values():
         yield _sweep(cases)
-    yield _memory(results)
+    if results.memory:
+        yield _memory(results)
     for title, reason in results.skipped.items():
         yield Text(f"not measured: {title}: {reason}")
     noise = _noise(results)
@@ -141,13 +143,13 @@ def _ratio(case: Case, row: Row) -> str:
 
 
 def _law_of_one(case: Case) -> list[str]:
-    """What the time added to a whole training step makes of the law's factor."""
+    """What the time that SMI adds to a whole training step makes of the law's factor."""
     if not case.added:
         return []
     return [
         f"{row.name}: gamma = {excess / math.log(case.parameters):.2g} in the paper's (18)."
         for row in case.rows
-        if row.against
+        if row.against and row.name == AROUND
         for excess in [case.ratio(row.name, row.against).median - 1]
     ]
 

@@ -1,25 +1,31 @@
-"""What an optimizer adds to a whole training step of the paper's GPT."""
+"""What a training step of the paper's GPT costs with one optimizer or another, watched or not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 from bandwise.bench.plan import Extent, Lineup, Plan, count, matrices
 from bandwise.bench.timing import Contender
+from bandwise.lens import Lens
 from bandwise.tasks.gpt import GPT, GPTConfig
 
 MakeOptimizer = Callable[[Sequence[Tensor]], Optimizer]
+
+# The lens's default.
+_EVERY = 50
+_UNWATCHED, _WATCHED = "AdamW", "AdamW, watched"
 
 
 def training(extent: Extent, device: torch.device, makers: Mapping[str, MakeOptimizer]) -> Plan:
     """Forward, backward and step, with each of some optimizers; the first is the baseline."""
     return Plan(
-        f"a training step of a GPT, batch {extent.batch}, bfloat16 autocast",
+        _title(extent.batch),
         count(matrices(extent.gpt)),
         partial(_build, extent, device, makers),
         f"Forward, backward and step. Time added to that with {next(iter(makers))}.",
@@ -27,15 +33,32 @@ def training(extent: Extent, device: torch.device, makers: Mapping[str, MakeOpti
     )
 
 
+def watched(extent: Extent, device: torch.device) -> Iterator[Plan]:
+    """What a lens adds to a training step, at its default settings.
+
+    On a CPU of one sequence: a short step, on which the lens weighs more than on a usual one.
+    """
+    batch = extent.batch if device.type == "cuda" else 1
+    yield Plan(
+        f"{_title(batch)}, {_EVERY} of them",
+        count(matrices(extent.gpt)),
+        partial(_build_watched, extent.gpt, batch, device),
+        f"Forward, backward and step, {_EVERY} times, of which the lens measures one.",
+        added=True,
+    )
+
+
+def _title(batch: int) -> str:
+    return f"a training step of a GPT, batch {batch}, bfloat16 autocast"
+
+
 def _build(extent: Extent, device: torch.device, makers: Mapping[str, MakeOptimizer]) -> Lineup:
-    config = extent.gpt
-    shape = (extent.batch, config.context + 1)
-    tokens = torch.randint(config.vocabulary, shape, device=device)
+    tokens = _tokens(extent.gpt, extent.batch, device)
     baseline = next(iter(makers))
     contenders = [
         Contender(
             name,
-            _training_step(config, make, tokens),
+            _Training(extent.gpt, make, tokens).step,
             against=None if name == baseline else baseline,
         )
         for name, make in makers.items()
@@ -43,18 +66,46 @@ def _build(extent: Extent, device: torch.device, makers: Mapping[str, MakeOptimi
     return Lineup(contenders)
 
 
-def _training_step(config: GPTConfig, make: MakeOptimizer, tokens: Tensor) -> Callable[[], None]:
-    """Each contender trains a model of its own, all on the same tokens."""
-    model = GPT(config).to(tokens.device)
-    optimizer = make(list(model.parameters()))
-    read, wanted = tokens[:, :-1], tokens[:, 1:]
+def _build_watched(config: GPTConfig, batch: int, device: torch.device) -> Lineup:
+    tokens = _tokens(config, batch, device)
+    trainings = [_Training(config, AdamW, tokens) for _ in range(2)]
+    return Lineup(
+        [
+            Contender(_UNWATCHED, trainings[0].steps),
+            Contender(_WATCHED, trainings[1].watched_steps, against=_UNWATCHED),
+        ]
+    )
 
-    def step() -> None:
-        optimizer.zero_grad()
-        with torch.autocast(tokens.device.type, torch.bfloat16):
-            logits = model(read)
+
+def _tokens(config: GPTConfig, batch: int, device: torch.device) -> Tensor:
+    return torch.randint(config.vocabulary, (batch, config.context + 1), device=device)
+
+
+class _Training:
+    """Each contender trains a model of its own, all on the same tokens."""
+
+    def __init__(self, config: GPTConfig, make: MakeOptimizer, tokens: Tensor) -> None:
+        self._model = GPT(config).to(tokens.device)
+        self._optimizer = make(list(self._model.parameters()))
+        self._tokens = tokens
+
+    def step(self) -> None:
+        read, wanted = self._tokens[:, :-1], self._tokens[:, 1:]
+        self._optimizer.zero_grad()
+        with torch.autocast(self._tokens.device.type, torch.bfloat16):
+            logits = self._model(read)
             loss = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        self._optimizer.step()
 
-    return step
+    def steps(self) -> None:
+        for _ in range(_EVERY):
+            self.step()
+
+    def watched_steps(self) -> None:
+        # Not from its first step on, which it measures as well.
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Lens(self._model, self._optimizer, every=_EVERY, out=folder, start=_EVERY),
+        ):
+            self.steps()

@@ -267,14 +267,14 @@ class Spatial:
         """The mask of this step, made as SMI will make it, and its q."""
         group, state = t.group, t.state
         if not group.get("smi", False) or t.param.ndim < group["smi_min_ndim"]:
-            return spectrum.quick_threshold(M, self.q, G) <= M, self.q
+            return spectrum.removed(M, self.q, G) == 0, self.q
         q = group["smi_q"]
         if "smi_mask" in state and group["smi_step"] % group["smi_refresh_every"]:
             return state["smi_mask"], q
         H = M
         if "smi_history" in state and state["smi_history"][0, 0] >= 0:
             H = state["smi_history"].to(M.dtype).lerp(M, 1 - group["smi_beta"])
-        return spectrum.quick_threshold(H, q, G) <= H, q
+        return spectrum.removed(H, q, G) == 0, q
 
     def _overlap(self, name: str, mask: Tensor, G: Tensor) -> float | None:
         counts, sample = _multiplicity(G).flatten(), mask.flatten()

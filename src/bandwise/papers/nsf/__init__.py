@@ -17,6 +17,7 @@ PAPER = Paper(
         Part("images", "Images: error, cost, alignment", parts.images),
         Part("ablation", "The cycle's period, shape, range and scale", parts.ablation),
         Part("layers", "p = 0.7 by kind of layer", parts.layers),
+        Part("mechanism", "p = 0.7 by part of d", parts.mechanism),
         Part("tuned", "Every optimizer tuned with the same budget", parts.tuned),
         Part("response", "Which frequencies each exponent favours", parts.response),
     ),

@@ -21,6 +21,7 @@ from bandwise.study.tune import TUNING_SEEDS, Range, Tuned, tune
 _HERE = "bandwise.papers.nsf.optimizers"
 MUON = f"{_HERE}.MuonAdamW"
 BY_LAYER = f"{_HERE}.nsf_by_layer"
+FACTORED = "bandwise.papers.nsf.factored.FactoredNSF"
 LION = "pytorch_optimizer.Lion"
 NADAM = "nadam:weight_decay=0.1,decoupled_weight_decay=True"
 # Momentum SGD does not train at Adam's learning rates.
@@ -188,6 +189,23 @@ def layers(context: Context) -> dict[str, Any]:
     results = _study(
         context,
         "layers",
+        "shakespeare-char",
+        optimizers,
+        scale.short_steps,
+        scale.seeds,
+        size=scale.size,
+    )
+    return condensed(results, curves=False)
+
+
+def mechanism(context: Context) -> dict[str, Any]:
+    """P = 0.7 for one part of d: between rows, between columns, or the rest."""
+    scale = SCALES[context.scale]
+    parts = ("rows", "columns", "rest")
+    optimizers = ["adamw", *(f"{FACTORED}:{part}=0.7" for part in parts), exponent(0.7)]
+    results = _study(
+        context,
+        "mechanism",
         "shakespeare-char",
         optimizers,
         scale.short_steps,

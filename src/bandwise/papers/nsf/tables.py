@@ -14,6 +14,7 @@ _TITLES = {
     "images": "Images",
     "ablation": "The cycle's period, shape, range and scale",
     "layers": "p = 0.7 for one kind of layer, AdamW for the others",
+    "mechanism": "p = 0.7 for one part of d, AdamW's exponent for the others",
     "tuned": "Learning rate and decay tuned, the same budget for each",
 }
 

@@ -1,0 +1,95 @@
+"""An exponent of its own for each part of d: between rows, between columns, and the rest.
+
+Which part does an exponent's work? Within a matrix the logarithm of d is split as in an analysis of
+variance with two factors,
+
+    log d_ij = rows_i + columns_j + rest_ij,
+
+where a row is an output of the layer, or a token of an embedding, and a column is an input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class FactoredNSF(Optimizer):
+    """NSF with scale "adam" whose exponent may differ by part of d.
+
+    Equal exponents are NSF's p; all 1/2 is AdamW. A tensor that is no matrix has only a rest.
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate.
+        rows: exponent of what a row's coordinates share.
+        columns: exponent of what a column's coordinates share beyond that.
+        rest: exponent of what is left.
+        betas: decays of the moments.
+        eps: added to the root of the second moment.
+        weight_decay: decoupled.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        rows: float = 0.5,
+        columns: float = 0.5,
+        rest: float = 0.5,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0.1,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "exponents": (rows, columns, rest),
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take a step."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is not None:
+                    _update(param, param.grad, self.state[param], group)
+        return loss
+
+
+def _update(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    if not state:
+        state["step"] = 0
+        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(param), torch.zeros_like(param)
+    state["step"] += 1
+    beta1, beta2 = group["betas"]
+    m = state["exp_avg"].lerp_(grad, 1 - beta1) / (1 - beta1 ** state["step"])
+    v = state["exp_avg_sq"].lerp_(grad.square(), 1 - beta2) / (1 - beta2 ** state["step"])
+    d = v.sqrt() + group["eps"]
+
+    adam = u = m / d
+    for p, part in zip(group["exponents"], split(d.log()), strict=True):
+        u = u * ((1 - 2 * p) * part).exp()
+    length = u.norm()
+    scale = torch.where(length > 0, adam.norm() / length, 0)
+    param.mul_(1 - group["lr"] * group["weight_decay"]).sub_(group["lr"] * scale * u)
+
+
+def split(log: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What rows share, what columns share beyond that, and the rest; they add up."""
+    if log.ndim != 2:
+        return torch.zeros_like(log), torch.zeros_like(log), log
+    rows = log.mean(1, keepdim=True)
+    columns = log.mean(0, keepdim=True) - log.mean()
+    return rows, columns, log - rows - columns
