@@ -1,10 +1,10 @@
-# Two commands do everything on a fresh machine with Python 3.11 or later: make demo, make test.
+# On a fresh machine with Python 3.11 or later: make demo, make test, make docs.
 
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= bandwise-runs/demo
 
-.PHONY: demo test check clean help
+.PHONY: demo test check docs clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -22,6 +22,9 @@ check: $(VENV)/.dev    ## what a pull request must pass: lint, types, tests
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest -n auto
 
+docs: $(VENV)/.docs    ## build the documentation into site/, where every warning is an error
+	$(VENV)/bin/mkdocs build --strict
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bandwise needs Python 3.11 or later: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
@@ -31,4 +34,4 @@ $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 clean:           ## remove the environment and what the demo wrote
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) site

@@ -27,7 +27,7 @@ def plain(groups: list[Group]) -> list[Group]:
 
 
 def revived(groups: list[Group]) -> list[Group]:
-    """The inverse of :func:`plain`."""
+    """The inverse of ``plain``."""
     return [{key: _revived(value) for key, value in group.items()} for group in groups]
 
 

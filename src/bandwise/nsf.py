@@ -29,16 +29,13 @@ State: TypeAlias = dict[str, Tensor]
 
 
 class NSF(Optimizer):
-    r"""Adam with the second moment to the power of p, which may be negative and may change.
+    """Adam with the second moment to the power of p, which may be negative and may change.
 
-    With Adam's bias-corrected moments :math:`\hat m`, :math:`\hat v` and
-    :math:`d = \sqrt{\hat v} + \epsilon`, per parameter tensor:
+    With Adam's bias-corrected moments m̂ and v̂, and d = √v̂ + ε, per parameter tensor:
 
-    .. math::
-        u_p &= \hat m \, d^{-2p} \\
-        u &= u_p \, \|u_{1/2}\| / \|u_p\| \quad \text{(scale "adam")} \\
-        \theta &\leftarrow \theta - \mathrm{lr} \cdot \mathrm{weight\_decay} \cdot \theta
-                - \mathrm{lr} \cdot u
+        u_p = m̂ · d^(-2p)
+        u   = u_p · ‖u_1/2‖ / ‖u_p‖                 scale "adam"
+        θ   ← θ - lr · weight_decay · θ - lr · u
 
     p = 1/2 is AdamW and p = 0 momentum SGD, both with decoupled decay; p > 1/2 adapts more than
     Adam does, p < 0 enlarges the steps of coordinates whose gradients are large. In the paper's
@@ -56,12 +53,12 @@ class NSF(Optimizer):
         params: parameters, or dicts that define parameter groups.
         lr: learning rate, a number or a tensor of one element.
         betas: decays of the first and second moment, each in [0, 1).
-        eps: added to :math:`\sqrt{\hat v}`; not negative.
+        eps: added to √v̂; not negative.
         weight_decay: decoupled weight decay, as in AdamW; not negative.
         p: the exponent, a number or a schedule, within [-3, 3]. The default cycles between Adam
             and a negative exponent, as the paper describes, with values of ours.
         scale: whose step length each tensor takes: ``"adam"``'s, momentum ``"sgd"``'s
-            (:math:`\|\hat m\|`), or ``"none"``: the bare :math:`u_p`.
+            (‖m̂‖), or ``"none"``: the bare u_p.
         maximize: go up instead of down.
         total_steps: the number of steps of the training, for a ``p`` of ``Linear`` or ``Cosine``.
         foreach: whether tensors are updated together by the fast path (``None``, ``True``) or one
@@ -72,15 +69,15 @@ class NSF(Optimizer):
             times as fast on a CPU for large tensors; small ones, and those that are not
             contiguous, stay with ``foreach``.
 
-    State (in ``state[param]``):
-        ``step``, ``exp_avg``, ``exp_avg_sq``, as in AdamW. A group's ``step`` counts the
-        optimizer's steps, which ``p`` follows.
+    ``state[param]`` holds ``step``, ``exp_avg`` and ``exp_avg_sq``, as in AdamW. A group's ``step``
+    counts the optimizer's steps, which ``p`` follows.
 
     Raises:
-        TypeError, ValueError: an argument of the wrong type or range.
+        TypeError: an argument of the wrong type.
+        ValueError: an argument out of range.
         RuntimeError: at ``step``, for a sparse gradient.
 
-    Example:
+    Examples:
         >>> opt = NSF(model.parameters(), lr=1e-3, p=Cyclic(0.5, -0.25, period=200))
         >>> loss.backward()
         >>> opt.step()
@@ -173,13 +170,13 @@ class NSF(Optimizer):
         return state
 
     def state_dict(self) -> dict[str, Any]:
-        """As :meth:`torch.optim.Optimizer.state_dict`; schedules stand in it as plain data."""
+        """As ``torch.optim.Optimizer.state_dict``; schedules stand in it as plain data."""
         # Hooks see what will be saved.
         with self.register_state_dict_post_hook(_made_plain, prepend=True):
             return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what :meth:`state_dict` returned.
+        """Load what ``state_dict`` returned.
 
         Raises:
             ValueError: if it does not fit; then nothing has changed.
@@ -228,7 +225,7 @@ def _ratio(wanted: Tensor, length: Tensor) -> Tensor:
 
 
 def _quick(group: Group, p: float) -> bool:
-    """Whether single precision can hold what :func:`_multi_tensor` computes, without waiting."""
+    """Whether single precision can hold what ``_multi_tensor`` computes, without waiting."""
     return (
         group["foreach"] is not False
         and abs(p) <= 1
@@ -238,7 +235,7 @@ def _quick(group: Group, p: float) -> bool:
 
 
 def _multi_tensor(params: list[Tensor], states: list[State], group: Group, p: float) -> None:
-    """:func:`_single_tensor` for many tensors of one dtype on one device, in single precision."""
+    """``_single_tensor`` for many tensors of one dtype on one device, in single precision."""
     lr, scale = group["lr"], group["scale"]
     beta1, beta2 = group["betas"]
 
@@ -334,7 +331,7 @@ _FUSED_NUMEL = 1 << 13
 
 
 def _fusable(param: Tensor, state: State, group: Group, p: float) -> bool:
-    """Whether :func:`_fused_tensors` can and should take the tensor."""
+    """Whether ``_fused_tensors`` can and should take the tensor."""
     if not group["fused"] or param.device.type not in ("cpu", "cuda"):
         return False
     tensors = _real(param, cast(Tensor, param.grad), state["exp_avg"], state["exp_avg_sq"])
@@ -348,7 +345,7 @@ def _fusable(param: Tensor, state: State, group: Group, p: float) -> bool:
 
 
 def _fused_tensors(params: list[Tensor], states: list[State], group: Group, p: float) -> None:
-    """:func:`_single_tensor` for many tensors, every value computed where it is read."""
+    """``_single_tensor`` for many tensors, every value computed where it is read."""
     lr, (beta1, beta2) = group["lr"], group["betas"]
     torch._foreach_add_([state["step"] for state in states], 1)
     steps = [state["step"].item() for state in states]

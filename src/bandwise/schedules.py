@@ -71,11 +71,11 @@ class _Ramp(Schedule):
 
 @dataclass(frozen=True)
 class Linear(_Ramp):
-    r"""A straight line over the run: :math:`a + (b - a) \, t/T` (SMI, equation 16).
+    """A straight line over the run: a + (b - a) t/T (SMI, equation 16).
 
     Args:
-        start: :math:`a`, the value that step 0 would have.
-        end: :math:`b`, the value at step :math:`T` = ``total_steps`` and after it.
+        start: a, the value that step 0 would have.
+        end: b, the value at step T = ``total_steps`` and after it.
     """
 
     def _weight(self, progress: float) -> float:
@@ -84,11 +84,11 @@ class Linear(_Ramp):
 
 @dataclass(frozen=True)
 class Cosine(_Ramp):
-    r"""Half a cosine over the run: :math:`a + (b - a) (1 - \cos(\pi t/T))/2` (SMI, equation 17).
+    """Half a cosine over the run: a + (b - a) (1 - cos(π t/T))/2 (SMI, equation 17).
 
     Args:
-        start: :math:`a`, the value that step 0 would have.
-        end: :math:`b`, the value at step :math:`T` = ``total_steps`` and after it.
+        start: a, the value that step 0 would have.
+        end: b, the value at step T = ``total_steps`` and after it.
     """
 
     def _weight(self, progress: float) -> float:

@@ -41,16 +41,15 @@ _SETTINGS = (
 
 
 class SMI(Optimizer):
-    r"""Filters every gradient in the frequency domain, then lets ``base`` take its step.
+    """Filters every gradient in the frequency domain, then lets ``base`` take its step.
 
-    Per parameter with gradient :math:`G`, laid out as a matrix of n x d (Algorithm 1):
+    Per parameter with gradient G, laid out as a matrix of n x d (Algorithm 1):
 
-    .. math::
-        \hat G &= \mathrm{fft2}(G), \qquad M = |\hat G| \\
-        H &\leftarrow \beta H + (1 - \beta) M \quad (H = M \text{ at the first step}) \\
-        \tau &= \mathrm{quantile}(H, q) \\
-        G' &= \mathrm{ifft2}(\hat G \odot [H \ge \tau]).\mathrm{real} \\
-        G &\leftarrow \alpha_t G' + (1 - \alpha_t) G
+        Ĝ  = fft2(G),  M = |Ĝ|
+        H  ← β H + (1 - β) M            H = M at the first step
+        τ  = quantile(H, q)
+        G' = ifft2(Ĝ ⊙ [H ≥ τ]).real
+        G  ← α_t G' + (1 - α_t) G
 
     A tensor of more than two dimensions becomes ``(shape[0], rest)``, a vector one row. The
     gradients are changed in place: after ``step()`` they are the blended ones.
@@ -60,7 +59,7 @@ class SMI(Optimizer):
 
     ``alpha``, ``beta``, ``q``, ``min_ndim``, ``history_dtype``, ``refresh_every`` and
     ``total_steps`` may differ by parameter group under the keys ``smi_alpha``, ``smi_beta`` and so
-    on, in the groups given to ``base`` or to :meth:`add_param_group`, and may be changed there at
+    on, in the groups given to ``base`` or to ``add_param_group``, and may be changed there at
     any time. A group with ``smi=False`` is not filtered.
 
     Gradients with inf or NaN go to ``base`` as they are and leave the history alone. float16 and
@@ -68,29 +67,30 @@ class SMI(Optimizer):
 
     Args:
         base: the optimizer that takes the steps.
-        total_steps: :math:`T`, the number of steps of the training, in which ``alpha`` runs its
+        total_steps: T, the number of steps of the training, in which ``alpha`` runs its
             course; after it ``alpha`` stays at its end. Not needed for a constant ``alpha``.
-        alpha: :math:`\alpha_t`, the part of the filtered gradient, a number or a schedule within
+        alpha: α_t, the part of the filtered gradient, a number or a schedule within
             [0, 1].
-        beta: :math:`\beta`, the decay of the magnitudes' moving average, in [0, 1).
+        beta: β, the decay of the magnitudes' moving average, in [0, 1).
         q: the fraction of coefficients that is removed, in [0, 1]. 0 removes none.
         min_ndim: tensors of fewer dimensions are not filtered. The paper filters all (1).
-        history_dtype: floating dtype that :math:`H` is stored in, ``None`` for the dtype it is
+        history_dtype: floating dtype that H is stored in, ``None`` for the dtype it is
             computed in. ``torch.bfloat16`` halves its memory (section 3.5.2).
-        refresh_every: the mask :math:`[H \ge \tau]` is made anew every so many steps; the history
+        refresh_every: the mask [H ≥ τ] is made anew every so many steps; the history
             is updated at each.
         foreach: whether gradients are filtered in batches by the fast path (``None``, ``True``) or
             one by one as the equations say (``False``); the results differ by rounding.
 
-    State (in ``state[param]``):
-        ``smi_history``: :math:`H`, of the half spectrum, n x (d//2 + 1); -1 before the first
-        finite gradient. ``smi_mask``: the mask, where ``refresh_every`` > 1.
+    ``state[param]`` holds, beside what ``base`` keeps there, ``smi_history``: H, of the half
+    spectrum, n x (d//2 + 1), -1 before the first finite gradient; and ``smi_mask``: the mask, where
+    ``refresh_every`` > 1.
 
     Raises:
-        TypeError, ValueError: an argument of the wrong type or range.
+        TypeError: an argument of the wrong type.
+        ValueError: an argument out of range.
         RuntimeError: at ``step``, for a sparse gradient.
 
-    Example:
+    Examples:
         >>> opt = SMI(torch.optim.AdamW(model.parameters(), lr=1e-3), total_steps=5000)
         >>> loss.backward()
         >>> opt.step()
@@ -149,27 +149,20 @@ class SMI(Optimizer):
         What a preset does not name stays at the defaults: beta 0.99, q 0.25, cosine alpha from 0.1
         to 0.5.
 
-        ============== ======================================= =====================================
-        name           settings                                the paper's advice
-        ============== ======================================= =====================================
-        "adamw"        the defaults                            3.6.4, AdamW: the most tested
-        "adam"         beta 0.995                              3.6.4, Adam: slightly higher beta for
-                                                               stability
-        "sgd"          beta 0.9, q 0.3, linear alpha 0.1-0.4   3.6.4, SGD with momentum: better
-                                                               compatibility
-        "lion"         q 0.4, linear alpha 0.1-0.3             3.6.4, Lion: experimental, start very
-                                                               conservative (alpha's shape is ours)
-        "noisy"        q 0.5                                   3.6.1: very noisy gradients or small
-                                                               batches
-        "stable"       q 0.15, beta 0.999                      3.6.1, 3.6.2: well-conditioned
-                                                               problems with large batches
-        "dynamic"      beta 0.95                               3.6.2: rapidly changing gradient
-                                                               patterns
-        "conservative" linear alpha 0.1-0.3                    3.6.3: sensitive models or initial
-                                                               experiments
-        "aggressive"   cosine alpha 0.1-0.7                    3.6.3: only for very noisy gradients,
-                                                               watched carefully
-        ============== ======================================= =====================================
+        - ``"adamw"``: the defaults (3.6.4, AdamW: the most tested).
+        - ``"adam"``: beta 0.995 (3.6.4, Adam: slightly higher beta for stability).
+        - ``"sgd"``: beta 0.9, q 0.3, linear alpha from 0.1 to 0.4 (3.6.4, SGD with momentum: better
+          compatibility).
+        - ``"lion"``: q 0.4, linear alpha from 0.1 to 0.3 (3.6.4, Lion: experimental, start very
+          conservative; alpha's shape is ours).
+        - ``"noisy"``: q 0.5 (3.6.1: very noisy gradients or small batches).
+        - ``"stable"``: q 0.15, beta 0.999 (3.6.1, 3.6.2: well-conditioned problems with large
+          batches).
+        - ``"dynamic"``: beta 0.95 (3.6.2: rapidly changing gradient patterns).
+        - ``"conservative"``: linear alpha from 0.1 to 0.3 (3.6.3: sensitive models or initial
+          experiments).
+        - ``"aggressive"``: cosine alpha from 0.1 to 0.7 (3.6.3: only for very noisy gradients,
+          watched carefully).
 
         Args:
             name: one of the above.
@@ -253,7 +246,7 @@ class SMI(Optimizer):
                 _multi_tensor(grads, states, group)
 
     def state_dict(self) -> dict[str, Any]:
-        """As :meth:`torch.optim.Optimizer.state_dict`, the base's state and SMI's together.
+        """As ``torch.optim.Optimizer.state_dict``, the base's state and SMI's together.
 
         Schedules stand in it as plain data.
         """
@@ -266,7 +259,7 @@ class SMI(Optimizer):
         return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what :meth:`state_dict` returned, of an SMI around the same kind of base.
+        """Load what ``state_dict`` returned, of an SMI around the same kind of base.
 
         Raises:
             ValueError: if it does not fit; then nothing has changed.
@@ -338,7 +331,7 @@ def _single_tensor(grad: Tensor, state: State, group: Group) -> None:
 
 
 def _multi_tensor(grads: list[Tensor], states: list[State], group: Group) -> None:
-    """:func:`_single_tensor` for many gradients: those of one shape in one transform.
+    """``_single_tensor`` for many gradients: those of one shape in one transform.
 
     Mask and blend are one multiplication: a removed coefficient is left with 1 - alpha of itself.
     """

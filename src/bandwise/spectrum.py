@@ -59,7 +59,7 @@ def magnitude(spectrum: Tensor, like: Tensor) -> Tensor:
 
 
 def quick_magnitude(spectrum: Tensor, like: Tensor) -> Tensor:
-    """:func:`magnitude` by squares, twice as fast on a CPU; see :func:`squares_fit`."""
+    """``magnitude`` by squares, twice as fast on a CPU; see ``squares_fit``."""
     return _paired((spectrum * spectrum.conj()).real.sqrt(), like)
 
 
@@ -131,14 +131,14 @@ _PASSES = 20
 
 
 def removed(magnitudes: Tensor, q: float, like: Tensor, out: Tensor | None = None) -> Tensor:
-    """1 where a magnitude is below :func:`threshold`, 0 elsewhere, without sorting.
+    """1 where a magnitude is below ``threshold``, 0 elsewhere, without sorting.
 
     On a CPU each matrix is searched by counting how many values lie below a guess, until it is the
     number that is to be removed; small or complex matrices are left to sorting, and so are those on
     other devices, where a count would have to be waited for.
 
     Args:
-        magnitudes: (..., n, m), as of :func:`threshold`.
+        magnitudes: (..., n, m), as of ``threshold``.
         q: in [0, 1].
         like: the matrix (..., n, d) that the spectrum stands for.
         out: where the result is written to, contiguous.
@@ -154,7 +154,7 @@ def removed(magnitudes: Tensor, q: float, like: Tensor, out: Tensor | None = Non
 
 
 def _search(H: Tensor, q: float, like: Tensor, out: Tensor) -> None:
-    """:func:`removed` for one matrix.
+    """``removed`` for one matrix.
 
     A sample gives the first guesses. Between two that count too few and too many the next lies
     where a straight line through them has the right number.
@@ -194,7 +194,7 @@ def _search(H: Tensor, q: float, like: Tensor, out: Tensor) -> None:
 
 
 def _select(H: Tensor, place: int, low: float, high: float, own: slice, out: Tensor) -> None:
-    """:func:`removed` for a matrix whose threshold is the value at a place, counted from 0, among
+    """``removed`` for a matrix whose threshold is the value at a place, counted from 0, among
     those from ``low`` to below ``high``."""
     inside = (H >= low).logical_and_(H < high)
     singles = H[:, own][inside[:, own]]

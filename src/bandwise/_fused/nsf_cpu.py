@@ -13,7 +13,7 @@ from bandwise._fused.nsf import MOST, Tensors, Update
 
 
 def step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
-    """See :func:`bandwise._fused.nsf.step`."""
+    """See ``bandwise._fused.nsf.step``."""
     dtype = torch.promote_types(tensors[0][0].dtype, torch.float32)
     kept = torch.empty(0, dtype=dtype)
     if update.passes == 2:

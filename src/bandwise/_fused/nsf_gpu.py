@@ -4,7 +4,7 @@
 
 A table holds the addresses of the tensors. They are cut into blocks of one length, and every block
 knows the tensor that it belongs to. ``numbers`` are those of
-:class:`bandwise._fused.nsf.Update`, then the tensors' roots, then their rates.
+``bandwise._fused.nsf.Update``, then the tensors' roots, then their rates.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DTYPES = {
 
 
 def step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
-    """See :func:`bandwise._fused.nsf.step`."""
+    """See ``bandwise._fused.nsf.step``."""
     dtype, device = tensors[0][0].dtype, tensors[0][0].device
     computing = torch.promote_types(dtype, torch.float32)
     blocks = _cut(tuple(theta.numel() for theta, *_ in tensors), device)

@@ -19,7 +19,7 @@ class Algorithm1:
     """Filters matrices in place, as lines 7 to 29 say.
 
     Args:
-        gradients: matrices; every :meth:`step` reads and changes what they then hold.
+        gradients: matrices; every ``step`` reads and changes what they then hold.
         alpha: the part of the filtered gradient.
         beta: the decay of the magnitudes' moving average.
         q: the fraction of coefficients that is removed.

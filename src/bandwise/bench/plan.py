@@ -68,7 +68,7 @@ class Lineup:
 @dataclass(frozen=True)
 class Plan:
     """A case that is still to be measured; the attributes are those of
-    :class:`bandwise.bench.results.Case`."""
+    ``bandwise.bench.results.Case``."""
 
     title: str
     parameters: int

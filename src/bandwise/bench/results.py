@@ -132,7 +132,7 @@ class Bench:
 
     @classmethod
     def load(cls, path: Path) -> Bench:
-        """Read what :meth:`save` wrote; the figures are computed anew from the rounds."""
+        """Read what ``save`` wrote; the figures are computed anew from the rounds."""
         try:
             data = read_json(path)
             cases = [_case(entry) for entry in data.pop("cases")]

@@ -1,6 +1,6 @@
 """What an optimizer does to bands, weights, activations and decision boundaries.
 
-:class:`Lens` records quantities during training; :func:`figures` draws what was recorded. A
+``Lens`` records quantities during training; ``figures`` draws what was recorded. A
 quantity measures and an instrument draws, never both: what can be drawn is in the log.
 """
 

@@ -31,12 +31,12 @@ def activation_figures(
 
     Three kinds of layers are seen, the rows of Table 3; all other modules are passed over:
 
-    - ``attention_weights``: softmax(QKᵀ/√d) of every :class:`bandwise.tasks.gpt.Attention`. The
+    - ``attention_weights``: softmax(QKᵀ/√d) of every ``bandwise.tasks.gpt.Attention``. The
       weights on later tokens do not count: they are zero in every model.
     - ``feed_forward_hidden``: the outputs of every ``nn.GELU`` and ``nn.ReLU``.
     - ``layer_norm_outputs``: the outputs of every ``nn.LayerNorm``.
 
-    A figure is the :func:`sparsity` of what one layer gives for one batch, averaged over the
+    A figure is the ``sparsity`` of what one layer gives for one batch, averaged over the
     layers of the kind and the batches, which all count the same. ``overall_average`` is the mean
     of the kinds, as it is in Table 3. A kind that the model does not call has no figure, and a
     model that calls none of them has none.
@@ -127,7 +127,7 @@ def attention_weights(qkv: Tensor, heads: int) -> Tensor:
     """The weights that ``scaled_dot_product_attention`` keeps to itself: softmax(QKᵀ/√d), causal.
 
     Args:
-        qkv: what the ``qkv`` layer of :class:`bandwise.tasks.gpt.Attention` gives: queries, keys
+        qkv: what the ``qkv`` layer of ``bandwise.tasks.gpt.Attention`` gives: queries, keys
             and values, (batch, length, 3 · heads · d).
         heads: attention heads.
 

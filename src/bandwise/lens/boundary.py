@@ -47,14 +47,14 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
 
 def margin_figures(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """``mean_margin``, ``median_margin`` and ``low_margin``, the 10th percentile, of
-    :func:`margins`, in nats. The quantiles interpolate linearly."""
+    ``margins``, in nats. The quantiles interpolate linearly."""
     values = margins(logits.double(), labels).flatten().cpu().numpy()
     low, median = np.quantile(values, (0.1, 0.5)).tolist()
     return {"mean_margin": float(values.mean()), "median_margin": median, "low_margin": low}
 
 
 def decision_figures(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """``accuracy``, ``loss``, the mean cross-entropy in nats, and the :func:`margin_figures`."""
+    """``accuracy``, ``loss``, the mean cross-entropy in nats, and the ``margin_figures``."""
     logits = logits.double()
     loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
     return {
@@ -66,11 +66,11 @@ def decision_figures(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Alignment:
-    """What :func:`alignment` found.
+    """What ``alignment`` found.
 
     Attributes:
         rows: one for each entry of the history: ``step``, ``agreement`` with the final model, and
-            the :func:`decision_figures`.
+            the ``decision_figures``.
         step: the first step with an agreement of at least the level asked for; ``None`` if there
             is none. The agreement may fall below the level again later.
         loss_fall: the loss's fall up to that step, as a fraction of its fall from the first entry

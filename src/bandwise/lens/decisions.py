@@ -1,12 +1,12 @@
 """What a task's model decides, measured as a training run is evaluated.
 
 Nothing here watches a step of the optimizer. The figures go to the lens's log beside those that do
-(:meth:`bandwise.lens.Lens.record`), and are of these quantities:
+(``bandwise.lens.Lens.record``), and are of these quantities:
 
 - ``decisions``: ``accuracy``, ``loss`` and margins on the task's probe
-  (:func:`bandwise.lens.boundary.decision_figures`), and ``predicted``, the classes.
+  (``bandwise.lens.boundary.decision_figures``), and ``predicted``, the classes.
 - ``boundary``: on a grid over the task's plane, how far the model leans to class 1.
-- ``activations``: :func:`bandwise.lens.activations.activation_figures` on the probe.
+- ``activations``: ``bandwise.lens.activations.activation_figures`` on the probe.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def figures(runs: Mapping[str, Sequence[Sequence[Row]]]) -> list[Figure]:
         TypeError: ``runs`` is not of this shape.
         ModuleNotFoundError: plotly is not installed.
 
-    Example:
+    Examples:
         >>> runs = {"adamw": [Lens.read("a0"), Lens.read("a1")], "sgd": [Lens.read("sgd")]}
         >>> for figure in figures(runs):
         ...     print(figure.title)

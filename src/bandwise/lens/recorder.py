@@ -35,22 +35,22 @@ class Writer(Protocol):
 
 
 class Lens:
-    r"""Records what an optimizer does to its gradients, while training goes on as it would have.
+    """Records what an optimizer does to its gradients, while training goes on as it would have.
 
     Inside the ``with``, every ``optimizer.step()`` is observed through the optimizer's own hooks;
     after it, also after an exception, they are gone. Parameters, gradients, state and torch's
     generators are never touched: training with the lens and without it is bitwise the same.
 
-    It works with any torch optimizer, alone or within :class:`bandwise.SMI`, with closures,
+    It works with any torch optimizer, alone or within ``bandwise.SMI``, with closures,
     gradient accumulation, frozen and unused parameters, ``GradScaler`` (steps that it skips do not
-    count) and ``torch.compile``\ d models. The gradient of a closure is that of its first
+    count) and compiled models. The gradient of a closure is that of its first
     evaluation. Sparse gradients, and the sharded parameters of FSDP,
     are not measured. With several processes, use it in one of them.
 
     Rows are appended to ``lens.jsonl`` in ``out``, each a JSON object with ``step``, ``quantity``,
     ``tensor`` (a parameter's name or ``"all"``) and the quantity's figures.
 
-    With its state in the training's checkpoints (:meth:`state_dict`), a training that is cut off
+    With its state in the training's checkpoints (``state_dict``), a training that is cut off
     and resumed leaves the same log as one that never was, byte for byte.
 
     Args:
@@ -58,14 +58,14 @@ class Lens:
         optimizer: the one whose ``step`` is called: SMI, not its base.
         every: costly figures are measured at the first step and at every so many.
         out: the folder of the log. A log that is there is gone on with.
-        quantities: what to measure; by default :class:`Temporal`,
-            :class:`Spatial` and :class:`Weights`.
+        quantities: what to measure; by default ``Temporal``,
+            ``Spatial`` and ``Weights``.
         start: the steps that training has taken before; rows of later ones, which a run that was
             cut off has left, are removed. By default the last step in the log.
         writer: a TensorBoard ``SummaryWriter`` that is given every number as well, under
             ``quantity/figure/tensor``.
 
-    Example:
+    Examples:
         >>> with Lens(model, optimizer, out="lens") as lens:
         ...     for batch in batches:
         ...         optimizer.zero_grad()
@@ -153,7 +153,7 @@ class Lens:
         self._append({"step": self.step, "quantity": quantity, "tensor": "all", **figures})
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` needs to go on from here: tensors and plain data.
+        """What ``load_state_dict`` needs to go on from here: tensors and plain data.
 
         As with an optimizer, the tensors are the lens's own: save them before the next step.
 
@@ -201,7 +201,7 @@ class Lens:
         ]
 
     def figures(self) -> list[Figure]:
-        """Draws what is in the log, under the optimizer's name: see :func:`bandwise.lens.figures`.
+        """Draws what is in the log, under the optimizer's name: see ``bandwise.lens.figures``.
 
         Needs plotly.
         """

@@ -1,14 +1,14 @@
-r"""The spectrum of a gradient over rows and columns, and what SMI's filter does to it.
+"""The spectrum of a gradient over rows and columns, and what SMI's filter does to it.
 
 A gradient is laid out as SMI does it: a matrix of n x d, whose spectrum has the power
-:math:`E_{ij} = |\hat G_{ij}|^2`. The radial frequency is :math:`r = \sqrt{f_i^2 + f_j^2}`, each f
-from 0 to 1/2 cycles per row or column. Bands: low is r < 1/6, mid 1/6 <= r < 1/3, high the rest,
-corners included; white noise has in each the share ``white_*`` of its energy. Rows and columns have
-the order that the model gives them: another order of a layer's units is another spectrum.
+E_ij = |Ĝ_ij|². The radial frequency is r = √(f_i² + f_j²), each f from 0 to 1/2 cycles per row or
+column. Bands: low is r < 1/6, mid 1/6 ≤ r < 1/3, high the rest, corners included; white noise has
+in each the share ``white_*`` of its energy. Rows and columns have the order that the model gives
+them: another order of a layer's units is another spectrum.
 
 A conjugate pair of coefficients is one real wave, and counts as one term of the entropy
 
-.. math:: S = -\sum p \log p \,/ \log N, \qquad p = E / \textstyle\sum E,
+    S = -Σ p log p / log N,  p = E / ΣE,
 
 N being the number of waves: 0 for a single wave, near 1 for white noise.
 
@@ -65,24 +65,23 @@ def filter_bias_variance(
     reference: Tensor,
     filter: Callable[[Tensor], Tensor],  # noqa: A002
 ) -> dict[str, float]:
-    r"""What a filter F adds to the error that a small batch's gradient has as an estimate.
+    """What a filter F adds to the error that a small batch's gradient has as an estimate.
 
-    With K gradients :math:`g_k` of independent small batches and a reference r, the gradient of a
+    With K gradients g_k of independent small batches and a reference r, the gradient of a
     batch that is large beside all of them:
 
-    .. math::
-        x_k &= F(g_k), \qquad \bar x = \tfrac1K \sum_k x_k \\
-        \text{variance} &= \tfrac{1}{K-1} \sum_k \|x_k - \bar x\|^2 \,/\, \|r\|^2 \\
-        \text{bias}^2 &= \|\bar x - r\|^2 / \|r\|^2 - \text{variance} / K
+        x_k      = F(g_k),  x̄ = Σ_k x_k / K
+        variance = Σ_k ‖x_k - x̄‖² / (K - 1) / ‖r‖²
+        bias²    = ‖x̄ - r‖² / ‖r‖² - variance / K
 
     The last term is what the mean's own noise adds to its distance; without bias the estimate lies
-    around 0, on either side. The expected squared error, relative to :math:`\|r\|^2`, is the sum of
+    around 0, on either side. The expected squared error, relative to ‖r‖², is the sum of
     both.
 
     Args:
         gradients: at least two, of one shape; taken one at a time.
         reference: of that shape.
-        filter: of a gradient, such as :func:`mask_filter`'s.
+        filter: of a gradient, such as ``mask_filter``'s.
 
     Returns:
         ``bias2`` and ``variance`` with the filter, ``bias2_unfiltered`` and

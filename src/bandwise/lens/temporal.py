@@ -1,36 +1,36 @@
-r"""What an optimizer does to slow and to fast gradients: its response over time.
+"""What an optimizer does to slow and to fast gradients: its response over time.
 
 At a window of consecutive steps, a few coordinates of every tensor are followed: the gradient
-:math:`g_t` that the optimizer is given, and its update per unit of learning rate
+g_t that the optimizer is given, and its update per unit of learning rate
 
-.. math:: u_t = (\theta_t - \theta_{t+1}) / \mathrm{lr}_t - \lambda \theta_t,
+    u_t = (θ_t - θ_(t+1)) / lr_t - λ θ_t,
 
-where :math:`\lambda` is the rate of *decoupled* weight decay (AdamW's, NSF's); a decay that is part
-of the gradient (SGD's, Adam's) stays in. Plain SGD has :math:`u = g`. Frequencies are in cycles per
+where λ is the rate of *decoupled* weight decay (AdamW's, NSF's); a decay that is part
+of the gradient (SGD's, Adam's) stays in. Plain SGD has u = g. Frequencies are in cycles per
 step, from 0 to 1/2; the bands low, mid and high are thirds of that range, so that white noise has
 a third of its power in each. The mean of a series is its lowest frequency and is not removed.
 
 Two effects are told apart. Momentum acts *within* a coordinate: it passes what changes slowly.
 Adaptivity acts *across* coordinates: it gives some a longer step than others.
 
-With Welch's spectra of coordinate k, :math:`P^g_k(f)` and :math:`P^u_k(f)`, they are the terms of
+With Welch's spectra of coordinate k, Pᵍ_k(f) of g and Pᵘ_k(f) of u, they are the terms of
 
-.. math:: \tfrac12 \log P^u_k(f)/P^g_k(f) \approx \log a_k + \log G(f),
+    ½ log(Pᵘ_k(f) / Pᵍ_k(f)) ≈ log a_k + log G(f),
 
 fitted by least squares, each coordinate and frequency weighed by the share of the coordinate's
 gradient power that lies at f, and with a median a of 1. The weights make a coordinate count where
 it has something to say: an update that has power where its gradient has none is no gain.
 
-**Within**: the gain G. SGD has G = 1; momentum :math:`|1/(1 - \beta e^{-2\pi i f})|`.
+**Within**: the gain G. SGD has G = 1; momentum |1 / (1 - β exp(-2πif))|.
 
-**Across**: :math:`\log a` against the log of the coordinate's sign-change rate (``rate_*``) and of
+**Across**: log a against the log of the coordinate's sign-change rate (``rate_*``) and of
 the root mean square of its gradient (``size_*``): a rank correlation, and a least-squares slope
 with its 95% interval, which takes coordinates for independent. SGD has slopes of 0; Adam a size
 slope of about -1 and NSF one of about -2p. With momentum a series that never changes sign gets up
 to 0.1 more: its power lies at f = 0, and Welch's windows smear the gain there. For the whole model
 both are taken relative to the mean of the tensor, so that no tensor is compared with another.
 
-**Both.** :math:`R(f) = \sqrt{\sum_k P^u_k(f) / \sum_k P^g_k(f)}`, the response.
+**Both**: R(f) = √(Σ_k Pᵘ_k(f) / Σ_k Pᵍ_k(f)), the response.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ class _Sampled:
 
 
 class Temporal:
-    """Follows a few coordinates of every tensor and measures their :func:`response`.
+    """Follows a few coordinates of every tensor and measures their ``response``.
 
     Rows come once a window, and at the end for what the last window holds. A step in which a tensor
     has no finite gradient, or a learning rate of 0, is left out of that tensor's series, and a

@@ -16,7 +16,7 @@ from bandwise.spectrum import matrix_shape
 
 
 class Weights:
-    """Measures :func:`weight_figures` of every parameter of two dimensions or more, after the step.
+    """Measures ``weight_figures`` of every parameter of two dimensions or more, after the step.
 
     The row of the whole model has their means; every tensor counts alike. Singular values are
     costly and change slowly: hence the lower rate, and a budget.

@@ -71,7 +71,7 @@ def model_figures(model: nn.Module) -> dict[str, float]:
 
     A layer is a parameter of two or more dimensions; biases and the gains of norms have no
     spectrum to speak of and are left out, and a shared parameter is one layer. Each layer counts
-    the same, whatever its size: with :func:`weight_figures` of each,
+    the same, whatever its size: with ``weight_figures`` of each,
 
     - ``average_spectral_norm`` and ``spectral_norm_variance``: over layers, the latter divided by
       their number.

@@ -1,6 +1,6 @@
 """What a paper is to bandwise: parts that are run and stored, and claims that are judged by them.
 
-The way of a figure: a part trains (through :func:`bandwise.study.compare`, so that it resumes and
+The way of a figure: a part trains (through ``bandwise.study.compare``, so that it resumes and
 its result does not depend on the number of workers) and returns plain data; that is stored as
 ``PAPER-PART-SCALE.json``; tables, figures and claims read the stored data and nothing else.
 """

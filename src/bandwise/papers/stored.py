@@ -139,7 +139,7 @@ class Values:
         return low > 0 and paired_p_value(beyond, tests) < 1 - LEVEL
 
     def below(self, value: float, tests: int = 1) -> bool:
-        """As :meth:`above`."""
+        """As ``above``."""
         return self.negated().above(-value, tests)
 
     def negated(self) -> Values:
@@ -157,7 +157,7 @@ class Values:
         return f"{text}, n = {self.n}"
 
     def percent(self) -> str:
-        """As :meth:`written`, of figures in percent."""
+        """As ``written``, of figures in percent."""
         return self.written("+.2f", "%")
 
 
@@ -206,7 +206,7 @@ def judged(change: Values, claimed: float) -> Finding:
     """Whether a change is what was claimed, both in percent.
 
     The claim holds if the change is real, goes the same way and is at least half as large; it does
-    not if one half as large is ruled out. "Real" and "ruled out" as in :meth:`Values.above`.
+    not if one half as large is ruled out. "Real" and "ruled out" as in ``Values.above``.
     Otherwise more seeds are needed.
 
     Args:

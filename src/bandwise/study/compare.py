@@ -72,8 +72,8 @@ def compare(
         jobs: runs at a time, each on one thread; by default as many as there are processors, or
             one on a GPU.
         device: where to train: ``"cpu"``, ``"cuda"``, …
-        lens: whether every run is watched by a :class:`bandwise.Lens`, which writes
-            ``lens.jsonl`` in its folder and fills :attr:`Run.lens`. Its training is the same and
+        lens: whether every run is watched by a ``bandwise.Lens``, which writes
+            ``lens.jsonl`` in its folder and fills ``Run.lens``. Its training is the same and
             takes longer. A run that was not watched is not taken for one that was.
         task_options: keyword arguments of the task.
         console: where progress is shown; by default standard error.
@@ -82,7 +82,8 @@ def compare(
         Everything measured, as ``results.json`` holds it.
 
     Raises:
-        ValueError, TypeError: an argument is wrong; nothing has been run.
+        TypeError: an argument is of the wrong type; nothing has been run.
+        ValueError: an argument is wrong; nothing has been run.
         StudyError: a run failed. The others went on; the same call tries again.
         KeyboardInterrupt: stopped; the same call goes on.
     """
@@ -134,7 +135,7 @@ def configure(
 ) -> tuple[Task, Recipe, list[RunConfig]]:
     """The runs of every optimizer with every seed, checked as far as can be without running them.
 
-    The arguments are those of :func:`compare`, but for the seeds, which are listed.
+    The arguments are those of ``compare``, but for the seeds, which are listed.
 
     Returns:
         The task, its recipe with the steps and learning rate asked for, and the runs.

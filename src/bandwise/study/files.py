@@ -33,7 +33,7 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The inverse of :func:`write_json`."""
+    """The inverse of ``write_json``."""
     return from_json(path.read_text(encoding="utf-8"))
 
 
@@ -43,7 +43,7 @@ def to_json(data: Any) -> str:
 
 
 def from_json(text: str) -> Any:
-    """The inverse of :func:`to_json`."""
+    """The inverse of ``to_json``."""
     return json.loads(text, object_hook=_lenient)
 
 

@@ -45,7 +45,7 @@ def build(
     ``pytorch_optimizer.Lion``. A function gets the parameters; one whose first argument is called
     ``named_parameters`` gets (name, parameter) pairs, to treat layers by their kind.
 
-    ``smi-NAME`` is :class:`bandwise.SMI` around NAME with the preset for it where the paper has
+    ``smi-NAME`` is ``bandwise.SMI`` around NAME with the preset for it where the paper has
     one; its own options (alpha, beta, q, …, and ``preset``) go to SMI, the others to NAME. ``sgd``
     has a momentum of 0.9 unless told otherwise. ``lr`` may be given as an option.
 

@@ -36,7 +36,7 @@ class Run:
             defaults and all.
         folder: its folder, relative to the study's.
         lens: what the lens recorded of the whole model, a row a measurement, with ``agreement`` in
-            the place of ``predicted`` (:func:`bandwise.lens.decisions.with_agreement`); empty if
+            the place of ``predicted`` (``bandwise.lens.decisions.with_agreement``); empty if
             the run had none.
     """
 

@@ -59,10 +59,10 @@ class RunConfig:
         data: hashes of data and user files.
         optimizer: the optimizer's text.
         seed: of weights, batches and dropout.
-        recipe: the fields of :class:`bandwise.tasks.Recipe`.
+        recipe: the fields of ``bandwise.tasks.Recipe``.
         device: ``"cpu"``, ``"cuda"``, …
         versions: of bandwise and torch.
-        lens: whether a :class:`bandwise.Lens` watches it.
+        lens: whether a ``bandwise.Lens`` watches it.
     """
 
     task: str

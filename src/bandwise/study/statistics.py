@@ -21,7 +21,7 @@ def compare_runs(
 
     Args:
         groups: the runs of one optimizer each, all with the same seeds in the same order.
-        metric: a key of :attr:`Run.final`.
+        metric: a key of ``Run.final``.
         direction: whether a good metric is small or large.
     """
     baseline, *others = groups

@@ -42,7 +42,7 @@ class Tuned:
     """What a tuning found.
 
     Attributes:
-        optimizer: the text with the best options, as :func:`bandwise.study.compare` takes it.
+        optimizer: the text with the best options, as ``bandwise.study.compare`` takes it.
         value: the task's metric with them, validated, the mean over the tuning's seeds.
         trials: the texts that were tried, in order, and their values; inf or -inf if one diverged.
     """
@@ -71,7 +71,7 @@ def tune(
     where it was stopped, and one with more trials goes further.
 
     Args:
-        task: as in :func:`bandwise.study.compare`.
+        task: as in ``bandwise.study.compare``.
         optimizer: its text, with the options that are not looked for.
         space: where each option is looked for.
         trials: how many settings.
@@ -82,7 +82,8 @@ def tune(
         task_options: keyword arguments of the task.
 
     Raises:
-        ValueError, TypeError: an argument is wrong, or every trial diverged.
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is wrong, or every trial diverged.
         StudyError: another command works in ``out``.
     """
     _checks.whole("trials", trials, low=1)

@@ -29,7 +29,7 @@ _BUILT_IN = {
 
 
 def names() -> tuple[str, ...]:
-    """The built-in tasks' names, as :func:`load` takes them."""
+    """The built-in tasks' names, as ``load`` takes them."""
     return tuple(_BUILT_IN)
 
 
@@ -37,7 +37,7 @@ def load(spec: str, options: Mapping[str, Any] | None = None) -> Task:
     """Make a task.
 
     Args:
-        spec: a built-in name (see :func:`names`), or ``path/to/file.py:MyTask``.
+        spec: a built-in name (see ``names``), or ``path/to/file.py:MyTask``.
         options: keyword arguments of the task's constructor.
 
     Raises:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Sizes of a :class:`GPT`; the defaults are the paper's.
+    """Sizes of a ``GPT``; the defaults are the paper's.
 
     Attributes:
         vocabulary: number of distinct tokens.

@@ -16,7 +16,7 @@ Split = Literal["train", "val", "test"]
 Direction = Literal["min", "max"]
 
 PROBE_SIZE = 512
-"""The most examples that a :meth:`Task.probe` has."""
+"""The most examples that a ``Task.probe`` has."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class Task(ABC):
 
     Attributes:
         name: what tables and reports call the task.
-        metric: the key of :meth:`evaluate`'s result that optimizers are compared by.
+        metric: the key of ``evaluate``'s result that optimizers are compared by.
         direction: whether a good ``metric`` is small (``"min"``) or large (``"max"``).
-        splits: the held-out splits that :meth:`evaluate` knows: always ``"val"``, drawn as a curve
+        splits: the held-out splits that ``evaluate`` knows: always ``"val"``, drawn as a curve
             while training, and ``"test"`` where there is one, evaluated once at the end.
         recipe: steps, learning rate and the rest, unless the user says otherwise.
     """
@@ -90,8 +90,8 @@ class Task(ABC):
     def batch(self, seed: int, step: int) -> Any:
         """The training batch of a step (from 1), a tensor or a tuple of tensors on the CPU.
 
-        It must depend on ``seed`` and ``step`` alone: see :func:`generator` and
-        :func:`epoch_indices`.
+        It must depend on ``seed`` and ``step`` alone: see ``generator`` and
+        ``epoch_indices``.
         """
 
     @abstractmethod

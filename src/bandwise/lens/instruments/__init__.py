@@ -1,6 +1,6 @@
 """Instruments draw what the lens's quantities measured; they measure nothing. Needs plotly.
 
-An instrument is a function from :data:`Runs` to a :class:`bandwise.drawing.figure.Figure`, or to
+An instrument is a function from ``Runs`` to a ``bandwise.drawing.figure.Figure``, or to
 ``None`` where the rows hold nothing for it.
 """
 

@@ -1,7 +1,7 @@
 """Which frequencies of a function a model learns first: the spectral bias.
 
 The errors are those of a task that reports one for each frequency k, as
-:class:`bandwise.tasks.sines.Sines` does: rows of quantity ``"evaluation"`` with ``val_error_k1``,
+``bandwise.tasks.sines.Sines`` does: rows of quantity ``"evaluation"`` with ``val_error_k1``,
 ``val_error_k2``, …, each relative to the amplitude that is to be learnt.
 """
 

@@ -1,6 +1,6 @@
 """Optimizers of the comparison that are made from more than one: by kind of layer.
 
-The kinds are those of :class:`bandwise.tasks.gpt.GPT`, told from the parameters' names.
+The kinds are those of ``bandwise.tasks.gpt.GPT``, told from the parameters' names.
 """
 
 from __future__ import annotations

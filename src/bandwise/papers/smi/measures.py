@@ -78,12 +78,12 @@ def thresholds(data: Data) -> tuple[float, float]:
 
 
 def weight(name: str) -> Figure:
-    """A row of Tables 2 and 4 (:func:`bandwise.lens.weights.model_figures`)."""
+    """A row of Tables 2 and 4 (``bandwise.lens.weights.model_figures``)."""
     return lambda run: float(run["weights"][name])
 
 
 def activation(name: str) -> Figure:
-    """A row of Table 3 (:func:`bandwise.lens.activations.activation_figures`)."""
+    """A row of Table 3 (``bandwise.lens.activations.activation_figures``)."""
     return lambda run: float(run["activations"][name])
 
 

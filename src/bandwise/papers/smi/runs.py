@@ -53,7 +53,7 @@ def beside(context: Context) -> Context:
 
 
 def trained(context: Context, run: Run) -> nn.Module:
-    """The model that a run of :func:`study` has ended with."""
+    """The model that a run of ``study`` has ended with."""
     path = context.folder / run.folder / "checkpoint.pt"
     model = tasks.load(TASK, scales.of(context).task_options).model().to(context.device)
     state = torch.load(path, map_location=context.device, weights_only=True)

@@ -1,0 +1,227 @@
+"""The documentation's code runs, its commands and links lead somewhere, its site builds."""
+
+import importlib
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from html import unescape
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from sybil import Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
+
+import bandwise as bw
+from bandwise import cli, papers, tasks
+from bandwise.study import optimizers, spec
+from bandwise.tasks import Recipe
+
+ROOT = Path(__file__).parent.parent
+if not (ROOT / "docs").exists():
+    pytest.skip("docs is not beside the tests", allow_module_level=True)
+
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+AROUND = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")]
+
+
+def of(pages):
+    return pytest.mark.parametrize("page", pages, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def examples(page, *parsers):
+    return Sybil(parsers=[*parsers, SkipParser()]).parse(page)
+
+
+# Python: a page from top to bottom, with what its reader has at hand.
+
+
+def at_hand():
+    model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 3))
+    batches = [(torch.randn(8, 16), torch.randint(3, (8,))) for _ in range(30)]
+
+    def train(model, optimizer):
+        for inputs, labels in batches:
+            torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    optimizer = torch.optim.AdamW(model.parameters())
+    return {"model": model, "batches": batches, "train": train, "optimizer": optimizer}
+
+
+@of(DOCS)
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    document = examples(page, PythonCodeBlockParser())
+    document.namespace |= at_hand()
+    for example in document.examples():
+        example.evaluate()
+
+
+# Shell: nothing is run, but every command must be one that there is.
+
+
+@of([*DOCS, *AROUND])
+def test_the_commands_of_a_page_exist(page):
+    check_commands(page)
+
+
+def check_commands(page):
+    for example in examples(page, CodeBlockParser("sh", check_shell)).examples():
+        example.evaluate()
+
+
+def check_shell(example):
+    for line in example.parsed.replace("\\\n", " ").splitlines():
+        if words := shlex.split(line, comments=True):
+            CHECKS[words[0]](words[1:])
+
+
+def check_bandwise(words):
+    group = typer.main.get_command(cli.app)
+    with group.make_context("bandwise", list(words)) as context:
+        name, command, rest = group.resolve_command(context, words)
+        given = command.make_context(name, rest, parent=context)
+    if name == "compare":
+        check_study(given.params["task"], given.params["optimizers"], given.args)
+    if name == "reproduce":
+        parts = {part.name for part in papers.load(given.params["paper"]).parts}
+        assert set(given.params["part"] or ()) <= parts
+
+
+def check_study(task, texts, extra):
+    if ".py:" not in task:
+        tasks._check_options(task, tasks._find(task), cli._task_options(extra))
+    for item in spec.parse_list(texts):
+        if ".py:" not in item.name:
+            named = [("weight", torch.nn.Parameter(torch.zeros(3, 3)))]
+            optimizers.build(item, named, 1e-3, Recipe(steps=10, lr=1e-3))
+
+
+def check_make(words):
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert {word for word in words if "=" not in word} <= set(targets)
+
+
+def check_pip(words):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = re.findall(r"\[(.*?)\]", " ".join(words))
+    assert {name for extra in extras for name in extra.split(",")} <= set(
+        project["optional-dependencies"]
+    )
+
+
+def check_files(words):
+    """Of Python programs and tests; the pages name several as tests/test_{this,that}.py."""
+    for word in words:
+        if word.endswith(".py") and not word.startswith("-"):
+            before, names, after = re.fullmatch(r"([^{]*)\{?([^{}]*?)\}?(\.py)", word).groups()
+            for name in names.split(","):
+                assert (ROOT / f"{before}{name}{after}").exists(), word
+
+
+CHECKS = {
+    "bandwise": check_bandwise,
+    "make": check_make,
+    "pip": check_pip,
+    "python": check_files,
+    "pytest": check_files,
+    "torchrun": check_files,
+    "coverage": check_files,
+}
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("bandwise compare no-such-task", "no task 'no-such-task'"),
+        ("bandwise compare digits --optimizers adamw,nsf:q=0.7", "unexpected keyword argument 'q'"),
+        ("bandwise compare digits --no-such-option 1", "no option 'no_such_option'"),
+        ("bandwise compare digits --seeds many", "should be a valid integer"),
+        ("bandwise report", "Missing parameter: folder"),
+        ("bandwise reproduce smi --part no-such-part", "no-such-part"),
+        ("bandwise no-such-command", "No such command 'no-such-command'"),
+        ("make coffee", "coffee"),
+        ("pip install 'bandwise[no-such-extra]'", "no-such-extra"),
+        ("python no_such_file.py", "no_such_file.py"),
+        ("no-such-program", "no-such-program"),
+    ],
+)
+def test_a_command_that_does_not_exist_is_found(line, why, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"```sh\nmake test\n{line}\n```\n")
+    with pytest.raises(Exception, match=why):
+        check_commands(page)
+
+
+# Links, as GitHub follows them; the site's own are checked when it is built.
+
+
+@of([*DOCS, *AROUND])
+def test_the_links_to_files_lead_somewhere(page):
+    links = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", page.read_text("utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+# The site.
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    return {
+        str(path.relative_to(folder)): path.read_text("utf-8") for path in folder.rglob("*.html")
+    }
+
+
+def test_every_page_is_in_the_site(site):
+    assert {str(page.relative_to(ROOT / "docs").with_suffix(".html")) for page in DOCS} < set(site)
+
+
+def test_pages_fetch_nothing(site):
+    for name, text in site.items():
+        fetched = re.findall(r'<(?:script|img|iframe)\b[^>]*?src="(\w*:?//[^"]*)"', text)
+        fetched += re.findall(r'<link\b(?![^>]*rel="canonical")[^>]*?href="(\w*:?//[^"]*)"', text)
+        assert fetched == [], name
+
+
+def test_formulas_are_set_by_the_browser_alone(site):
+    for name in ("smi.html", "nsf.html"):
+        assert site[name].count("<math") > 10
+    for name, text in site.items():
+        prose = re.sub(r"<(code|script)\b.*?</\1>", "", text, flags=re.DOTALL)
+        assert not re.search(r"arithmatex|:math:|\.\. math|\\frac|\\hat|\$\$", prose), name
+
+
+def test_docstrings_are_in_the_notation_that_the_site_reads(site):
+    for name, text in site.items():
+        if name.startswith("api/"):
+            prose = unescape(re.sub(r"<[^>]+>", "", text))
+            assert not re.search(r":(class|func|meth|attr|math):|>>> .*>>>", prose), name
+
+
+@pytest.mark.parametrize(
+    ("module", "page"),
+    [
+        ("bandwise", "optimizers"),
+        ("bandwise.lens", "lens"),
+        ("bandwise.study", "study"),
+        ("bandwise.tasks", "tasks"),
+    ],
+)
+def test_every_public_name_is_in_the_reference(site, module, page):
+    public = importlib.import_module(module)
+    values = [getattr(public, name) for name in public.__all__]
+    shown = {value for value in values if inspect.isclass(value) or inspect.isfunction(value)}
+    for value in shown - ({bw.Lens} if public is bw else set()):  # which has a page of its own
+        places = {f"{place}.{value.__name__}" for place in (module, value.__module__)}
+        ids = set(re.findall(r'<h\d id="([\w.]+)"', site[f"api/{page}.html"]))
+        assert places & (ids - set(sys.modules)), value.__name__
