@@ -6,6 +6,8 @@ machine. Runs are kept in folders, so all machines must share a file system.
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -41,9 +43,7 @@ def workers(backend: str, jobs: int | None, device: str) -> AbstractContextManag
 @contextmanager
 def _loky(jobs: int | None) -> Iterator[joblib.Parallel]:
     try:
-        yield joblib.Parallel(
-            jobs, backend="loky", return_as="generator_unordered", batch_size=1
-        )
+        yield joblib.Parallel(jobs, backend="loky", return_as="generator_unordered", batch_size=1)
     except TerminatedWorkerError as error:
         raise _lost("fewer --jobs") from error
     except KeyboardInterrupt:
@@ -68,7 +68,8 @@ def _dask(jobs: int | None) -> Iterator[joblib.Parallel]:
             client = Client()
         else:
             # Runs share torch's generators with their process: more threads would be of no use.
-            client = Client(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
+            with _deaf_to_control_c():
+                client = Client(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
     with client as connected:
         try:
             with joblib.parallel_config("dask", client=connected):
@@ -108,6 +109,20 @@ def _ray(jobs: int | None, device: str) -> Iterator[joblib.Parallel]:
     finally:
         if started:
             ray.shutdown()
+
+
+@contextmanager
+def _deaf_to_control_c() -> Iterator[None]:
+    """For what is started meanwhile: a terminal interrupts all, and it is for this process to say
+    so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _lost(remedy: str) -> StudyError:
