@@ -202,6 +202,23 @@ def test_control_c_ends_a_study_on_a_cluster_cleanly(backend, folder):
 
 
 @pytest.mark.parametrize("backend", ["dask", "ray"])
+def test_a_run_that_kills_every_worker_is_told(backend, folder):
+    pytest.importorskip({"dask": "distributed"}.get(backend, backend))
+    (folder / "killed.py").write_text(
+        "import os, signal\n"
+        "from line import Line\n"
+        "class Killed(Line):\n"
+        "    def batch(self, seed, step):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    with pytest.raises(StudyError, match="a worker process was killed"):
+        compare(
+            "killed.py:Killed", "adamw", seeds=2, jobs=2, backend=backend,
+            console=Console(quiet=True),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["dask", "ray"])
 def test_a_missing_package_is_named_with_its_extra(backend, folder, monkeypatch):
     for name in ("dask", "distributed", "ray"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -57,9 +57,19 @@ def _dask(jobs: int | None) -> Iterator[joblib.Parallel]:
     try:
         import dask
         from distributed import Client, KilledWorker
+        from joblib._dask import DaskDistributedBackend
     except ModuleNotFoundError as error:
         raise _missing("dask", error) from error
 
+    class Backend(DaskDistributedBackend):  # type: ignore[misc]
+        """Joblib's tells of results alone: it would wait for ever for what dask has given up."""
+
+        def submit(self, func: Any, callback: Any = None) -> Any:
+            job = super().submit(func, callback)
+            job.add_done_callback(lambda done: done.exception() and callback(done.exception()))
+            return job
+
+    joblib.register_parallel_backend("dask", Backend)
     client: Any
     try:
         client = nullcontext(Client.current())
