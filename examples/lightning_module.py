@@ -2,7 +2,7 @@
 
     python examples/lightning_module.py OUT
 
-It saves checkpoints in OUT at the end of every epoch, and started again goes on from the last one to
+It saves a checkpoint in OUT after every epoch, and started again goes on from the last one to
 the same weights that it would have come to at once. Loss and p stand in OUT/lightning_logs/.
 """
 

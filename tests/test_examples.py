@@ -1,4 +1,4 @@
-"""The scripts in examples/ train, resume to the same weights, and log what the optimizers are at."""
+"""The scripts in examples/ train, resume to the same weights, and log what optimizers are at."""
 
 import csv
 import json
