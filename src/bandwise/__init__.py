@@ -7,7 +7,7 @@ from bandwise.schedules import Constant, Cosine, Cyclic, Linear, Schedule
 from bandwise.smi import SMI
 
 if TYPE_CHECKING:
-    from bandwise.lens import Lens
+    from bandwise.lens import Lens, readings
 
 __version__ = "0.1.0"
 
@@ -21,13 +21,14 @@ __all__ = [
     "Linear",
     "Schedule",
     "__version__",
+    "readings",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """The lens is no part of the optimizers: it is imported when it is asked for."""
-    if name == "Lens":
-        from bandwise.lens import Lens
+    """What measures is no part of the optimizers: it is imported when it is asked for."""
+    if name in ("Lens", "readings"):
+        from bandwise import lens
 
-        return Lens
+        return getattr(lens, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -65,8 +65,19 @@ def _compare(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Runs at a time.", show_default="one a processor; one on a GPU"),
+        typer.Option(
+            min=1,
+            help="Runs at a time.",
+            show_default="one a processor; one on a GPU; all of a cluster",
+        ),
     ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="loky: processes of this machine. dask, ray: a cluster whose machines share the "
+            "file system, named by DASK_SCHEDULER_ADDRESS or RAY_ADDRESS."
+        ),
+    ] = "loky",
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, …")] = "cpu",
     lens: Annotated[
         bool,
@@ -98,6 +109,7 @@ def _compare(
             lr=lr,
             out=folder,
             jobs=jobs,
+            backend=backend,
             device=device,
             lens=lens,
             task_options=_task_options(context.args),

@@ -127,9 +127,13 @@ class NSF(Optimizer):
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
+    @torch._compile._disable_dynamo  # torch.compiler.disable would import all of dynamo
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Take one step.
+
+        In what ``torch.compile`` compiles the step stays as it is: torch 2.13 makes another step of
+        it. With ``fused`` it has compiled kernels of its own.
 
         Args:
             closure: evaluates the model again and returns the loss.

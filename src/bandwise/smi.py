@@ -201,8 +201,12 @@ class SMI(Optimizer):
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
+    @torch._compile._disable_dynamo  # torch.compiler.disable would import all of dynamo
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Filter the gradients, then take the base's step.
+
+        In what ``torch.compile`` compiles the step stays as it is: there is no code generation for
+        complex numbers.
 
         Args:
             closure: evaluates the model again and returns the loss; every gradient that the base

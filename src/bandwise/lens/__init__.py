@@ -6,6 +6,7 @@ quantity measures and an instrument draws, never both: what can be drawn is in t
 
 from bandwise.lens.drawn import figures
 from bandwise.lens.quantity import Quantity, Row, Step, Traced
+from bandwise.lens.reading import readings
 from bandwise.lens.recorder import Lens
 from bandwise.lens.spatial import (
     Spatial,
@@ -30,6 +31,7 @@ __all__ = [
     "filter_bias_variance",
     "mask_filter",
     "momentary_mask",
+    "readings",
     "response",
     "spectral_figures",
 ]

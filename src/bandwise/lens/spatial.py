@@ -141,6 +141,17 @@ def spectral_figures(gradient: Tensor, mask: Tensor | None = None) -> dict[str, 
     return _figures(spectrum.transform(G).abs(), mask, G)
 
 
+def coming_mask(M: Tensor, G: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+    """The mask that SMI will use in its coming step, of a gradient's magnitudes."""
+    if "smi_mask" in state and group["smi_step"] % group["smi_refresh_every"]:
+        mask: Tensor = state["smi_mask"]
+        return mask
+    H = M
+    if "smi_history" in state and state["smi_history"][0, 0] >= 0:
+        H = state["smi_history"].to(M.dtype).lerp(M, 1 - group["smi_beta"])
+    return spectrum.removed(H, group["smi_q"], G) == 0
+
+
 def _figures(M: Tensor, mask: Tensor | None, G: Tensor) -> dict[str, float]:
     counts, band = _multiplicity(G), _band(G)
     # In units of the largest: squares must not leave the range of their dtype.
@@ -268,13 +279,7 @@ class Spatial:
         group, state = t.group, t.state
         if not group.get("smi", False) or t.param.ndim < group["smi_min_ndim"]:
             return spectrum.removed(M, self.q, G) == 0, self.q
-        q = group["smi_q"]
-        if "smi_mask" in state and group["smi_step"] % group["smi_refresh_every"]:
-            return state["smi_mask"], q
-        H = M
-        if "smi_history" in state and state["smi_history"][0, 0] >= 0:
-            H = state["smi_history"].to(M.dtype).lerp(M, 1 - group["smi_beta"])
-        return spectrum.removed(H, q, G) == 0, q
+        return coming_mask(M, G, group, state), group["smi_q"]
 
     def _overlap(self, name: str, mask: Tensor, G: Tensor) -> float | None:
         counts, sample = _multiplicity(G).flatten(), mask.flatten()

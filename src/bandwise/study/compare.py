@@ -8,9 +8,10 @@ import os
 import pickle
 import platform
 import shlex
+import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,6 @@ from typing import Any
 import joblib
 import torch
 from filelock import FileLock, Timeout
-from joblib.externals.loky import get_reusable_executor
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from rich.console import Console
 from torch import nn
 
@@ -27,6 +26,7 @@ import bandwise
 from bandwise import _checks, tasks, userfile
 from bandwise.study import optimizers as by_name
 from bandwise.study import spec
+from bandwise.study.backends import BACKENDS, workers
 from bandwise.study.errors import StudyError
 from bandwise.study.progress import StudyProgress
 from bandwise.study.results import Results
@@ -49,6 +49,7 @@ def compare(
     lr: float | None = None,
     out: str | Path | None = None,
     jobs: int | None = None,
+    backend: str = "loky",
     device: str = "cpu",
     lens: bool = False,
     task_options: Mapping[str, Any] | None = None,
@@ -58,7 +59,7 @@ def compare(
 
     With one seed every optimizer gets the same initial weights, batches and dropout. Finished runs
     found in ``out`` are kept, unfinished ones go on from their last checkpoint; runs of any other
-    configuration are left alone. The result does not depend on ``jobs``.
+    configuration are left alone. The result does not depend on ``jobs`` and ``backend``.
 
     Args:
         task: a built-in task's name, or ``path/to/file.py:MyTask``.
@@ -70,7 +71,11 @@ def compare(
         out: the study's folder, by default ``bandwise-runs/TASK``. Gets ``results.json``,
             ``results.csv`` and a folder a run in ``runs/``.
         jobs: runs at a time, each on one thread; by default as many as there are processors, or
-            one on a GPU.
+            one on a GPU; on a cluster as many as it has room for.
+        backend: joblib's name of where the runs are trained: ``"loky"``, processes of this machine,
+            or the clusters ``"dask"`` and ``"ray"``, whose machines must share the file system.
+            Dask's is the current ``Client``'s or ``DASK_SCHEDULER_ADDRESS``'s, ray's that of
+            ``ray.init`` or ``RAY_ADDRESS``; where none is named, one is started on this machine.
         device: where to train: ``"cpu"``, ``"cuda"``, …
         lens: whether every run is watched by a ``bandwise.Lens``, which writes
             ``lens.jsonl`` in its folder and fills ``Run.lens``. Its training is the same and
@@ -84,11 +89,13 @@ def compare(
     Raises:
         TypeError: an argument is of the wrong type; nothing has been run.
         ValueError: an argument is wrong; nothing has been run.
+        ModuleNotFoundError: the backend's package is not installed.
         StudyError: a run failed. The others went on; the same call tries again.
         KeyboardInterrupt: stopped; the same call goes on.
     """
     _checks.whole("seeds", seeds, low=1)
     _checks.flag("lens", lens)
+    _checks.one_of("backend", backend, BACKENDS)
     device = str(device)
     specs = _specs(optimizers)
     made, recipe, configs = configure(
@@ -103,7 +110,9 @@ def compare(
     )
     out = default_folder(task) if out is None else Path(out)
     with locked(out):
-        _run_all(configs, out, _jobs(jobs, device, len(configs)), console or Console(stderr=True))
+        at_a_time = _jobs(jobs, backend, device, len(configs))
+        with workers(backend, at_a_time, device) as parallel:
+            _run_all(configs, out, parallel, console or Console(stderr=True))
         runs = [
             [_read(config, out) for config in configs if config.optimizer == s.text] for s in specs
         ]
@@ -230,7 +239,9 @@ def _check_optimizers(specs: Sequence[spec.Spec], task: Task, recipe: Recipe) ->
             ) from error
 
 
-def _jobs(jobs: int | None, device: str, runs: int) -> int:
+def _jobs(jobs: int | None, backend: str, device: str, runs: int) -> int | None:
+    if jobs is None and backend != "loky":
+        return None
     if jobs is None:
         return 1 if torch.device(device).type != "cpu" else min(joblib.cpu_count(), runs)
     _checks.whole("jobs", jobs, low=1)
@@ -255,6 +266,10 @@ def locked(out: Path) -> Iterator[None]:
         ) from None
 
 
+# Runs share their process's generators and working directory, and a worker may have threads.
+_one_at_a_time = threading.Lock()
+
+
 def _folder(config: RunConfig, out: Path) -> Path:
     return out / "runs" / config.folder_name()
 
@@ -268,7 +283,9 @@ def _label(config: RunConfig) -> str:
     return f"{config.optimizer}, seed {config.seed}"
 
 
-def _run_all(configs: Sequence[RunConfig], out: Path, jobs: int, console: Console) -> None:
+def _run_all(
+    configs: Sequence[RunConfig], out: Path, parallel: joblib.Parallel, console: Console
+) -> None:
     left = [c for c in configs if not (_folder(c, out) / "result.json").exists()]
     if len(left) < len(configs):
         console.print(f"{len(configs) - len(left)} of {len(configs)} runs are finished already.")
@@ -277,28 +294,14 @@ def _run_all(configs: Sequence[RunConfig], out: Path, jobs: int, console: Consol
     progress = StudyProgress(
         console, {_label(c): _folder(c, out) for c in left}, configs[0].recipe["steps"]
     )
-    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
     failures = []
-    try:
-        with progress.watching():
-            for config, failure in parallel(
-                joblib.delayed(_attempt)(config, _folder(config, out)) for config in left
-            ):
-                if failure:
-                    failures.append((config, failure))
-                    progress.finished(_label(config), "failed")
-                else:
-                    final = _read(config, out).final
-                    figures = ", ".join(f"{key} {value:.4g}" for key, value in final.items())
-                    progress.finished(_label(config), figures)
-    except TerminatedWorkerError as error:
-        raise StudyError(
-            "a worker process was killed, perhaps for want of memory: try fewer --jobs; "
-            "the same command goes on from where it was"
-        ) from error
-    except KeyboardInterrupt:
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
-        raise
+    with progress.watching():
+        for config, failure in parallel(
+            joblib.delayed(_attempt)(config, _folder(config, out), Path.cwd()) for config in left
+        ):
+            if failure:
+                failures.append((config, failure))
+                progress.failed(_label(config))
     if failures:
         config, failure = failures[0]
         raise StudyError(
@@ -307,10 +310,11 @@ def _run_all(configs: Sequence[RunConfig], out: Path, jobs: int, console: Consol
         )
 
 
-def _attempt(config: RunConfig, folder: Path) -> tuple[RunConfig, str | None]:
-    """One run's failure must not end the others."""
+def _attempt(config: RunConfig, folder: Path, here: Path) -> tuple[RunConfig, str | None]:
+    """One run's failure must not end the others; a path means what it means ``here``."""
     try:
-        train(config, folder)
+        with _one_at_a_time, chdir(here):
+            train(config, folder)
     except (Exception, SystemExit):
         return config, traceback.format_exc()
     return config, None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -24,6 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from bandwise.study.files import read_json
 from bandwise.study.run import read_metrics
 
 _POLL_SECONDS = 0.5
@@ -44,7 +45,7 @@ class StudyProgress:
         self._folders = dict(folders)
         self._steps = steps
         self._total = len(folders)
-        self._finished = 0
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._progress = Progress(
             SpinnerColumn(),
@@ -58,21 +59,15 @@ class StudyProgress:
             transient=True,
         )
 
-    def finished(self, label: str, outcome: str) -> None:
-        """Say that a run has ended, and how."""
-        self._finished += 1
-        text = f"[{self._finished}/{self._total}] {label}: {outcome}"
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-        self._folders.pop(label, None)
+    def failed(self, label: str) -> None:
+        """Say that a run has ended without a result; those with one are found in their folders."""
+        self._ended(label, "failed")
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Draw the running runs in the meantime."""
-        if not self._console.is_terminal:
-            yield
-            return
-        with self._progress:
-            thread = threading.Thread(target=self._watch, daemon=True)
+        """Look after the runs in the meantime."""
+        thread = threading.Thread(target=self._watch, daemon=True)
+        with self._progress if self._console.is_terminal else nullcontext():
             thread.start()
             try:
                 yield
@@ -82,17 +77,34 @@ class StudyProgress:
 
     def _watch(self) -> None:
         lines: dict[str, TaskID] = {}
-        while not self._stop.wait(_POLL_SECONDS):
+        stopped = False
+        while not stopped:
+            stopped = self._stop.wait(_POLL_SECONDS)
+            for label, folder in list(self._folders.items()):
+                if (folder / "result.json").exists():
+                    final = read_json(folder / "result.json")["final"]
+                    figures = ", ".join(f"{key} {value:.4g}" for key, value in final.items())
+                    self._ended(label, figures)
+                elif self._console.is_terminal:
+                    self._draw(lines, label, folder)
             for label in set(lines) - set(self._folders):
                 self._progress.remove_task(lines.pop(label))
-            for label, folder in list(self._folders.items()):
-                _, training = read_metrics(folder)
-                if not training:
-                    continue
-                step = int(training[-1]["step"])
-                if label not in lines:
-                    lines[label] = self._progress.add_task(
-                        label, total=self._steps, completed=step, loss=""
-                    )
-                loss = f"loss {training[-1]['train_loss']:.4g}"
-                self._progress.update(lines[label], completed=step, loss=loss)
+
+    def _draw(self, lines: dict[str, TaskID], label: str, folder: Path) -> None:
+        _, training = read_metrics(folder)
+        if not training:
+            return
+        step = int(training[-1]["step"])
+        if label not in lines:
+            lines[label] = self._progress.add_task(
+                label, total=self._steps, completed=step, loss=""
+            )
+        loss = f"loss {training[-1]['train_loss']:.4g}"
+        self._progress.update(lines[label], completed=step, loss=loss)
+
+    def _ended(self, label: str, outcome: str) -> None:
+        with self._lock:
+            if self._folders.pop(label, None) is None:
+                return
+            text = f"[{self._total - len(self._folders)}/{self._total}] {label}: {outcome}"
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)

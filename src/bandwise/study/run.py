@@ -30,11 +30,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._pytree import tree_map
 
+import bandwise
 from bandwise import schedules, tasks, userfile
 from bandwise.lens import Lens, Row, Spatial, Temporal, Weights, decisions, log
 from bandwise.nsf import NSF
@@ -94,6 +96,16 @@ def _check_files(config: RunConfig) -> None:
             raise RuntimeError(f"{name.rpartition(':')[0]} changed while the study ran")
 
 
+def _check_versions(config: RunConfig) -> None:
+    """Another version may come to another result."""
+    for name, version in (("bandwise", bandwise.__version__), ("torch", torch.__version__)):
+        wanted = config.versions.get(name, version)
+        if version != wanted:
+            raise RuntimeError(
+                f"the study was begun with {name} {wanted}, and this worker has {version}"
+            )
+
+
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
     """The learning rate at ``step`` (from 0) over its peak: warm-up, then a cosine (nanoGPT's)."""
     warmup = math.ceil(recipe.warmup * recipe.steps)
@@ -107,9 +119,14 @@ def learning_rate_factor(step: int, recipe: Recipe) -> float:
 
 def train(config: RunConfig, folder: Path) -> None:
     """Train the run in ``folder``, from its last checkpoint if there is one, to its end."""
-    if (folder / "result.json").exists():
-        return
     folder.mkdir(parents=True, exist_ok=True)
+    # A worker that was given up for lost may still be at it: its result will do.
+    with FileLock(folder / ".lock"):
+        if not (folder / "result.json").exists():
+            _train(config, folder)
+
+
+def _train(config: RunConfig, folder: Path) -> None:
     if not (folder / "config.json").exists():
         write_json(folder / "config.json", config.plain())
     # Sums depend on how they are split among threads; results must not depend on the machine's use.
@@ -128,6 +145,7 @@ class _Training:
     def __init__(self, config: RunConfig, folder: Path) -> None:
         self.config, self.folder = config, folder
         self.recipe = Recipe(**config.recipe)
+        _check_versions(config)
         _check_files(config)
         self.task: Task = tasks.load(config.task, config.task_options)
         torch.manual_seed(config.seed)

@@ -1,0 +1,69 @@
+"""What the optimizers are at, as numbers that any logger takes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from bandwise import schedules, spectrum
+from bandwise.lens.spatial import coming_mask, matrix, spectral_figures
+from bandwise.nsf import NSF
+from bandwise.smi import SMI
+
+
+@torch.no_grad()
+def readings(optimizer: Optimizer) -> dict[str, float]:
+    """``alpha``, ``p`` and the kept energy of the step that ``optimizer`` is about to take.
+
+    To be called between ``backward`` and ``step``, after unscaling and clipping. The kept energy
+    costs about two of SMI's steps: call it at the steps that are logged. Nothing is changed.
+
+    - ``smi/alpha``: the part of the filtered gradient.
+    - ``smi/kept``: the share of the gradients' energy, the sum of their squares, that the mask
+      keeps. Left out where there is no finite gradient to be filtered.
+    - ``nsf/p``: the exponent.
+
+    With several parameter groups the names end in the group's number: ``smi/alpha/0``.
+
+    Args:
+        optimizer: SMI, NSF or SMI around NSF, bare or as Accelerate or Lightning wrap it. There is
+            nothing to read of any other.
+    """
+    optimizer = getattr(optimizer, "optimizer", optimizer)
+    base = optimizer.base if isinstance(optimizer, SMI) else optimizer
+    several = len(optimizer.param_groups) > 1
+    found: dict[str, float] = {}
+    for i, group in enumerate(optimizer.param_groups):
+        figures = {}
+        if isinstance(optimizer, SMI) and group["smi"]:
+            figures["smi/alpha"] = schedules.value_at(
+                group["smi_alpha"], group["smi_step"] + 1, group["smi_total_steps"]
+            )
+            figures |= _kept(optimizer, group)
+        if isinstance(base, NSF):
+            figures["nsf/p"] = schedules.value_at(
+                group["p"], group["step"] + 1, group["total_steps"]
+            )
+        found |= {f"{name}/{i}" if several else name: value for name, value in figures.items()}
+    return found
+
+
+def _kept(optimizer: SMI, group: dict[str, Any]) -> dict[str, float]:
+    """``smi/kept`` of a group, if there is any energy."""
+    energy = kept = 0.0
+    for param in group["params"]:
+        grad = param.grad
+        if grad is None or param.ndim < max(group["smi_min_ndim"], 1) or not grad.numel():
+            continue
+        G = matrix(grad)
+        M = spectrum.magnitude(spectrum.transform(G), G)
+        if not 0 < M.amax().item() < math.inf:
+            continue
+        mask = coming_mask(M, G, group, optimizer.state.get(param, {}))
+        figures = spectral_figures(grad, mask)
+        energy += figures["energy"]
+        kept += figures["energy"] * figures["kept"]
+    return {"smi/kept": kept / energy} if energy else {}
