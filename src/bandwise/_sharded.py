@@ -159,23 +159,26 @@ class Layout:
         n, d = spectrum.matrix_shape(shape)
         n, m = spectrum.spectrum_shape(shape, is_complex)
         self.mesh = mesh
-        self.placements = tuple(Shard(1) if i in shared else Replicate() for i in range(mesh.ndim))
+        self.placements, by_rows = (
+            tuple(Shard(dim) if i in shared else Replicate() for i in range(mesh.ndim))
+            for dim in (1, 0)
+        )
         # What spectrum's functions ask of the matrix is its shape and whether it is complex.
         dtype = torch.complex64 if is_complex else torch.float32
         self._matrix = torch.empty(n, d, dtype=dtype, device="meta")
 
-        def cut(shape: tuple[int, ...], placements: Iterable[Placement]) -> Boxes:
-            return tuple(_box(shape, mesh, tuple(placements), at) for at in coordinates)
+        def cut(shape: tuple[int, ...], placements: tuple[Placement, ...]) -> Boxes:
+            return tuple(_box(shape, mesh, placements, at) for at in coordinates)
 
         everything = tuple((0, size) for size in shape)
         self._given = cut(shape, given)
         if len(shape) > 1 and all(box[1:] == everything[1:] for box in self._given):
             rows = tuple(box[:1] for box in self._given)
         else:
-            rows = cut((n,), (Shard(0) if i in shared else Replicate() for i in range(mesh.ndim)))
+            rows = cut((n,), by_rows)
         # A vector is the one row of its matrix.
         self._rows = tuple(
-            (*row, *everything[1:]) if len(shape) > 1 else tuple((0, d * hi) for _, hi in row)
+            (*row, *everything[1:]) if len(shape) > 1 else tuple((d * lo, d * hi) for lo, hi in row)
             for row in rows
         )
         self._half_rows = tuple((*row, (0, m)) for row in rows)
