@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeAlias, cast
 
@@ -69,6 +69,29 @@ def local(tensor: Tensor) -> Tensor:
     part = tensor.to_local()
     # One that an exchange has not filled yet.
     return cast(Tensor, part.wait()) if hasattr(part, "wait") else part
+
+
+def sum_lengths(lengths: list[Tensor], params: list[Tensor]) -> None:
+    """From the norms of the parts here, make those of the whole, in the list.
+
+    One exchange for all tensors that are sharded over the same dimensions of a mesh.
+    """
+    alike = defaultdict(list)
+    for i, param in enumerate(params):
+        if isinstance(param, DTensor):
+            alike[param.device_mesh, _sharding(param.placements)].append(i)
+    for (mesh, dimensions), members in alike.items():
+        # Squares leave single precision.
+        squares = torch.stack([lengths[i] for i in members]).double().square()
+        for dimension in dimensions:
+            dist.all_reduce(squares, group=mesh.get_group(dimension))
+        for i, length in zip(members, squares.sqrt().to(lengths[0].dtype), strict=True):
+            lengths[i] = length
+
+
+def _sharding(placements: Iterable[Placement]) -> tuple[int, ...]:
+    """The dimensions of the mesh that shard a tensor."""
+    return tuple(i for i, placement in enumerate(placements) if hasattr(placement, "dim"))
 
 
 class Layouts:
@@ -141,7 +164,7 @@ class Layout:
         if here is None:
             raise ValueError(f"shard_work must be a mesh that has this rank in it, got {mesh}")
         given = placements or (Shard(0),) * mesh.ndim
-        shared = [i for i, placement in enumerate(given) if hasattr(placement, "dim")]
+        shared = _sharding(given)
         members = {
             int(mesh.mesh[at]): at
             for at in itertools.product(*map(range, mesh.mesh.shape))

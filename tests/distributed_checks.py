@@ -1,0 +1,201 @@
+"""What ``test_distributed.py`` has processes check: functions of (rank, world), in this order.
+
+Every process knows all gradients, so each holds what the others share to what it computes alone.
+"""
+
+import itertools
+import math
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+
+import bandwise as bw
+from bandwise import _sharded, spectrum
+
+CHECKS = {}
+
+
+def check(worlds=(2, 4)):
+    def register(function):
+        CHECKS[function.__name__] = (function, worlds)
+        return function
+
+    return register
+
+
+def whole(tensor):
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+SHAPES = [(7, 5), (12, 8), (12, 8), (3, 4, 2, 2), (1, 9), (9,), (4,), (2, 3), (33, 1), (5, 2)]
+# Rounding of sums of a few hundred values, in another order.
+ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.complex64: 1e-5}
+# A value of 16 bits that float32's rounding brings to the other side of a half.
+ROUNDING |= {torch.bfloat16: 2.0**-7}
+
+
+def placements_of(mesh, shape):
+    """All that a tensor of a shape can have on a mesh."""
+    one = [Replicate(), Shard(0), *([Shard(1)] if len(shape) > 1 else [])]
+    if mesh.ndim == 1:
+        return [[p] for p in one]
+    return [list(some) for some in itertools.product(one, one)]
+
+
+def random(shape, dtype, *seed):
+    generator = torch.Generator().manual_seed(sum(1000**i * s for i, s in enumerate(seed)))
+    return torch.randn(shape, dtype=dtype, generator=generator)
+
+
+def gradient(shape, dtype, step, i):
+    """Now and then none, or one that is not finite."""
+    result = random(shape, dtype, step, i)
+    if (step + i) % 7 == 5:
+        result.view(-1)[-1] = (math.nan, math.inf)[i % 2]
+    return None if (step + i) % 5 == 4 else result
+
+
+def compare_filters(mesh, shapes, dtype, shard_work=False, **settings):
+    """SMI's gradients and histories where they are shared, and on one process."""
+    spread, alone = [], []
+    for shape in shapes:
+        zeros = torch.zeros(shape, dtype=dtype)
+        for places in [None] if shard_work else placements_of(mesh, shape):
+            alone.append(zeros.clone())
+            spread.append(zeros.clone() if shard_work else distribute_tensor(zeros, mesh, places))
+    make = lambda params, **kw: bw.SMI(  # noqa: E731
+        torch.optim.SGD(params, lr=1.0), 20, beta=0.8, min_ndim=1, **settings, **kw
+    )
+    reference = make(alone)
+    shared = make(spread, shard_work=shard_work)
+    for step in range(5):
+        for i, (a, b) in enumerate(zip(alone, spread, strict=True)):
+            a.grad = gradient(a.shape, dtype, step, i)
+            b.grad = None
+            if a.grad is not None:
+                b.grad = a.grad.clone()
+                if not shard_work:
+                    b.grad = distribute_tensor(b.grad, mesh, b.placements)
+        reference.step()
+        shared.step()
+        for a, b in zip(alone, spread, strict=True):
+            if a.grad is not None:
+                close(whole(b.grad), a.grad, dtype)
+                right, found = reference.state[a]["smi_history"], shared.state[b]["smi_history"]
+                assert isinstance(found, DTensor)
+                close(found.full_tensor(), right, right.dtype)
+            if settings.get("refresh_every", 1) > 1 and a in reference.state:
+                assert torch.equal(
+                    shared.state[b]["smi_mask"].full_tensor(), reference.state[a]["smi_mask"]
+                )
+
+
+def close(found, right, dtype):
+    assert found.dtype == right.dtype
+    assert torch.equal(found.isfinite(), right.isfinite())
+    found, right = (torch.where(x.isfinite(), x, 0).to(torch.complex128) for x in (found, right))
+    assert (found - right).norm() <= ROUNDING[dtype] * right.norm(), (found, right)
+
+
+def meshes(world):
+    yield init_device_mesh("cpu", (world,))
+    if world == 4:
+        yield init_device_mesh("cpu", (2, 2), mesh_dim_names=("a", "b"))
+
+
+@check()
+def sharded_gradients_are_filtered_as_whole_ones(rank, world):
+    for mesh in meshes(world):
+        compare_filters(mesh, SHAPES, torch.float64, q=0.3, alpha=bw.Cosine(0.2, 0.9))
+        compare_filters(mesh, SHAPES[:4], torch.float64, q=0.5, alpha=1.0, refresh_every=2)
+        for dtype in (torch.float32, torch.complex64, torch.bfloat16):
+            compare_filters(mesh, SHAPES[:4], dtype, q=0.3, alpha=0.5)
+
+
+@check()
+def the_readable_path_filters_sharded_gradients_too(rank, world):
+    for mesh in meshes(world):
+        compare_filters(mesh, SHAPES, torch.float64, q=0.3, alpha=0.5, foreach=False)
+
+
+@check()
+def work_shared_on_plain_parameters(rank, world):
+    for shard_work in (True, *meshes(world)):
+        for foreach in (None, False):
+            compare_filters(
+                None, SHAPES, torch.float64, shard_work, q=0.3, alpha=0.5, foreach=foreach
+            )
+
+
+@check()
+def the_threshold_is_that_of_the_whole_spectrum_to_the_last_bit(rank, world):
+    mesh = init_device_mesh("cpu", (world,))
+    generator = torch.Generator().manual_seed(0)
+    for dtype, (n, d), is_complex in itertools.product(
+        (torch.float32, torch.float64), [(1, 1), (1, 7), (6, 1), (5, 8), (40, 31)], (False, True)
+    ):
+        layouts = _sharded.Layouts(mesh)
+        like = torch.zeros(n, d, dtype=torch.complex64 if is_complex else dtype)
+        layout = layouts.of(nn.Parameter(like))
+        for make in (torch.randn, torch.zeros, torch.rand):
+            shape = spectrum.spectrum_shape(like.shape, is_complex)
+            M = make(3, *shape, dtype=dtype).mul_(10).exp_() if make is torch.randn else make(
+                3, *shape, dtype=dtype
+            )  # fmt: skip
+            M = M if make is not torch.rand else (M * 4).round()  # ties
+            dist.broadcast(M, 0)
+            M[1] *= 1e-38  # subnormal
+            for q in (0.0, 0.1, 0.5, 0.77, 1.0):
+                columns = layout._columns[rank][1]
+                found = completed(layout.threshold(M[..., slice(*columns)], q))
+                assert torch.equal(found, spectrum.threshold(M, q, like))
+    del generator
+
+
+@check()
+def nsf_steps_as_on_one_process(rank, world):
+    for mesh in meshes(world):
+        for dtype in (torch.float64, torch.complex64, torch.bfloat16):
+            for settings in (
+                {"p": 0.7},
+                {"p": -0.25, "scale": "sgd"},
+                {"p": 0.3, "fused": True},
+                {"p": 0.7, "foreach": False},
+                {"p": 0.1, "scale": "none"},
+                {"p": bw.Cyclic(0.5, -0.25, period=4)},
+            ):
+                compare_nsf(mesh, [(7, 5), (3, 4, 2), (5,), (1, 3)], dtype, **settings)
+
+
+def compare_nsf(mesh, shapes, dtype, **settings):
+    alone, spread = [], []
+    for i, shape in enumerate(shapes):
+        for places in placements_of(mesh, shape):
+            start = random(shape, dtype, i)
+            alone.append(start.clone())
+            spread.append(distribute_tensor(start, mesh, places))
+    optimizers = [bw.NSF(some, lr=1e-2, **settings) for some in (alone, spread)]
+    for step in range(3):
+        for i, (a, b) in enumerate(zip(alone, spread, strict=True)):
+            a.grad = random(a.shape, dtype, step, i)
+            # In whatever layout it comes.
+            b.grad = distribute_tensor(a.grad.clone(), mesh, [Replicate()] * mesh.ndim)
+        for optimizer in optimizers:
+            optimizer.step()
+        for a, b in zip(alone, spread, strict=True):
+            close(whole(b), a, dtype)
+            mine, theirs = optimizers[0].state[a], optimizers[1].state[b]
+            for key in ("exp_avg", "exp_avg_sq"):
+                assert theirs[key].placements == b.placements
+                close(whole(theirs[key]), mine[key], dtype)
+
+
+def completed(work):
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            return stop.value
