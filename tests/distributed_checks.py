@@ -10,7 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import bandwise as bw
 from bandwise import _sharded, spectrum
@@ -191,6 +193,107 @@ def compare_nsf(mesh, shapes, dtype, **settings):
             for key in ("exp_avg", "exp_avg_sq"):
                 assert theirs[key].placements == b.placements
                 close(whole(theirs[key]), mine[key], dtype)
+
+
+# ---------------------------------------------------------------- training
+
+STEPS, SAVED = 5, 2
+
+
+def network():
+    torch.manual_seed(1)
+    layers = nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 6)
+    return nn.Sequential(*layers).double()
+
+
+def train(model, optimizer, steps, place=0, places=1, scaler=None, clip=None, poison=False):
+    """Steps on the ``place``-th part of each batch; its mean over places is that of the batch."""
+    for step in steps:
+        x, y = random((16, 10), torch.float64, step, 1), random((16, 6), torch.float64, step, 2)
+        loss = (model(x.chunk(places)[place]) - y.chunk(places)[place]).square().mean()
+        (scaler.scale(loss) if scaler else loss).backward()
+        if scaler:
+            scaler.unscale_(optimizer)
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        if scaler:
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
+        optimizer.zero_grad()
+
+
+def adamw(params, **settings):
+    return torch.optim.AdamW(params, lr=1e-2, **settings)
+
+
+OPTIMIZERS = {
+    "SMI around AdamW": lambda params, **kw: bw.SMI(adamw(params), 9, min_ndim=1, **kw),
+    "SMI around fused AdamW": lambda params, **kw: bw.SMI(adamw(params, fused=True), 9, **kw),
+    "SMI around SGD": lambda params, **kw: bw.SMI(
+        torch.optim.SGD(params, lr=0.1, momentum=0.9), 9, q=0.5, refresh_every=2, **kw
+    ),
+    "NSF": lambda params: bw.NSF(params, lr=1e-2, p=bw.Cyclic(0.7, -0.1, period=3)),
+    "SMI around NSF": lambda params, **kw: bw.SMI(bw.NSF(params, lr=1e-2, p=0.6), 9, **kw),
+}
+
+
+def same_weights(found, right):
+    """Double precision, but AdamW divides by sqrt(v) + 1e-8: where a gradient is 0 but for rounding
+    (1e-17), its step is lr (1e-2) times 1e-9."""
+    for (name, a), b in zip(found.named_parameters(), right.parameters(), strict=True):
+        torch.testing.assert_close(
+            whole(a.detach()), b.detach(), rtol=1e-9, atol=1e-11, msg=lambda m: f"{name}: {m}"
+        )
+
+
+def parallel(kind, world):
+    """The model, spread as its name says; this rank's place among those that split the batch."""
+    model = network()
+    if kind == "ddp":
+        return nn.parallel.DistributedDataParallel(model), dist.get_rank(), world
+    if kind == "fsdp":
+        mesh = init_device_mesh("cpu", (world,))
+        return sharded(model, mesh), dist.get_rank(), world
+    if kind == "tp":
+        return tensor_parallel(model, init_device_mesh("cpu", (world,))), 0, 1
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("one", "two"))
+    if kind == "hsdp":
+        return sharded(model, mesh), dist.get_rank(), world
+    model = sharded(tensor_parallel(model, mesh["two"]), mesh["one"])
+    return model, mesh.get_local_rank("one"), 2
+
+
+def sharded(model, mesh):
+    for layer in model:
+        if list(layer.parameters()):
+            fully_shard(layer, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def tensor_parallel(model, mesh):
+    last = RowwiseParallel(input_layouts=Replicate())
+    plan = {"0": ColwiseParallel(), "2": RowwiseParallel(), "4": last}
+    return parallelize_module(model, mesh, plan)
+
+
+@check()
+def training_equals_that_of_one_process(rank, world):
+    for kind in ["ddp", "fsdp", "tp"] + (["hsdp", "fsdp and tp"] if world == 4 else []):
+        for name, make in OPTIMIZERS.items():
+            clip = 0.05 if name == "SMI around SGD" else None
+            shards = [{}, {"shard_work": True}] if kind == "ddp" and "SMI" in name else [{}]
+            for more in shards:
+                right = network()
+                train(right, make(right.parameters()), range(STEPS), clip=clip)
+                model, place, places = parallel(kind, world)
+                try:
+                    train(model, make(model.parameters(), **more), range(STEPS), place, places, clip=clip)
+                    same_weights(model, right)
+                except BaseException as error:
+                    error.add_note(f"{kind}, {name}, {more}")
+                    raise
 
 
 def completed(work):
