@@ -3,12 +3,24 @@
 Every process knows all gradients, so each holds what the others share to what it computes alone.
 """
 
+import copy
+import io
 import itertools
 import math
+import os
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
@@ -234,7 +246,7 @@ OPTIMIZERS = {
     "SMI around SGD": lambda params, **kw: bw.SMI(
         torch.optim.SGD(params, lr=0.1, momentum=0.9), 9, q=0.5, refresh_every=2, **kw
     ),
-    "NSF": lambda params: bw.NSF(params, lr=1e-2, p=bw.Cyclic(0.7, -0.1, period=3)),
+    "NSF": lambda params, **kw: bw.NSF(params, lr=1e-2, p=bw.Cyclic(0.7, -0.1, period=3)),
     "SMI around NSF": lambda params, **kw: bw.SMI(bw.NSF(params, lr=1e-2, p=0.6), 9, **kw),
 }
 
@@ -294,6 +306,152 @@ def training_equals_that_of_one_process(rank, world):
                 except BaseException as error:
                     error.add_note(f"{kind}, {name}, {more}")
                     raise
+
+
+# ---------------------------------------------------------------- checkpoints
+
+# Under what a checkpoint is made, and by which optimizer.
+SAVERS = {
+    "ddp": ("ddp", "SMI around AdamW", {}),
+    "shared": ("ddp", "SMI around SGD", {"shard_work": True, "history_dtype": torch.float32}),
+    "fsdp": ("fsdp", "SMI around SGD", {}),
+    "fsdp-nsf": ("fsdp", "SMI around NSF", {"alpha": 0.7}),
+    "hsdp": ("hsdp", "NSF", {}),
+    "both": ("fsdp and tp", "SMI around AdamW", {}),
+}
+OPTIONS = {"dcp": {}, "flat": {"flatten_optimizer_state_dict": True}}
+
+
+def folder():
+    return Path(os.environ["BANDWISE_CHECKPOINTS"])
+
+
+def on_one_process(name):
+    """Weights of the unbroken training, on one process."""
+    _, optimizer, settings = SAVERS[name]
+    model = network()
+    settings = {key: value for key, value in settings.items() if key != "shard_work"}
+    train(model, OPTIMIZERS[optimizer](model.parameters(), **settings), range(STEPS))
+    return model
+
+
+def parts(model, optimizer, **options):
+    options = StateDictOptions(**options)
+    return {
+        "model": get_model_state_dict(model, options=options),
+        "optimizer": get_optimizer_state_dict(model, optimizer, options=options),
+    }
+
+
+def loaded(model, optimizer, state, **options):
+    options = StateDictOptions(**options)
+    set_model_state_dict(model, state["model"], options=options)
+    set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)
+
+
+@check(worlds=[4])
+def four_save(rank, world):
+    for name, (kind, optimizer, settings) in SAVERS.items():
+        model, place, places = parallel(kind, world)
+        opt = OPTIMIZERS[optimizer](model.parameters(), **settings)
+        train(model, opt, range(SAVED), place, places)
+        for how, options in OPTIONS.items():
+            dcp.save(parts(model, opt, **options), checkpoint_id=folder() / f"{name}-{how}")
+        full = parts(model, opt, full_state_dict=True, cpu_offload=True)
+        if rank == 0:
+            torch.save(full, folder() / f"{name}.pt")
+        # Saving changes nothing.
+        train(model, opt, range(SAVED, STEPS), place, places)
+        same_weights(plain(model), on_one_process(name))
+
+
+def plain(model):
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+@check(worlds=[2])
+def two_load_what_four_saved_and_train_on(rank, world):
+    for name, (kind, optimizer, settings) in SAVERS.items():
+        kind = {"hsdp": "fsdp", "fsdp and tp": "tp"}.get(kind, kind)
+        for how in [*OPTIONS, "full", "broadcast"]:
+            model, place, places = parallel(kind, world)
+            opt = OPTIMIZERS[optimizer](model.parameters(), **settings)
+            load(name, how, model, opt, rank)
+            train(model, opt, range(SAVED, STEPS), place, places)
+            same_weights(plain(model), on_one_process(name))
+
+
+def load(name, how, model, opt, rank=0):
+    if how in OPTIONS:
+        state = parts(model, opt, **OPTIONS[how])
+        dcp.load(state, checkpoint_id=folder() / f"{name}-{how}")
+        loaded(model, opt, state, **OPTIONS[how])
+    elif how == "full":
+        state = torch.load(folder() / f"{name}.pt", weights_only=True)
+        loaded(model, opt, state, full_state_dict=True)
+    else:
+        state = {"model": {}, "optimizer": {}}
+        if rank == 0:
+            state = torch.load(folder() / f"{name}.pt", weights_only=True)
+        loaded(model, opt, state, full_state_dict=True, broadcast_from_rank0=True)
+
+
+def one_loads_what_four_saved_and_trains_on(name, how):
+    """In a process without others."""
+    _, optimizer, settings = SAVERS[name]
+    settings = {key: value for key, value in settings.items() if key != "shard_work"}
+    model = network()
+    opt = OPTIMIZERS[optimizer](model.parameters(), **settings)
+    load(name, how, model, opt)
+    assert not any(isinstance(x, DTensor) for s in opt.state.values() for x in s.values())
+    train(model, opt, range(SAVED, STEPS))
+    same_weights(model, on_one_process(name))
+
+
+@check(worlds=[2])
+def two_load_what_one_saved(rank, world):
+    """A plain state_dict into work that is shared, and into sharded parameters."""
+    for kind, more in [("ddp", {"shard_work": True}), ("ddp", {}), ("fsdp", {})]:
+        alone = network()
+        first = OPTIMIZERS["SMI around SGD"](alone.parameters())
+        train(alone, first, range(SAVED))
+        # torch's optimizers share what they load.
+        state = copy.deepcopy(parts(alone, first) if kind == "fsdp" else first.state_dict())
+        model, place, places = parallel(kind, world)
+        opt = OPTIMIZERS["SMI around SGD"](model.parameters(), **more)
+        if kind == "ddp":
+            model.module.load_state_dict(alone.state_dict())
+            opt.load_state_dict(state)
+        else:
+            loaded(model, opt, state, full_state_dict=True)
+        train(model, opt, range(SAVED, STEPS), place, places)
+        train(alone, first, range(SAVED, STEPS))
+        same_weights(plain(model), alone)
+
+
+@check()
+def a_share_that_one_rank_saved_is_refused_by_others(rank, world):
+    model, place, places = parallel("ddp", world)
+    opt = OPTIMIZERS["SMI around AdamW"](model.parameters(), shard_work=True)
+    train(model, opt, range(2), place, places)
+    saved = io.BytesIO()
+    torch.save(opt.state_dict(), saved)
+    everyones = [None] * world
+    dist.all_gather_object(everyones, saved.getvalue())
+    opt.load_state_dict(torch.load(io.BytesIO(everyones[rank]), weights_only=True))
+    before = copy.deepcopy(opt.state_dict())
+    try:
+        opt.load_state_dict(torch.load(io.BytesIO(everyones[rank - 1]), weights_only=True))
+    except ValueError as error:
+        assert "one rank's share of a history" in str(error)
+    else:
+        raise AssertionError("took another rank's share")
+    after = opt.state_dict()
+    for key, entries in before["state"].items():
+        for entry, value in entries.items():
+            assert torch.equal(_sharded.local(after["state"][key][entry]), _sharded.local(value))
+    if rank == 0:
+        (folder() / f"share-{world}.pt").write_bytes(saved.getvalue())
 
 
 def completed(work):
