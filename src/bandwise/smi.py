@@ -135,6 +135,8 @@ class SMI(Optimizer):
         if any("smi_step" in group for group in base.param_groups):
             # Its groups have the settings of the SMI before, which would win over these.
             raise ValueError("base is filtered already: make a new optimizer to wrap it anew")
+        if not isinstance(shard_work, (bool, torch.distributed.device_mesh.DeviceMesh)):
+            raise TypeError(f"shard_work must be True, False or a DeviceMesh, got {shard_work!r}")
         defaults = {
             "smi": True,
             "smi_total_steps": total_steps,
@@ -153,8 +155,6 @@ class SMI(Optimizer):
             _check_group(group)
         for group, complete in zip(base.param_groups, groups, strict=True):
             group.update(complete)
-        if not isinstance(shard_work, (bool, torch.distributed.device_mesh.DeviceMesh)):
-            raise TypeError(f"shard_work must be True, False or a DeviceMesh, got {shard_work!r}")
         # Having no groups and state of its own, it is set up as an unpickled optimizer is.
         self.__setstate__(
             {
