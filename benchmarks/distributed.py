@@ -142,7 +142,7 @@ def measure(out, device, rounds):
             for key, value in everyones[0].items()
         }
         if rank == 0:
-            print(f"{ranks} ranks, {scheme}: {results[scheme]}")  # noqa: T201
+            print(f"{ranks} ranks, {scheme}: {results[scheme]}")
     if rank == 0:
         out.mkdir(parents=True, exist_ok=True)
         path = out / f"distributed-{ranks}.json"

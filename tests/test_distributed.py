@@ -5,6 +5,10 @@ whose checkpoints two and one then load.
 """
 
 import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +18,7 @@ from torch.multiprocessing import spawn
 import bandwise as bw
 import distributed_checks as checks
 
+ROOT = Path(__file__).parents[1]
 ALL = [(world, name) for world in (4, 2) for name in checks.CHECKS[world]]
 LOADED = [(name, how) for name in checks.SAVERS for how in ("dcp", "flat", "full")]
 
@@ -69,6 +74,34 @@ def test_a_share_alone_is_refused_by_a_process_without_others(folder):
     with pytest.raises(ValueError, match="one rank's share of a history"):
         opt.load_state_dict(state)
     assert not opt.state
+
+
+def torchrun(processes, script, *arguments):
+    """What an example says under torchrun: the losses by step."""
+    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run(
+        [sys.executable, *command, str(ROOT / "examples" / script), *map(str, arguments)],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(bw.__file__).parents[1]),
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(re.findall(r"step (\d+), loss (\S+)", done.stdout))
+
+
+@pytest.mark.skipif(not (ROOT / "examples").exists(), reason="installed without the examples")
+def test_examples_train_and_go_on_with_another_number_of_processes(tmp_path):
+    first = torchrun(2, "ddp.py", "--steps", 20, "--checkpoint", tmp_path / "ddp")
+    later = torchrun(1, "ddp.py", "--steps", 30, "--checkpoint", tmp_path / "ddp")
+    unbroken = torchrun(2, "fsdp.py", "--steps", 30, "--checkpoint", tmp_path / "fsdp")
+    assert list(later) == ["30"]
+    assert {**first, **later} == unbroken
+    assert float(unbroken["30"]) < float(unbroken["10"]) / 2
 
 
 def test_shard_work_is_checked():
