@@ -11,6 +11,7 @@ import os
 import traceback
 from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -165,8 +166,10 @@ def sharded_gradients_are_filtered_as_whole_ones(rank, world):
 
 
 @check(worlds=[2])
-def of_any_dtype_and_with_masks_kept(rank, world):
+def of_any_dtype_in_batches_of_one_and_with_masks_kept(rank, world):
     mesh = init_device_mesh(DEVICE, (world,))
+    with mock.patch("bandwise.smi._SHARED_BATCH_NUMEL", 1):
+        compare_filters(mesh, SHAPES, torch.float64, q=0.3, alpha=0.5)
     compare_filters(mesh, SHAPES[:4], torch.float64, q=0.5, alpha=1.0, refresh_every=2)
     for dtype in (torch.float32, torch.complex64, torch.bfloat16):
         compare_filters(mesh, SHAPES[:4], dtype, q=0.3, alpha=0.5)
@@ -299,6 +302,13 @@ def same_weights(found, right):
         torch.testing.assert_close(whole(a.detach()), b.detach(), rtol=1e-9, atol=1e-11)
 
 
+def same_bits_everywhere(model):
+    for param in model.parameters():
+        first = param.detach().clone()
+        dist.broadcast(first, 0)
+        assert torch.equal(param, first)
+
+
 def parallel(kind, world):
     """The model, spread as its name says; this rank's place among those that split the batch."""
     model = network()
@@ -352,6 +362,8 @@ def training_equals_that_of_one_process(rank, world):
                         clip=clip,
                     )
                     same_weights(model, right)
+                    if kind == "ddp":
+                        same_bits_everywhere(model)
                 except BaseException as error:
                     error.add_note(f"{kind}, {name}, {more}")
                     raise

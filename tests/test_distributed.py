@@ -16,6 +16,7 @@ from filelock import FileLock
 from torch.multiprocessing import spawn
 
 import bandwise as bw
+from bandwise import _sharded
 import distributed_checks as checks
 
 ROOT = Path(__file__).parents[1]
@@ -102,6 +103,19 @@ def test_examples_train_and_go_on_with_another_number_of_processes(tmp_path):
     assert list(later) == ["30"]
     assert {**first, **later} == unbroken
     assert float(unbroken["30"]) < float(unbroken["10"]) / 2
+
+
+def test_batches_take_turns_while_they_wait():
+    """Two at a time, and the next as soon as one is done."""
+    events = []
+
+    def work(name, exchanges):
+        for i in range(exchanges):
+            events.append(f"{name}{i}")
+            yield
+
+    _sharded.interleaved(work(*some) for some in [("a", 3), ("b", 1), ("c", 2)])
+    assert events == ["a0", "b0", "a1", "a2", "c0", "c1"]
 
 
 def test_shard_work_is_checked():

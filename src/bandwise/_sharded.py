@@ -223,6 +223,12 @@ class Layout:
             part = torch.stack([grad[slices] for grad in grads])
         else:
             parts = torch.stack([local(grad) for grad in grads])
+            extent = tuple(high - low for low, high in self._given[self._me])
+            if parts.shape[1:] != extent:
+                raise RuntimeError(
+                    f"SMI cannot tell which part of a gradient lies here: its shape is "
+                    f"{tuple(parts.shape[1:])}, and by its placements {extent}"
+                )
             part = yield from self._exchanged(parts, self._given, self._rows)
         count, d = self._half_rows[self._me][0], self._matrix.shape[1]
         return part.reshape(len(grads), count[1] - count[0], d)

@@ -489,9 +489,9 @@ def _single_shared_tensor(grad: Tensor, state: State, group: Group, layout: Layo
 
 # Larger batches leave a processor's cache, and cost more than they save.
 _CPU_BATCH_NUMEL = 1 << 17
-# A rank's part of the gradients that are exchanged together. Two such batches are under way at a
-# time, each with some ten tensors of this size.
-_SHARED_BATCH_NUMEL = 1 << 23
+# A rank's part of the gradients that are exchanged together: large enough for a network, and small,
+# as two such batches are under way at a time, each with nine times its size.
+_SHARED_BATCH_NUMEL = 1 << 22
 
 
 def _batches(
