@@ -35,7 +35,7 @@ def revived(groups: list[Group]) -> list[Group]:
 
 def _revived(value: Any) -> Any:
     if isinstance(value, dict) and "dtype" in value:
-        return getattr(torch, value["dtype"], value)
+        return getattr(torch, str(value["dtype"]), value)
     if not (isinstance(value, dict) and "schedule" in value):
         return value
     fields = {key: item for key, item in value.items() if key != "schedule"}

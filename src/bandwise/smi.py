@@ -135,7 +135,7 @@ class SMI(Optimizer):
         if any("smi_step" in group for group in base.param_groups):
             # Its groups have the settings of the SMI before, which would win over these.
             raise ValueError("base is filtered already: make a new optimizer to wrap it anew")
-        if not isinstance(shard_work, (bool, torch.distributed.device_mesh.DeviceMesh)):
+        if not isinstance(shard_work, bool) and not hasattr(shard_work, "get_coordinate"):
             raise TypeError(f"shard_work must be True, False or a DeviceMesh, got {shard_work!r}")
         defaults = {
             "smi": True,
@@ -305,7 +305,7 @@ class SMI(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """As :meth:`torch.optim.Optimizer.state_dict`, the base's state and SMI's together.
 
-        Schedules stand in it as plain data.
+        Schedules and dtypes stand in it as plain data.
         """
         for pre_hook in self._optimizer_state_dict_pre_hooks.values():
             pre_hook(self)
