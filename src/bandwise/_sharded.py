@@ -106,6 +106,7 @@ class Layouts:
         self._shard_work = shard_work
         self._layouts: dict[Any, Layout] = {}
         self._groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
+        self._worlds: dict[str, DeviceMesh] = {}
 
     def of(self, param: Tensor) -> Layout:
         """The layout of a parameter's gradient and spectrum."""
@@ -126,13 +127,15 @@ class Layouts:
                 "shard_work=True needs the processes that share the work: call "
                 "torch.distributed.init_process_group first"
             )
-        return DeviceMesh.from_group(cast(dist.ProcessGroup, dist.group.WORLD), device_type)
+        if device_type not in self._worlds:
+            world = cast(dist.ProcessGroup, dist.group.WORLD)
+            self._worlds[device_type] = DeviceMesh.from_group(world, device_type)
+        return self._worlds[device_type]
 
     def _group(self, ranks: tuple[int, ...]) -> dist.ProcessGroup:
         """A group of the ranks of several mesh dimensions; of one, the mesh has it."""
         if ranks not in self._groups:
-            group = dist.new_group(list(ranks), use_local_synchronization=True)
-            self._groups[ranks] = group
+            self._groups[ranks] = dist.new_group(list(ranks), use_local_synchronization=True)
         return self._groups[ranks]
 
 
