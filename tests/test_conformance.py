@@ -495,7 +495,7 @@ def test_copies_have_all_that_a_copied_adamw_has(make, copied):
         return {name for name in vars(some) if not name.startswith("_")}
 
     assert public(twin) == public(opt)
-    assert {*public(bare_twin), "base"} >= public(opt) - {"param_groups", "state"}
+    assert {*public(bare_twin), "base", "shard_work"} >= public(opt) - {"param_groups", "state"}
     # Unpickling gives torch's optimizers a default more.
     assert {**twin.defaults, **opt.defaults} == twin.defaults
     for a, b in zip(opt.param_groups, twin.param_groups, strict=True):

@@ -341,6 +341,21 @@ def test_history_dtype(dtype, param, gradients):
     assert loaded.param_groups[0]["smi_history_dtype"] == dtype
 
 
+def test_a_history_dtype_is_plain_data_in_a_state_dict(param):
+    """torch.distributed.checkpoint takes nothing else. Older ones, with the dtype itself, load."""
+    opt = bw.SMI(sgd([param]), alpha=0.5, history_dtype=torch.bfloat16)
+    state = opt.state_dict()
+    assert state["param_groups"][0]["smi_history_dtype"] == {"dtype": "bfloat16"}
+    for saved in ({"dtype": "bfloat16"}, torch.bfloat16):
+        state["param_groups"][0]["smi_history_dtype"] = saved
+        loaded = bw.SMI(sgd([param]), alpha=0.5)
+        loaded.load_state_dict(state)
+        assert loaded.param_groups[0]["smi_history_dtype"] == torch.bfloat16
+    state["param_groups"][0]["smi_history_dtype"] = {"dtype": "bf16"}
+    with pytest.raises(ValueError, match=r"history_dtype must be a torch.dtype .*bf16"):
+        loaded.load_state_dict(state)
+
+
 def test_a_magnitude_beyond_the_history_s_dtype_does_no_lasting_harm(param, gradients):
     """float16 ends at 65504. Infinity would become NaN in the next average, and stay."""
     opt = bw.SMI(sgd([param]), alpha=0.5, beta=0.5, history_dtype=torch.float16)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from bandwise.schedules import SCHEDULES, Schedule
@@ -14,16 +15,17 @@ Group: TypeAlias = dict[str, Any]
 
 
 def plain(groups: list[Group]) -> list[Group]:
-    """Parameter groups with their schedules as plain data: ``{"schedule": "Linear", …}``."""
-    return [
-        {
-            key: {"schedule": type(value).__name__, **asdict(value)}
-            if isinstance(value, Schedule)
-            else value
-            for key, value in group.items()
-        }
-        for group in groups
-    ]
+    """Parameter groups with their schedules and dtypes as plain data, which
+    ``torch.distributed.checkpoint`` asks for: ``{"schedule": "Linear", …}``, ``{"dtype": …}``."""
+    return [{key: _plain(value) for key, value in group.items()} for group in groups]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Schedule):
+        return {"schedule": type(value).__name__, **asdict(value)}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).removeprefix("torch.")}
+    return value
 
 
 def revived(groups: list[Group]) -> list[Group]:
@@ -32,6 +34,8 @@ def revived(groups: list[Group]) -> list[Group]:
 
 
 def _revived(value: Any) -> Any:
+    if isinstance(value, dict) and "dtype" in value:
+        return getattr(torch, str(value["dtype"]), value)
     if not (isinstance(value, dict) and "schedule" in value):
         return value
     fields = {key: item for key, item in value.items() if key != "schedule"}

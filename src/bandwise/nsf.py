@@ -149,6 +149,10 @@ class NSF(Optimizer):
                         "NSF does not support sparse gradients: use a dense one "
                         f"(sparse=False in Embedding); shape {tuple(param.shape)}"
                     )
+                if param.grad is not None and hasattr(param, "device_mesh"):
+                    from bandwise import _sharded
+
+                    _sharded.aligned(param)
         for group in self.param_groups:
             group["step"] += 1
             p = schedules.value_at(group["p"], group["step"], group["total_steps"])
@@ -208,9 +212,9 @@ def _single_tensor(param: Tensor, state: State, group: Group, p: float) -> None:
     d = (v / (1 - beta2**t)).sqrt() + eps
     u = _direction(m_hat, d, p)
     if scale == "adam" and p != 0.5:  # where it has that length already
-        u = u * _ratio(_direction(m_hat, d, 0.5).norm(), u.norm())
+        u = u * _ratio(*_lengths([_direction(m_hat, d, 0.5), u], [param, param]))
     elif scale == "sgd":
-        u = u * _ratio(m_hat.norm(), u.norm())
+        u = u * _ratio(*_lengths([m_hat, u], [param, param]))
     theta = theta - lr * group["weight_decay"] * theta - lr * u
 
     for kept, new in zip(stored, (theta, None, m, v), strict=True):
@@ -221,6 +225,16 @@ def _single_tensor(param: Tensor, state: State, group: Group, p: float) -> None:
 def _direction(m_hat: Tensor, d: Tensor, p: float) -> Tensor:
     """u_p; 0 where there is no momentum, though d be 0 too, and where v overflowed, as in Adam."""
     return torch.where((m_hat == 0) | (m_hat / d == 0), 0, m_hat * d ** (-2 * p))
+
+
+def _lengths(tensors: list[Tensor], params: list[Tensor]) -> list[Tensor]:
+    """The norms of what is as large as the parameters, of sharded ones over all their parts."""
+    lengths = list(torch._foreach_norm(tensors))
+    if any(hasattr(param, "device_mesh") for param in params):
+        from bandwise import _sharded
+
+        _sharded.sum_lengths(lengths, params)
+    return lengths
 
 
 def _ratio(wanted: Tensor, length: Tensor) -> Tensor:
@@ -267,7 +281,7 @@ def _multi_tensor(params: list[Tensor], states: list[State], group: Group, p: fl
     if p == 0.5 and scale != "sgd":
         torch._foreach_addcdiv_(theta, m, d, step_sizes)
     else:
-        u, factors = _scaled_directions(m, d, p, scale, group["eps"])
+        u, factors = _scaled_directions(params, m, d, p, scale, group["eps"])
         torch._foreach_mul_(u, [f * s for f, s in zip(factors, step_sizes, strict=True)])
         torch._foreach_add_(theta, u)
 
@@ -278,21 +292,22 @@ def _multi_tensor(params: list[Tensor], states: list[State], group: Group, p: fl
 
 
 def _scaled_directions(
-    m: list[Tensor], d: list[Tensor], p: float, scale: Scale, eps: float
+    params: list[Tensor], m: list[Tensor], d: list[Tensor], p: float, scale: Scale, eps: float
 ) -> tuple[list[Tensor], list[Tensor] | list[float]]:
     """u_p of every tensor up to a factor, and that factor. Overwrites d."""
     adam = list(torch._foreach_div(m, d))
     for x in d:  # where v overflowed adam is 0, and any number will do
         x.nan_to_num_(nan=math.nan, posinf=eps)
     if scale != "none":
-        wanted = torch._foreach_norm(adam if scale == "adam" else m)
         # d in units of its root mean square, which the scale divides out again: the powers that
         # matter stay within single precision.
-        sizes = torch._foreach_norm(d)
+        lengths = _lengths([*(adam if scale == "adam" else m), *d], [*params, *params])
+        wanted, sizes = lengths[: len(d)], lengths[len(d) :]
         largest = math.log2(torch.finfo(d[0].dtype).max) / 2  # whose square fits
+        numels = [param.numel() * (2 if param.is_complex() else 1) for param in params]
         units = [
-            size.log2().clamp(max=largest) - math.log2(max(1, x.numel())) / 2
-            for size, x in zip(sizes, d, strict=True)
+            size.log2().clamp(max=largest) - math.log2(max(1, numel)) / 2
+            for size, numel in zip(sizes, numels, strict=True)
         ]
     # u_p = u_1/2 d^(1 - 2p), by logarithms.
     torch._foreach_log2_(d)
@@ -304,7 +319,7 @@ def _scaled_directions(
     torch._foreach_mul_(d, adam)
     if scale == "none":
         return d, [1.0] * len(d)
-    lengths = torch._foreach_norm(d)
+    lengths = _lengths(d, params)
     return d, [_ratio(a, b) for a, b in zip(wanted, lengths, strict=True)]
 
 
@@ -337,6 +352,8 @@ _FUSED_NUMEL = 1 << 13
 def _fusable(param: Tensor, state: State, group: Group, p: float) -> bool:
     """Whether ``_fused_tensors`` can and should take the tensor."""
     if not group["fused"] or param.device.type not in ("cpu", "cuda"):
+        return False
+    if hasattr(param, "device_mesh"):  # sums over ranks would have to come between the passes
         return False
     tensors = _real(param, cast(Tensor, param.grad), state["exp_avg"], state["exp_avg_sq"])
     return (
@@ -376,7 +393,12 @@ def _fused_tensors(params: list[Tensor], states: list[State], group: Group, p: f
 
 
 def _real(theta: Tensor, g: Tensor, m: Tensor, v: Tensor) -> kernels.Tensors:
-    """Real and imaginary parts as coordinates of their own, as in AdamW."""
+    """Real and imaginary parts as coordinates of their own, as in AdamW; of what is sharded, the
+    parts that lie here."""
+    if hasattr(theta, "device_mesh"):
+        from bandwise import _sharded
+
+        theta, g, m, v = (_sharded.local(x) for x in (theta, g, m, v))
     theta, g, m, v = (torch.view_as_real(x) if x.is_complex() else x for x in (theta, g, m, v))
     return theta, g, m, v
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import torch
 from torch import Tensor
@@ -17,6 +17,11 @@ from torch.optim import Optimizer
 
 from bandwise import _checkpoint, _checks, schedules, spectrum
 from bandwise.schedules import Cosine, Linear, Schedule
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from bandwise._sharded import Layout, Layouts
 
 Group: TypeAlias = dict[str, Any]
 State: TypeAlias = dict[str, Tensor]
@@ -80,10 +85,18 @@ class SMI(Optimizer):
             is updated at each.
         foreach: whether gradients are filtered in batches by the fast path (``None``, ``True``) or
             one by one as the equations say (``False``); the results differ by rounding.
+        shard_work: for parameters of which every process has all, as those of
+            ``DistributedDataParallel``: each filters its share and they exchange the results
+            (``True``: all processes; or a ``DeviceMesh`` of those that do). Otherwise each filters
+            everything and nothing is exchanged. It is no part of a ``state_dict``. Sharded
+            parameters (``DTensor``, of ``fully_shard`` or tensor parallel) are always filtered by
+            those that share them.
 
     ``state[param]`` holds, beside what ``base`` keeps there, ``smi_history``: H, of the half
     spectrum, n x (d//2 + 1), -1 before the first finite gradient; and ``smi_mask``: the mask, where
-    ``refresh_every`` > 1.
+    ``refresh_every`` > 1. Where processes share the work these are ``DTensor`` s of which each has
+    its columns, and what one process alone saves is its share: save with
+    ``torch.distributed.checkpoint``.
 
     Raises:
         TypeError: an argument of the wrong type.
@@ -98,6 +111,8 @@ class SMI(Optimizer):
     """
 
     base: Optimizer
+    shard_work: bool | DeviceMesh = False
+    _layouts: Layouts | None = None
 
     def __init__(
         self,
@@ -111,6 +126,7 @@ class SMI(Optimizer):
         history_dtype: torch.dtype | None = None,
         refresh_every: int = 1,
         foreach: bool | None = None,
+        shard_work: bool | DeviceMesh = False,
     ) -> None:
         if not isinstance(base, Optimizer):
             raise TypeError(f"base must be a torch.optim.Optimizer, got {type(base).__name__}")
@@ -119,6 +135,8 @@ class SMI(Optimizer):
         if any("smi_step" in group for group in base.param_groups):
             # Its groups have the settings of the SMI before, which would win over these.
             raise ValueError("base is filtered already: make a new optimizer to wrap it anew")
+        if not isinstance(shard_work, bool) and not hasattr(shard_work, "get_coordinate"):
+            raise TypeError(f"shard_work must be True, False or a DeviceMesh, got {shard_work!r}")
         defaults = {
             "smi": True,
             "smi_total_steps": total_steps,
@@ -138,7 +156,13 @@ class SMI(Optimizer):
         for group, complete in zip(base.param_groups, groups, strict=True):
             group.update(complete)
         # Having no groups and state of its own, it is set up as an unpickled optimizer is.
-        self.__setstate__({"base": base, "defaults": {**base.defaults, **defaults}})
+        self.__setstate__(
+            {
+                "base": base,
+                "defaults": {**base.defaults, **defaults},
+                "shard_work": shard_work,
+            }
+        )
 
     @classmethod
     def preset(
@@ -235,7 +259,9 @@ class SMI(Optimizer):
     @torch.no_grad()
     def _filter(self, first: dict[Tensor, State]) -> None:
         work = [(group, list(_filtered(group))) for group in self.param_groups]
+        shared = []
         for group, params in work:
+            layouts = [self._layout(param) for param in params]
             states = []
             for param in params:
                 state = self.state.get(param, {})
@@ -244,15 +270,39 @@ class SMI(Optimizer):
                 states.append(state)
             grads = [_writable(param) for param in params]
             if group["smi_foreach"] is False:
-                for grad, state in zip(grads, states, strict=True):
-                    _single_tensor(grad, state, group)
-            else:
-                _multi_tensor(grads, states, group)
+                for grad, state, layout in zip(grads, states, layouts, strict=True):
+                    if layout is None:
+                        _single_tensor(grad, state, group)
+                    else:
+                        _single_shared_tensor(grad, state, group, layout)
+                continue
+            for batch, layout in _batches(grads, states, group, layouts):
+                some_grads = [grads[i] for i in batch]
+                some_states = [states[i] for i in batch]
+                if layout is None:
+                    _multi_tensor(some_grads, some_states, group)
+                else:
+                    shared.append(_shared_tensors(some_grads, some_states, group, layout))
+        if shared:
+            from bandwise import _sharded
+
+            _sharded.interleaved(shared)
+
+    def _layout(self, param: Tensor) -> Layout | None:
+        """Where the parts of a parameter's gradient lie, if other ranks have some of the work."""
+        if not self.shard_work and not hasattr(param, "device_mesh"):
+            return None
+        # Brings in torch.distributed.tensor, which takes a second.
+        from bandwise import _sharded
+
+        if self._layouts is None:
+            self._layouts = _sharded.Layouts(self.shard_work)
+        return self._layouts.of(param)
 
     def state_dict(self) -> dict[str, Any]:
         """As ``torch.optim.Optimizer.state_dict``, the base's state and SMI's together.
 
-        Schedules stand in it as plain data.
+        Schedules and dtypes stand in it as plain data.
         """
         for pre_hook in self._optimizer_state_dict_pre_hooks.values():
             pre_hook(self)
@@ -282,10 +332,14 @@ class SMI(Optimizer):
             own_state[key] = {k: v for k, v in entries.items() if k in _STATE_KEYS}
             if len(own_state[key]) < len(entries):
                 base_state[key] = {k: v for k, v in entries.items() if k not in _STATE_KEYS}
+        own_state = {
+            param: {name: self._placed(value, param) for name, value in own_state[key].items()}
+            for key, param in matched
+            if key in own_state
+        }
         self._load_base({**state_dict, "state": base_state, "param_groups": groups})
-        for key, param in matched:
-            for name, value in own_state.get(key, {}).items():
-                self.state[param][name] = value.to(device=param.device, copy=True)
+        for param, entries in own_state.items():
+            self.state[param].update(entries)
 
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
@@ -304,8 +358,18 @@ class SMI(Optimizer):
             kind = type(self.base).__name__
             raise ValueError(f"the state_dict does not fit {kind}: {error!r}") from error
 
+    @torch.no_grad()
+    def _placed(self, value: Tensor, param: Tensor) -> Tensor:
+        """A history or mask as this optimizer has it of a parameter, in memory of its own."""
+        layout = self._layout(param)
+        if layout is not None:
+            return layout.placed(value, param.device)
+        if hasattr(value, "full_tensor"):
+            value = value.full_tensor()
+        return value.to(device=param.device, copy=True)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {"base": self.base, "defaults": self.defaults}
+        return {"base": self.base, "defaults": self.defaults, "shard_work": self.shard_work}
 
     def __repr__(self) -> str:
         return f"SMI around {self.base!r}"
@@ -335,64 +399,118 @@ def _single_tensor(grad: Tensor, state: State, group: Group) -> None:
 
 
 def _multi_tensor(grads: list[Tensor], states: list[State], group: Group) -> None:
-    """``_single_tensor`` for many gradients: those of one shape in one transform.
+    """``_single_tensor`` for gradients of one shape, in one transform.
 
     Mask and blend are one multiplication: a removed coefficient is left with 1 - alpha of itself.
     """
+    G = _stacked([_matrix(grad) for grad in grads])
+    G_hat = spectrum.transform(G)
+    if spectrum.at_hand(G):
+        M = spectrum.quick_magnitude(G_hat, G)
+        finite = None
+        if not spectrum.squares_fit(M.flatten(1).amax(1)):
+            for grad, state in zip(grads, states, strict=True):
+                _single_tensor(grad, state, group)
+            return
+    else:
+        M = spectrum.magnitude(G_hat, G)
+        finite = M.amax((-2, -1), keepdim=True).isfinite()
+
+    H = _updated_history(states, M, finite, group)
+    # M has done its work: its memory becomes 1 where a coefficient is removed.
+    if _needs_mask(states[0], group):
+        removed = spectrum.removed(H, group["smi_q"], G, out=M)
+        _keep_masks(removed, states, group)
+    else:
+        removed = _removed_before(states, out=M)
+
     alpha = _alpha(group)
-    for batch in _batches(grads, states, group):
-        some_grads = [grads[i] for i in batch]
-        some_states = [states[i] for i in batch]
-        G = _stacked([_matrix(grad) for grad in some_grads])
-        G_hat = spectrum.transform(G)
-        if spectrum.at_hand(G):
-            M = spectrum.quick_magnitude(G_hat, G)
-            finite = None
-            if not spectrum.squares_fit(M.flatten(1).amax(1)):
-                for grad, state in zip(some_grads, some_states, strict=True):
-                    _single_tensor(grad, state, group)
-                continue
-        else:
-            M = spectrum.magnitude(G_hat, G)
-            finite = M.amax((-2, -1), keepdim=True).isfinite()
+    if alpha == 0 or group["smi_q"] == 0:
+        return
+    G_hat *= torch.add(M.new_ones(()), removed, alpha=-alpha, out=removed)
+    blended = spectrum.inverse(G_hat, G)
+    if finite is not None:
+        blended = torch.where(finite, blended, G)
+    for grad, result in zip(grads, blended, strict=True):
+        grad.copy_(result.view(grad.shape))
 
-        H = _updated_history(some_states, M, finite, group)
-        if _needs_mask(some_states[0], group):
-            # M has done its work: its memory becomes the weights', 1 where removed.
-            weights = spectrum.removed(H, group["smi_q"], G, out=M)
-            if group["smi_refresh_every"] > 1:
-                for state, mask in zip(some_states, weights == 0, strict=True):
-                    state["smi_mask"] = mask
-        else:
-            masks = _stacked([state["smi_mask"] for state in some_states])
-            weights = torch.logical_not(masks, out=M)
 
-        if alpha == 0 or group["smi_q"] == 0:
-            continue
-        G_hat *= torch.add(M.new_ones(()), weights, alpha=-alpha, out=weights)
-        blended = spectrum.inverse(G_hat, G)
-        if finite is not None:
-            blended = torch.where(finite, blended, G)
-        for grad, result in zip(some_grads, blended, strict=True):
-            grad.copy_(result.view(grad.shape))
+def _shared_tensors(
+    grads: list[Tensor], states: list[State], group: Group, layout: Layout
+) -> Iterator[None]:
+    """``_multi_tensor`` by all ranks that share gradients of one layout: a coroutine.
+
+    G are the rows that this rank transforms; of spectrum and history it has its columns.
+    """
+    from bandwise import _sharded
+
+    rows = yield from layout.rows(grads)
+    G = rows.to(_computing_dtype(rows.dtype))
+    G_hat = yield from layout.transform(G)
+    M = layout.magnitude(G_hat)
+    finite = yield from layout.finite(M)
+
+    parts = [
+        {key: _sharded.local(state[key]) for key in _STATE_KEYS & state.keys()} for state in states
+    ]
+    H = _updated_history(parts, M, finite, group)
+    if _needs_mask(states[0], group):
+        # Before the first finite gradient H is -1, and nothing to be removed.
+        H = H.clamp(min=0)
+        tau = yield from layout.threshold(H, group["smi_q"])
+        removed = torch.lt(H, tau, out=M)
+        _keep_masks(removed, parts, group)
+    else:
+        removed = _removed_before(parts, out=M)
+    for state, part in zip(states, parts, strict=True):
+        state.update({key: layout.distributed(value) for key, value in part.items()})
+
+    alpha = _alpha(group)
+    if alpha == 0 or group["smi_q"] == 0:
+        return
+    G_hat *= torch.add(M.new_ones(()), removed, alpha=-alpha, out=removed)
+    blended = yield from layout.inverse(G_hat, G)
+    blended = torch.where(finite, blended, G).to(rows.dtype)
+    results = yield from layout.spread(blended)
+    for grad, result in zip(grads, results, strict=True):
+        _sharded.local(grad).copy_(result)
+
+
+def _single_shared_tensor(grad: Tensor, state: State, group: Group, layout: Layout) -> None:
+    """``_single_tensor`` for a gradient that ranks share: by each of them, all of it."""
+    from bandwise import _sharded
+
+    G = _sharded.whole(grad)
+    wholes = {key: _sharded.whole(state[key]) for key in _STATE_KEYS & state.keys()}
+    _single_tensor(G, wholes, group)
+    for key, value in wholes.items():
+        state[key] = layout.placed(value, grad.device)
+    _sharded.local(grad).copy_(layout.part(G))
 
 
 # Larger batches leave a processor's cache, and cost more than they save.
 _CPU_BATCH_NUMEL = 1 << 17
+# A rank's part of the gradients that are exchanged together: large enough for a network, and small,
+# as two such batches are under way at a time, each with nine times its size.
+_SHARED_BATCH_NUMEL = 1 << 22
 
 
-def _batches(grads: list[Tensor], states: list[State], group: Group) -> Iterator[list[int]]:
-    """Indices of gradients that can share a transform."""
+def _batches(
+    grads: list[Tensor], states: list[State], group: Group, layouts: list[Layout | None]
+) -> Iterator[tuple[list[int], Layout | None]]:
+    """Indices of gradients that can share a transform, and their layout."""
     alike = defaultdict(list)
-    for i, (grad, state) in enumerate(zip(grads, states, strict=True)):
+    for i, (grad, state, layout) in enumerate(zip(grads, states, layouts, strict=True)):
         shape = spectrum.matrix_shape(grad.shape)
-        alike[shape, grad.dtype, grad.device, _needs_mask(state, group)].append(i)
-    for (shape, _, device, _), members in alike.items():
+        alike[layout, shape, grad.dtype, grad.device, _needs_mask(state, group)].append(i)
+    for (layout, shape, _, device, _), members in alike.items():
         limit = len(members)
-        if device.type == "cpu":
+        if layout is not None:
+            limit = max(1, _SHARED_BATCH_NUMEL // layout.room)
+        elif device.type == "cpu":
             limit = max(1, _CPU_BATCH_NUMEL // math.prod(shape))
         for start in range(0, len(members), limit):
-            yield members[start : start + limit]
+            yield members[start : start + limit], layout
 
 
 def _stacked(matrices: list[Tensor]) -> Tensor:
@@ -430,6 +548,18 @@ def _updated_history(states: list[State], M: Tensor, finite: Tensor | None, grou
     return H
 
 
+def _keep_masks(removed: Tensor, states: list[State], group: Group) -> None:
+    """For the steps that make none."""
+    if group["smi_refresh_every"] > 1:
+        for state, mask in zip(states, removed == 0, strict=True):
+            state["smi_mask"] = mask
+
+
+def _removed_before(states: list[State], out: Tensor) -> Tensor:
+    """1 where the masks kept remove a coefficient."""
+    return torch.logical_not(_stacked([state["smi_mask"] for state in states]), out=out)
+
+
 def _needs_mask(state: State, group: Group) -> bool:
     return "smi_mask" not in state or group["smi_step"] % group["smi_refresh_every"] == 0
 
@@ -455,6 +585,10 @@ def _filtered(group: Group) -> Iterator[Tensor]:
 
 def _writable(param: Tensor) -> Tensor:
     """The gradient, in memory of its own if it was one value shown in many places."""
+    if hasattr(param, "device_mesh"):
+        from bandwise import _sharded
+
+        _sharded.aligned(param)
     grad = cast(Tensor, param.grad)
     expanded = any(n > 1 and s == 0 for n, s in zip(grad.shape, grad.stride(), strict=True))
     if expanded or grad.is_inference():
@@ -501,5 +635,9 @@ def _check_fit(
     _checkpoint.check_groups(groups, _check_group)
     for key, param in matched:
         for name in _STATE_KEYS & state.get(key, {}).keys():
+            if hasattr(state[key][name], "device_mesh"):
+                from bandwise import _sharded
+
+                _sharded.check_share(state[key][name])
             right = spectrum.spectrum_shape(param.shape, param.is_complex())
             _checkpoint.check_shape(key, name, state[key][name], right)

@@ -6,7 +6,8 @@ loses nothing. Column 0, and column d/2 where d is even, hold their own conjugat
 column stands for itself and for its mirror image. A complex matrix has no such symmetry and keeps
 its full spectrum.
 
-All functions take batches: any number of dimensions may stand before the last two.
+All functions take batches: any number of dimensions may stand before the last two. Those with an
+argument ``first`` also take a part of a spectrum, whole columns from that one on.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ def inverse(spectrum: Tensor, like: Tensor) -> Tensor:
     return matrix
 
 
-def magnitude(spectrum: Tensor, like: Tensor) -> Tensor:
+def magnitude(spectrum: Tensor, like: Tensor, first: int = 0) -> Tensor:
     """The modulus of every coefficient, exactly equal for the two of a conjugate pair."""
-    return _paired(spectrum.abs(), like)
+    return _paired(spectrum.abs(), like, first)
 
 
 def quick_magnitude(spectrum: Tensor, like: Tensor) -> Tensor:
@@ -72,22 +73,24 @@ def squares_fit(peaks: Tensor) -> bool:
     return all(low < peak < math.inf for peak in peaks.flatten().tolist())
 
 
-def _paired(modulus: Tensor, like: Tensor) -> Tensor:
+def _paired(modulus: Tensor, like: Tensor, first: int = 0) -> Tensor:
     """Rounding tears the two magnitudes of a conjugate pair apart by a bit; a threshold between
     them would keep one without the other. In a half spectrum only the columns that hold their own
     conjugates have both: row i and row n-i.
     """
-    pairs = modulus[..., 1:, _own_columns(like)]
+    pairs = modulus[..., 1:, _own_columns(like, first)]
     pairs.add_(pairs.flip(-2)).div_(2)
     return modulus
 
 
-def _own_columns(like: Tensor) -> slice:
+def _own_columns(like: Tensor, first: int = 0) -> slice:
     """The columns of a spectrum that hold their own conjugates: 0, and d/2 where d is even."""
     d = like.shape[-1]
     if like.is_complex():
         return slice(0, 0)
-    return slice(None, None, d // 2) if d % 2 == 0 else slice(0, 1)
+    if d % 2 == 0:
+        return slice(-first % (d // 2), None, d // 2)
+    return slice(0, 1 if first == 0 else 0)
 
 
 def threshold(magnitudes: Tensor, q: float, like: Tensor) -> Tensor:
@@ -105,12 +108,21 @@ def threshold(magnitudes: Tensor, q: float, like: Tensor) -> Tensor:
     Returns:
         (..., 1, 1).
     """
+    values = ordered(magnitudes, like)
+    place = order(q, values.shape[-1])
+    return values[..., place, None, None]
+
+
+def ordered(magnitudes: Tensor, like: Tensor, first: int = 0) -> Tensor:
+    """All magnitudes of the full spectrum, mirror images included: (..., n d), from small to large.
+
+    Of a part of it, those of its columns and of their mirror images.
+    """
     everything = magnitudes.flatten(-2)
     if not like.is_complex():
-        twins = magnitudes[..., 1 : (like.shape[-1] + 1) // 2].flatten(-2)
-        everything = torch.cat([everything, twins], dim=-1)
-    place = order(q, everything.shape[-1])
-    return everything.sort(dim=-1).values[..., place, None, None]
+        mirrored = slice(max(1 - first, 0), max((like.shape[-1] + 1) // 2 - first, 0))
+        everything = torch.cat([everything, magnitudes[..., mirrored].flatten(-2)], dim=-1)
+    return everything.sort(dim=-1).values
 
 
 def order(q: float, count: int) -> int:
