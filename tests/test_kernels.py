@@ -101,7 +101,8 @@ def test_smi_s_kernels_filter_as_the_equations_say(
             right = [grad.clone() for grad in grads]
             for grad, state in zip(right, states, strict=True):
                 smi._single_tensor(grad, state, group)
-            kernels.step(grads, histories, shape, place, alpha, beta, alpha * q > 0)
+            pairs = list(zip(grads, histories, strict=True))
+            kernels.step(pairs, shape, place, alpha, beta, alpha * q > 0)
             for found, wanted in zip(grads, right, strict=True):
                 eps = torch.finfo(dtype).eps
                 size = wanted.float().nan_to_num().norm().item()

@@ -535,3 +535,14 @@ def test_a_misspelt_setting_of_a_group_is_refused():
     params = [{"params": [torch.zeros(3, 3)], "smi_alhpa": 0.5}]
     with pytest.raises(ValueError, match="smi_alhpa"):
         bw.SMI(torch.optim.SGD(params, lr=0.1), 10)
+
+
+def test_a_state_dict_from_before_fused_loads():
+    opt, fresh = (bw.SMI(torch.optim.SGD([torch.zeros(4, 4)], lr=0.1), alpha=0.5) for _ in range(2))
+    opt.param_groups[0]["params"][0].grad = torch.ones(4, 4)
+    opt.step()
+    saved = opt.state_dict()
+    for group in saved["param_groups"]:
+        del group["smi_fused"]
+    fresh.load_state_dict(saved)
+    assert fresh.state_dict()["param_groups"] == opt.state_dict()["param_groups"]

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import bandwise as bw
 from bandwise import spectrum
+from bandwise._fused import smi as kernels
 
 sides = st.integers(1, 20)
 shapes = st.one_of(
@@ -27,12 +28,12 @@ TOLERANCE = {
 }
 
 
-def pair(shapes, dtype, **kwargs):
+def pair(shapes, dtype, fused=None, device="cpu", **kwargs):
     """Two SMIs that differ in their path alone."""
-    for foreach in (False, None):
-        params = [torch.zeros(shape, dtype=dtype) for shape in shapes]
+    for path in ({"foreach": False}, {"fused": fused}):
+        params = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
         base = torch.optim.SGD(params, lr=1.0)
-        yield bw.SMI(base, 20, foreach=foreach, **kwargs), params
+        yield bw.SMI(base, 20, **path, **kwargs), params
 
 
 @pytest.mark.parametrize("at_hand", [True, False], ids=["cpu", "accelerator"])
@@ -54,15 +55,54 @@ def test_the_same_filter(at_hand, shapes, dtype, q, alpha, refresh_every, histor
         compare_paths(shapes, dtype, q, alpha, refresh_every, history_dtype, seed)
 
 
-def compare_paths(shapes, dtype, q, alpha, refresh_every, history_dtype, seed):
-    generator = torch.Generator().manual_seed(seed)
+@given(
+    st.lists(shapes.filter(lambda shape: math.prod(shape) < 1000), min_size=1, max_size=3).map(
+        lambda some: some * 2
+    ),
+    st.sampled_from(list(TOLERANCE)),
+    st.sampled_from([0.0, 0.25, 1.0]),
+    st.sampled_from([bw.Cosine(0.1, 0.9), 1.0, 0.0]),
+    st.sampled_from([1, 3]),
+    st.sampled_from([None, torch.float64]),
+    st.integers(0, 2**31),
+)
+# To shrink an example takes minutes in Triton's interpreter.
+@settings(max_examples=15, phases=(Phase.generate,))
+def test_the_kernels_filter_the_same(
+    shapes, dtype, q, alpha, refresh_every, history_dtype, seed
+):  # fmt: skip
+    """Interpreted on a CPU, but for what they leave to the other path."""
+    pytest.importorskip("triton", reason="interprets the kernels for GPUs")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU: its own test runs the kernels")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "DEVICES", {"cpu"})
+        compare_paths(shapes, dtype, q, alpha, refresh_every, history_dtype, seed, fused=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("fused", [None, True])
+@pytest.mark.parametrize("history_dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_the_same_filter_on_a_gpu(dtype, history_dtype, fused):
+    shapes = [(300, 131), (96, 96), (64, 3, 3), (7, 1), (40000,)] * 2
+    compare_paths(
+        shapes, dtype, 0.25, bw.Cosine(0.1, 0.9), 1, history_dtype, 0, fused=fused, device="cuda"
+    )
+
+
+def compare_paths(
+    shapes, dtype, q, alpha, refresh_every, history_dtype, seed, fused=None, device="cpu"
+):
+    generator = torch.Generator(device).manual_seed(seed)
     (slow, slow_params), (fast, fast_params) = pair(
-        shapes, dtype, q=q, alpha=alpha, beta=0.8, min_ndim=1, refresh_every=refresh_every,
-        history_dtype=history_dtype,
+        shapes, dtype, fused, device, q=q, alpha=alpha, beta=0.8, min_ndim=1,
+        refresh_every=refresh_every, history_dtype=history_dtype,
     )  # fmt: skip
     for step in range(6):
         for i, (a, b) in enumerate(zip(slow_params, fast_params, strict=True)):
-            gradient = torch.randn(a.shape, dtype=dtype, generator=generator)
+            gradient = torch.randn(a.shape, dtype=dtype, generator=generator, device=device)
             if (step + i) % 7 == 5:
                 gradient.view(-1)[:1] = math.nan
             skipped = (step + i) % 5 == 3
@@ -113,6 +153,10 @@ def test_two_threads_give_the_result_of_one():
 def test_the_choice_of_path_is_checked():
     with pytest.raises(TypeError, match="foreach must be True or False, got 1"):
         bw.SMI(torch.optim.SGD([torch.zeros(2, 2)]), 5, foreach=1)
+    with pytest.raises(TypeError, match="fused must be True or False, got 1"):
+        bw.SMI(torch.optim.SGD([torch.zeros(2, 2)]), 5, fused=1)
+    with pytest.raises(ValueError, match="fused=True is the fast path's: foreach must not be"):
+        bw.SMI(torch.optim.SGD([torch.zeros(2, 2)]), 5, foreach=False, fused=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64])

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bandwise import _checkpoint, _checks, schedules, spectrum
+from bandwise._fused import smi as kernels
 from bandwise.schedules import Cosine, Linear, Schedule
 
 if TYPE_CHECKING:
@@ -41,8 +42,10 @@ _PRESETS: dict[str, dict[str, Any]] = {
 _STATE_KEYS = {"smi_history", "smi_mask"}
 _SETTINGS = (
     *("smi_total_steps", "smi_alpha", "smi_beta", "smi_q", "smi_min_ndim"),
-    *("smi_history_dtype", "smi_refresh_every", "smi_foreach", "smi_step"),
+    *("smi_history_dtype", "smi_refresh_every", "smi_foreach", "smi_fused", "smi_step"),
 )
+# Settings that older state_dicts lack.
+_LATER_SETTINGS = {"smi_fused": None}
 
 
 class SMI(Optimizer):
@@ -85,6 +88,10 @@ class SMI(Optimizer):
             is updated at each.
         foreach: whether gradients are filtered in batches by the fast path (``None``, ``True``) or
             one by one as the equations say (``False``); the results differ by rounding.
+        fused: whether the fast path takes, between the two transforms, kernels in Triton that find
+            the threshold without a sort. They are for CUDA GPUs, for contiguous gradients of
+            float32, bfloat16 and float16, and for ``refresh_every=1``; all else is filtered as
+            without it.
         shard_work: for parameters of which every process has all, as those of
             ``DistributedDataParallel``: each filters its share and they exchange the results
             (``True``: all processes; or a ``DeviceMesh`` of those that do). Otherwise each filters
@@ -126,6 +133,7 @@ class SMI(Optimizer):
         history_dtype: torch.dtype | None = None,
         refresh_every: int = 1,
         foreach: bool | None = None,
+        fused: bool | None = None,
         shard_work: bool | DeviceMesh = False,
     ) -> None:
         if not isinstance(base, Optimizer):
@@ -147,6 +155,7 @@ class SMI(Optimizer):
             "smi_history_dtype": history_dtype,
             "smi_refresh_every": refresh_every,
             "smi_foreach": foreach,
+            "smi_fused": fused,
             "smi_step": 0,
         }
         _check_group(defaults)
@@ -279,7 +288,9 @@ class SMI(Optimizer):
             for batch, layout in _batches(grads, states, group, layouts):
                 some_grads = [grads[i] for i in batch]
                 some_states = [states[i] for i in batch]
-                if layout is None:
+                if layout is None and _fusable(some_grads, some_states, group):
+                    _fused_tensors(some_grads, some_states, group)
+                elif layout is None:
                     _multi_tensor(some_grads, some_states, group)
                 else:
                     shared.append(_shared_tensors(some_grads, some_states, group, layout))
@@ -322,7 +333,10 @@ class SMI(Optimizer):
         for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = pre_hook(self, state_dict) or state_dict
 
-        groups = _checkpoint.revived(state_dict["param_groups"])
+        groups = [
+            {**_LATER_SETTINGS, **group}
+            for group in _checkpoint.revived(state_dict["param_groups"])
+        ]
         matched = _checkpoint.matched(groups, self.param_groups)
         _check_fit(groups, state_dict["state"], matched)
 
@@ -435,6 +449,40 @@ def _multi_tensor(grads: list[Tensor], states: list[State], group: Group) -> Non
         grad.copy_(result.view(grad.shape))
 
 
+def _fusable(grads: list[Tensor], states: list[State], group: Group) -> bool:
+    """Whether ``_fused_tensors`` can and should take gradients of one shape and dtype."""
+    if not group["smi_fused"] or grads[0].device.type not in kernels.DEVICES:
+        return False
+    dtypes = {group["smi_history_dtype"] or torch.float32, grads[0].dtype}
+    dtypes |= {state["smi_history"].dtype for state in states if "smi_history" in state}
+    return (
+        dtypes <= kernels.DTYPES
+        and group["smi_refresh_every"] == 1
+        and all(grad.is_contiguous() for grad in grads)
+        and grads[0].numel() < 2**31
+    )
+
+
+def _fused_tensors(grads: list[Tensor], states: list[State], group: Group) -> None:
+    """``_multi_tensor`` in kernels."""
+    shape, q, alpha = spectrum.matrix_shape(grads[0].shape), group["smi_q"], _alpha(group)
+    half = spectrum.spectrum_shape(grads[0].shape, is_complex=False)
+    _begin_histories(states, grads[0].new_empty(half, dtype=torch.float32), group)
+    # All of one dtype: what was loaded may differ from what is made.
+    by_dtype = defaultdict(list)
+    for grad, state in zip(grads, states, strict=True):
+        by_dtype[state["smi_history"].dtype].append((grad, state["smi_history"]))
+    for pairs in by_dtype.values():
+        kernels.step(
+            pairs,
+            shape,
+            place=spectrum.order(q, math.prod(shape)),
+            alpha=alpha,
+            beta=group["smi_beta"],
+            blend=alpha > 0 and q > 0,
+        )
+
+
 def _shared_tensors(
     grads: list[Tensor], states: list[State], group: Group, layout: Layout
 ) -> Iterator[None]:
@@ -525,10 +573,7 @@ def _matrix(grad: Tensor) -> Tensor:
 
 def _updated_history(states: list[State], M: Tensor, finite: Tensor | None, group: Group) -> Tensor:
     """H after this step's magnitudes (batch, n, m); where they are not finite, as it was."""
-    for state in states:
-        if "smi_history" not in state:
-            dtype = group["smi_history_dtype"] or M.dtype
-            state["smi_history"] = torch.full_like(M[0], -1, dtype=dtype)
+    _begin_histories(states, M[0], group)
     stored = [state["smi_history"] for state in states]
     H = _stacked(stored).to(M.dtype)
     # In the stored history itself, where that is one of the right dtype.
@@ -546,6 +591,14 @@ def _updated_history(states: list[State], M: Tensor, finite: Tensor | None, grou
             largest = torch.finfo(history.dtype).max
             history.copy_(new.clamp(max=largest) if largest < torch.finfo(new.dtype).max else new)
     return H
+
+
+def _begin_histories(states: list[State], like: Tensor, group: Group) -> None:
+    """Make the histories that are not there."""
+    for state in states:
+        if "smi_history" not in state:
+            dtype = group["smi_history_dtype"] or like.dtype
+            state["smi_history"] = torch.full_like(like, -1, dtype=dtype)
 
 
 def _keep_masks(removed: Tensor, states: list[State], group: Group) -> None:
@@ -614,8 +667,11 @@ def _check_group(group: Group) -> None:
     _checks.number("q", group["smi_q"], low=0, high=1)
     _checks.whole("min_ndim", group["smi_min_ndim"], low=0)
     _checks.whole("refresh_every", group["smi_refresh_every"], low=1)
-    if group["smi_foreach"] is not None:
-        _checks.flag("foreach", group["smi_foreach"])
+    for name in ("foreach", "fused"):
+        if group[f"smi_{name}"] is not None:
+            _checks.flag(name, group[f"smi_{name}"])
+    if group["smi_foreach"] is False and group["smi_fused"]:
+        raise ValueError("fused=True is the fast path's: foreach must not be False")
     dtype = group["smi_history_dtype"]
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise TypeError(f"history_dtype must be a torch.dtype or None, got {dtype!r}")

@@ -19,7 +19,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("fused=True on a GPU needs Triton: pip install triton") from error
 
-DTYPES = {
+_DTYPES = {
     torch.float32: tl.float32,
     torch.bfloat16: tl.bfloat16,
     torch.float16: tl.float16,
@@ -31,25 +31,15 @@ _SHIFTS = tuple(range(32 - _DIGIT, -1, -_DIGIT))
 
 
 def step(
-    grads: list[Tensor],
-    histories: list[Tensor],
+    pairs: list[tuple[Tensor, Tensor]],
     shape: tuple[int, int],
     place: int,
     alpha: float,
     beta: float,
     blend: bool,
 ) -> None:
-    """Move the histories, and filter the gradients in place.
-
-    Args:
-        grads: contiguous, of one dtype, on one GPU.
-        histories: of their half spectra, contiguous, of one dtype; -1 where there is none yet.
-        shape: of each as a matrix.
-        place: of the threshold among the sorted magnitudes of the full spectrum.
-        alpha: the part of the filtered gradient.
-        beta: decay of the histories.
-        blend: whether gradients are changed at all.
-    """
+    """See ``bandwise._fused.smi.step``."""
+    grads, histories = zip(*pairs, strict=True)
     device = grads[0].device
     n, d = shape
     m, size, batch = d // 2 + 1, n * (d // 2 + 1), len(grads)
@@ -62,7 +52,7 @@ def step(
     found = torch.zeros(batch, dtype=torch.int32, device=device)
     left = torch.full((batch,), place, dtype=torch.int32, device=device)
 
-    places = [[a.data_ptr(), b.data_ptr()] for a, b in zip(grads, histories, strict=True)]
+    places = [[grad.data_ptr(), history.data_ptr()] for grad, history in pairs]
     # Without waiting for the device.
     addresses = torch.tensor(places, dtype=torch.int64).to(device, non_blocking=True)
     parts = torch.view_as_real(G_hat)
@@ -71,9 +61,9 @@ def step(
     grid = (triton.cdiv(size, _BLOCK), batch)
     even = d % 2 == 0
 
-    _magnitudes[grid](parts, M, addresses, flags, n, m, even, DTYPES[kept], _BLOCK)
+    _magnitudes[grid](parts, M, addresses, flags, n, m, even, _DTYPES[kept], _BLOCK)
     _averaged[grid](
-        M, addresses, flags, tallies, n, m, even, beta, largest, DTYPES[kept], _SHIFTS[0], _BLOCK
+        M, addresses, flags, tallies, n, m, even, beta, largest, _DTYPES[kept], _SHIFTS[0], _BLOCK
     )
     if not blend:
         return
@@ -84,7 +74,7 @@ def step(
     _weighed[grid](parts, M, found, n, m, alpha, _BLOCK)
     filtered = torch.fft.irfft2(G_hat, s=shape)
     _returned[(triton.cdiv(n * d, _BLOCK), batch)](
-        filtered, addresses, flags, n * d, DTYPES[stored], _BLOCK
+        filtered, addresses, flags, n * d, _DTYPES[stored], _BLOCK
     )
 
 

@@ -19,6 +19,8 @@ from bandwise.smi import SMI
 
 LITERAL, DEFAULT, FLOOR = "Algorithm 1 as written", "SMI", "two FFTs"
 BASE, AROUND = "AdamW, fused", "SMI around AdamW, fused"
+# Only on a GPU.
+FUSED, FUSED_AROUND = "SMI, fused", "SMI, fused, around AdamW, fused"
 _ALPHA = 0.3
 _REFRESH_EVERY = 4
 _FLOOR_NOTE = (
@@ -63,7 +65,8 @@ def plans(extent: Extent, device: torch.device) -> Iterator[Plan]:
         )
     # What only a GPU does in reasonable time.
     if device.type == "cuda":
-        yield training(extent, device, {BASE: _adamw, AROUND: _smi_around_adamw})
+        makers = {BASE: _adamw, AROUND: _smi_around_adamw, FUSED_AROUND: _fused_smi_around_adamw}
+        yield training(extent, device, makers)
         yield from stacks(extent, device)
 
 
@@ -93,6 +96,7 @@ def _alone(shapes: Sequence[torch.Size], device: torch.device) -> Lineup:
         Contender(LITERAL, literal.step, work.restore, FLOOR),
         smi("SMI, reference", foreach=False),
         smi(DEFAULT),
+        *([smi(FUSED, fused=True)] if device.type == "cuda" else []),
         smi("SMI, bfloat16 history", history_dtype=torch.bfloat16),
         smi(
             f"SMI, refresh every {_REFRESH_EVERY}",
@@ -136,6 +140,7 @@ def _around_adamw(shapes: Sequence[torch.Size], device: torch.device) -> Lineup:
     contenders = [
         work.stepping(BASE, _adamw(work.params)),
         work.stepping(AROUND, _smi_around_adamw(work.params), BASE),
+        work.stepping(FUSED_AROUND, _fused_smi_around_adamw(work.params), BASE),
     ]
     return Lineup(contenders, renew=work.renew)
 
@@ -146,3 +151,7 @@ def _adamw(params: Sequence[Tensor]) -> Optimizer:
 
 def _smi_around_adamw(params: Sequence[Tensor]) -> Optimizer:
     return SMI(_adamw(params), alpha=_ALPHA)
+
+
+def _fused_smi_around_adamw(params: Sequence[Tensor]) -> Optimizer:
+    return SMI(_adamw(params), alpha=_ALPHA, fused=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bandwise.bench.results import Bench, Case, Law, Quartiles, Row
-from bandwise.bench.smi import AROUND
+from bandwise.bench.smi import AROUND, FUSED_AROUND
 
 _NOISY = 1.25
 
@@ -149,7 +149,7 @@ def _law_of_one(case: Case) -> list[str]:
     return [
         f"{row.name}: gamma = {excess / math.log(case.parameters):.2g} in the paper's (18)."
         for row in case.rows
-        if row.against and row.name == AROUND
+        if row.against and row.name in (AROUND, FUSED_AROUND)
         for excess in [case.ratio(row.name, row.against).median - 1]
     ]
 
