@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import io
 import json
 import os
 import pickle
 import platform
 import shlex
+import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,12 +31,15 @@ import bandwise
 from bandwise import _checks, tasks, userfile
 from bandwise.study import optimizers as by_name
 from bandwise.study import spec
-from bandwise.study.errors import StudyError
+from bandwise.study.errors import DamagedRunError, StudyError
 from bandwise.study.progress import StudyProgress
-from bandwise.study.results import Results
-from bandwise.study.run import RunConfig, read_run, train
+from bandwise.study.results import Results, Run
+from bandwise.study.run import RESULT, RunConfig, read_run, train
 from bandwise.study.statistics import compare_runs
 from bandwise.tasks import Recipe, Task
+
+# A full disk, quota or file, and a disk for reading only.
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def default_folder(task: str) -> Path:
@@ -102,10 +109,10 @@ def compare(
     )
     out = default_folder(task) if out is None else Path(out)
     with locked(out):
-        _run_all(configs, out, _jobs(jobs, device, len(configs)), console or Console(stderr=True))
-        runs = [
-            [_read(config, out) for config in configs if config.optimizer == s.text] for s in specs
-        ]
+        done = _run_all(
+            configs, out, _jobs(jobs, device, len(configs)), console or Console(stderr=True)
+        )
+        runs = [[run for run in done if run.optimizer == s.text] for s in specs]
         results = Results(
             task=made.name,
             metric=f"val_{made.metric}",
@@ -258,37 +265,57 @@ def _folder(config: RunConfig, out: Path) -> Path:
     return out / "runs" / config.folder_name()
 
 
-def _read(config: RunConfig, out: Path) -> Any:
+def _read(config: RunConfig, out: Path) -> Run | str:
+    """A finished run, or how it is damaged."""
     folder = _folder(config, out)
-    return read_run(config, folder, folder.relative_to(out).as_posix())
+    try:
+        return read_run(config, folder, folder.relative_to(out).as_posix())
+    except DamagedRunError as error:
+        return str(error)
 
 
 def _label(config: RunConfig) -> str:
     return f"{config.optimizer}, seed {config.seed}"
 
 
-def _run_all(configs: Sequence[RunConfig], out: Path, jobs: int, console: Console) -> None:
-    left = [c for c in configs if not (_folder(c, out) / "result.json").exists()]
+def _run_all(configs: Sequence[RunConfig], out: Path, jobs: int, console: Console) -> list[Run]:
+    """Every run, in order: those that were finished, and the others trained."""
+    left = [c for c in configs if not (_folder(c, out) / RESULT).exists()]
     if len(left) < len(configs):
         console.print(f"{len(configs) - len(left)} of {len(configs)} runs are finished already.")
-    if not left:
-        return
+    failures = dict(_train_all(left, out, jobs, console)) if left else {}
+    runs = []
+    for config in configs:
+        run = failures.get(_label(config)) or _read(config, out)
+        if isinstance(run, str):
+            failures[_label(config)] = run
+        else:
+            runs.append(run)
+    if failures:
+        raise StudyError(_told(failures, len(configs), out))
+    return runs
+
+
+def _train_all(
+    left: Sequence[RunConfig], out: Path, jobs: int, console: Console
+) -> Iterator[tuple[str, str]]:
+    """The labels of the runs that fail, and why; the others are trained to their end."""
     progress = StudyProgress(
-        console, {_label(c): _folder(c, out) for c in left}, configs[0].recipe["steps"]
+        console, {_label(c): _folder(c, out) for c in left}, left[0].recipe["steps"]
     )
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-    failures = []
     try:
         with progress.watching():
             for config, failure in parallel(
-                joblib.delayed(_attempt)(config, _folder(config, out)) for config in left
+                joblib.delayed(_attempt)(config, _folder(config, out), os.getpid())
+                for config in left
             ):
-                if failure:
-                    failures.append((config, failure))
+                run = failure or _read(config, out)
+                if isinstance(run, str):
                     progress.finished(_label(config), "failed")
+                    yield _label(config), run
                 else:
-                    final = _read(config, out).final
-                    figures = ", ".join(f"{key} {value:.4g}" for key, value in final.items())
+                    figures = ", ".join(f"{key} {value:.4g}" for key, value in run.final.items())
                     progress.finished(_label(config), figures)
     except TerminatedWorkerError as error:
         raise StudyError(
@@ -298,21 +325,43 @@ def _run_all(configs: Sequence[RunConfig], out: Path, jobs: int, console: Consol
     except KeyboardInterrupt:
         get_reusable_executor().shutdown(wait=True, kill_workers=True)
         raise
-    if failures:
-        config, failure = failures[0]
-        raise StudyError(
-            f"{len(failures)} of {len(left)} runs failed; the others are kept in {out}. "
-            f"The first, {_label(config)}:\n{failure}"
-        )
 
 
-def _attempt(config: RunConfig, folder: Path) -> tuple[RunConfig, str | None]:
+def _told(failures: Mapping[str, str], runs: int, out: Path) -> str:
+    """Every failure that takes one line, and the first of those that come with a traceback."""
+    lines = [f"{len(failures)} of {runs} runs failed; the others are kept in {out}."]
+    lines += [f"{label}: {why}" for label, why in failures.items() if "\n" not in why]
+    long = [f"The first of them, {label}:\n{why}" for label, why in failures.items() if "\n" in why]
+    return "\n".join(lines + long[:1])
+
+
+def _attempt(config: RunConfig, folder: Path, study: int) -> tuple[RunConfig, str | None]:
     """One run's failure must not end the others."""
+    _end_with(study)
     try:
         train(config, folder)
+    except StudyError as error:
+        return config, str(error)
+    except OSError as error:
+        if error.errno in _NOT_WRITABLE:
+            return config, f"{error}; once {folder} can be written to, the same command goes on"
+        return config, traceback.format_exc()
     except (Exception, SystemExit):
         return config, traceback.format_exc()
     return config, None
+
+
+@functools.cache
+def _end_with(study: int) -> None:
+    """End this process soon after the study that it works for, which may have been killed."""
+
+    def watch() -> None:
+        while os.getppid() == study:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.getpid() != study:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _command(
