@@ -19,6 +19,7 @@ from bandwise.bench import memory, nsf, smi
 from bandwise.bench.plan import FULL, QUICK, Extent, Plan, matrices
 from bandwise.bench.results import Bench, Case
 from bandwise.bench.timing import clock_of, interleaved
+from bandwise.study.files import locked
 
 _SUBJECTS = {"smi": (smi.plans, memory.smi), "nsf": (nsf.plans, memory.nsf)}
 _LIBRARIES = ("torch", "pytorch-optimizer", "heavyball")
@@ -44,6 +45,10 @@ def run(
         quick: fewer sizes and rounds.
         extent: sizes and rounds in detail, instead of ``quick``.
         console: where to say what is done.
+
+    Raises:
+        ValueError, TypeError: an argument is wrong.
+        StudyError: another command works in ``out``.
     """
     _checks.one_of("subject", subject, (*_SUBJECTS, "all"))
     place = torch.device(device)
@@ -53,11 +58,9 @@ def run(
     extent = extent or (QUICK if quick else FULL)
     console = console or Console(stderr=True)
     results = Bench(_command(subject, device, threads, quick), _machine(place))
-    out.mkdir(parents=True, exist_ok=True)
-
     subjects = list(_SUBJECTS) if subject == "all" else [subject]
     plans = [plan for name in subjects for plan in _SUBJECTS[name][0](extent, place)]
-    with _progress(console) as progress:
+    with locked(out), _progress(console) as progress:
         line = progress.add_task("", total=len(plans))
         for plan in plans:
             progress.update(line, description=plan.title, refresh=True)
@@ -74,9 +77,9 @@ def run(
             results.save(out / "bench.json")
             progress.advance(line)
             progress.console.print(f"{said} {plan.title}", markup=False, highlight=False)
-    for name in subjects:
-        results.memory.extend(_SUBJECTS[name][1](matrices(extent.gpt), place))
-    results.save(out / "bench.json")
+        for name in subjects:
+            results.memory.extend(_SUBJECTS[name][1](matrices(extent.gpt), place))
+        results.save(out / "bench.json")
     return results
 
 

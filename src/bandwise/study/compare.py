@@ -14,14 +14,12 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import joblib
 import torch
-from filelock import FileLock, Timeout
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from rich.console import Console
@@ -32,6 +30,7 @@ from bandwise import _checks, tasks, userfile
 from bandwise.study import optimizers as by_name
 from bandwise.study import spec
 from bandwise.study.errors import DamagedRunError, StudyError
+from bandwise.study.files import locked
 from bandwise.study.progress import StudyProgress
 from bandwise.study.results import Results, Run
 from bandwise.study.run import RESULT, RunConfig, read_run, train
@@ -243,24 +242,6 @@ def _jobs(jobs: int | None, device: str, runs: int) -> int:
     return min(jobs, runs)
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Keep other commands out of a folder, which is made if it is not there.
-
-    Raises:
-        StudyError: another is in it.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock")
-    try:
-        with lock.acquire(timeout=0):
-            yield
-    except Timeout:
-        raise StudyError(
-            f"another command is working in {out}: wait for it, or choose another folder"
-        ) from None
-
-
 def _folder(config: RunConfig, out: Path) -> Path:
     return out / "runs" / config.folder_name()
 
@@ -343,7 +324,8 @@ def _attempt(config: RunConfig, folder: Path, study: int) -> tuple[RunConfig, st
     except StudyError as error:
         return config, str(error)
     except OSError as error:
-        if error.errno in _NOT_WRITABLE:
+        own = error.filename is not None and Path(error.filename).parent == folder
+        if own or error.errno in _NOT_WRITABLE:
             return config, f"{error}; once {folder} can be written to, the same command goes on"
         return config, traceback.format_exc()
     except (Exception, SystemExit):

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from bandwise import _checksum
+from bandwise.study.errors import StudyError
 
 
 @contextmanager
@@ -26,11 +27,33 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        # Who reads the message knows nothing of the other path.
-        error.filename, error.filename2 = str(path), None
+        if error.filename == str(temporary):
+            # Who reads the message knows nothing of this one.
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Keep other commands out of a folder, which is made if it is not there.
+
+    Args:
+        folder: where.
+        name: of the lock, for a folder with several.
+
+    Raises:
+        StudyError: another is in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / name, timeout=0):
+            yield
+    except Timeout:
+        raise StudyError(
+            f"another command is working in {folder}: wait for it, or choose another folder"
+        ) from None
 
 
 @contextmanager

@@ -86,7 +86,10 @@ class StudyProgress:
             for label in set(lines) - set(self._folders):
                 self._progress.remove_task(lines.pop(label))
             for label, folder in list(self._folders.items()):
-                _, training = read_metrics(folder)
+                try:
+                    _, training = read_metrics(folder)
+                except (OSError, ValueError):
+                    continue  # damaged: the run itself will say so
                 if not training:
                     continue
                 step = int(training[-1]["step"])

@@ -450,16 +450,8 @@ def read_run(config: RunConfig, folder: Path, relative: str) -> Run:
     Raises:
         DamagedRunError: one of its files does not hold what it should.
     """
-    with reading(folder / RESULT):
-        result = read_json(folder / RESULT)
-        used = result.pop("settings")
-        # Runs from before there were checksums have none, but a length.
-        files, _ = result.pop("files", {}), result.pop("lens_bytes", None)
-        if not _are_figures(result["final"]):
-            raise ValueError(f"final must hold figures, got {result['final']}")
-    for name, stamp in files.items():
-        with reading(folder / name):
-            _check_stamp(folder / name, stamp)
+    result = read_result(folder)
+    used = result.pop("settings")
     with reading(folder / METRICS):
         evals, training = read_metrics(folder)
         if evals[-1]["step"] != result["steps"] or training[-1]["step"] != result["steps"]:
@@ -479,6 +471,24 @@ def read_run(config: RunConfig, folder: Path, relative: str) -> Run:
             lens=lens,
             **result,
         )
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What a finished run has stored in ``result.json``, the logs beside it checked.
+
+    Raises:
+        DamagedRunError: one of the files is not what was written.
+    """
+    with reading(folder / RESULT):
+        result: dict[str, Any] = read_json(folder / RESULT)
+        # Runs from before there were checksums have none, but a length.
+        files, _ = result.pop("files", {}), result.pop("lens_bytes", None)
+        if not (isinstance(result["settings"], dict) and _are_figures(result["final"])):
+            raise ValueError("settings must be named, and final hold figures")
+    for name, stamp in files.items():
+        with reading(folder / name):
+            _check_stamp(folder / name, stamp)
+    return result
 
 
 def _read_lens(folder: Path) -> list[Row]:
