@@ -125,7 +125,7 @@ def _strict(data: Any) -> Any:
 
 def _lenient(data: Any) -> Any:
     match data:
-        case {"float": text, **rest} if not rest:
+        case {"float": "nan" | "inf" | "-inf" as text} if len(data) == 1:
             return float(text)
         case dict():
             return {key: _lenient(value) for key, value in data.items()}

@@ -433,7 +433,10 @@ def read_metrics(folder: Path) -> tuple[list[dict[str, float]], list[dict[str, f
     path = folder / METRICS
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(lines, start=1):
-        row = from_json(line.decode())
+        try:
+            row = from_json(line.decode())
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
         if not (isinstance(row, dict) and "step" in row and _are_figures(row)):
             raise ValueError(f"line {number} is no row of figures")
         (training if "train_loss" in row else evals).append(row)
