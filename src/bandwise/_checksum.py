@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 _KEY = "crc32"
+_MARK = b"crc32"
+_TAIL = len(_MARK) + 4
+_WRONG = "its checksum does not fit: it is not what was written"
 
 
 def of_file(path: Path, size: int) -> int:
@@ -19,6 +22,25 @@ def of_file(path: Path, size: int) -> int:
         return 0
     with path.open("rb") as file:
         return zlib.crc32(file.read(size))
+
+
+def signed(content: bytes) -> bytes:
+    """Content with its checksum at the end, where readers of archives look at nothing."""
+    return content + _MARK + zlib.crc32(content).to_bytes(4)
+
+
+def unsigned(content: bytes) -> bytes:
+    """The inverse of :func:`signed`; what has no checksum, as files from before, is left as it is.
+
+    Raises:
+        ValueError: it is not the content that was signed.
+    """
+    rest, mark, crc32 = content[:-_TAIL], content[-_TAIL:-4], content[-4:]
+    if mark != _MARK:
+        return content
+    if zlib.crc32(rest) != int.from_bytes(crc32):
+        raise ValueError(_WRONG)
+    return rest
 
 
 def sealed(data: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +58,7 @@ def opened(data: Any) -> Any:
         return data
     rest = {key: value for key, value in data.items() if key != _KEY}
     if data[_KEY] != _of_json(rest):
-        raise ValueError("its checksum does not fit: it is not what was written")
+        raise ValueError(_WRONG)
     return rest
 
 

@@ -119,12 +119,12 @@ def markdown(found: Sequence[Edition]) -> str:
     for edition in found:
         paper = edition.paper
         lines += ["", f"## {paper.name.upper()}, scale {edition.scale}", ""]
-        lines += [f"*{paper.title}*. {paper.source}.", ""]
+        lines += [f"*{_plain(paper.title)}*. {_plain(paper.source)}.", ""]
         lines += _table(("where", "claim", "theirs", "ours", "verdict", "part"), _rows(edition))
         lines += ["", "### How each part was run", ""]
         lines += _table(("part", "command", "date", "versions"), _commands(edition))
         for table in edition.tables():
-            lines += ["", f"### {table.title}", "", table.note, ""]
+            lines += ["", f"### {_plain(table.title)}", "", _plain(table.note), ""]
             lines += _table(table.columns, table.rows)
     return "\n".join(lines) + "\n"
 
@@ -148,7 +148,14 @@ def _commands(edition: Edition) -> list[Sequence[str]]:
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     table = [columns, ["---"] * len(columns), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
+    return [
+        "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in row) + " |" for row in table
+    ]
+
+
+def _plain(text: str) -> str:
+    """A line of text, and no markup."""
+    return text.replace("<", "&lt;").replace("\n", " ")
 
 
 def _page(edition: Edition, folder: Path) -> Path:
