@@ -142,8 +142,6 @@ def _read(path: Path, modified_ns: int, images: int | None) -> Data:
             batches = _batches(path)
             train = _joined([batches[f"data_batch_{number}"] for number in range(1, 6)], images)
             test = _joined([batches["test_batch"]], None)
-    except OSError:
-        raise
     except Exception as error:  # archives, pickles and images each break in ways of their own
         raise ValueError(f"path {str(path)!r} does not hold CIFAR-10: {error}") from error
     pixels, labels = train
