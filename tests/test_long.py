@@ -206,7 +206,7 @@ def resident():
 
 
 def grown(name, steps):
-    """Bytes, and Python's own blocks, that memory grew by over so many steps, after as many to settle in."""
+    """Bytes, and Python's own blocks, that memory grew by in so many steps, after as many."""
     torch.set_num_threads(1)
     param = nn.Parameter(torch.randn(16, 16))
     optimizer = made(name, param, total=2 * steps)

@@ -74,6 +74,7 @@ def test_only_the_user_s_files_are_run_and_only_checked_pickles_read():
     ]
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_checkpoint_runs_nothing(tmp_path):
     two_runs(tmp_path)
     path = file_of(tmp_path / "out", "checkpoint.pt")
