@@ -186,7 +186,10 @@ def test_a_run_cut_off_anywhere_goes_on_to_the_same_result(task, tmp_path):
             assert not (cut / "result.json").exists()
         train(config, cut)
 
-        assert (cut / "result.json").read_bytes() == (whole / "result.json").read_bytes()
+        results = [from_json((f / "result.json").read_text()) for f in (cut, whole)]
+        for result in results:  # checksums of metrics.jsonl, which has times
+            del result["files"], result["crc32"]
+        assert results[0] == results[1]
         for rows, right in zip(read_metrics(cut), read_metrics(whole), strict=True):
             for row in (*rows, *right):
                 row.pop("seconds_per_step", None)

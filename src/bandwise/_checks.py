@@ -15,7 +15,11 @@ def number(
     """Raise unless ``value`` is a finite number with low <= value <= high and value < below."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value):
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # a whole number beyond floats
+        finite = False
+    if not finite:
         raise ValueError(f"{name} must be finite, got {value}")
     if value < low:
         raise ValueError(f"{name} must be at least {low:g}, got {value}")

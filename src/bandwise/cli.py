@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -124,7 +126,9 @@ def _report(
     folder: Annotated[Path, typer.Argument(help="A study's folder, with results.json.")],
 ) -> None:
     """Print the table and write report.html again, from stored results alone."""
-    _show(Results.load(folder), folder)
+    results = Results.load(folder)
+    with _stored(folder / "results.json"):
+        _show(results, folder)
 
 
 @app.command("lens")
@@ -142,10 +146,11 @@ def _lens(
     several studies stand side by side.
     """
     studies = report.rows_of_folders(folders)
-    path = report.write_lens(studies, folders[0] / "lens.html")
     console = Console()
-    for name, runs in studies.items():
-        console.print(report.lens_table(runs, name))
+    with _stored(*folders):
+        path = report.write_lens(studies, folders[0] / "lens.html")
+        for name, runs in studies.items():
+            console.print(report.lens_table(runs, name))
     console.print(f"Lens: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -174,8 +179,10 @@ def _bench(
     else:
         results = bench.run(subject, out, device=device, threads=threads, quick=quick)
     console = Console()
-    console.print(bench.table(results))
-    for path in (out / "bench.json", *bench.draw(results, out)):
+    with _stored(out / "bench.json"):
+        console.print(bench.table(results))
+        pictures = bench.draw(results, out)
+    for path in (out / "bench.json", *pictures):
         console.print(f"Wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -252,6 +259,19 @@ def _list() -> None:
         f"optimizers: {', '.join(by_name.names())}, package.Class, path/to/file.py:factory"
     )
     console.print("smi-NAME wraps any of them with SMI, for example smi-adamw")
+
+
+@contextmanager
+def _stored(*paths: Path) -> Iterator[None]:
+    """What is stored and cannot be shown is the files' fault, so the error names them."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        names = ", ".join(map(str, paths))
+        raise ValueError(f"cannot show what {names} holds: {kind}{error}") from error
 
 
 def _wrote(paths: list[Path]) -> None:

@@ -74,7 +74,8 @@ def _run(path: Path, source: bytes, sha256: str) -> ModuleType:
         exec(compile(source, str(path), "exec"), module.__dict__)
     except BaseException as error:
         del sys.modules[module_name]
-        if not isinstance(error, Exception):
+        # A file that calls sys.exit must not end the command without a word.
+        if not isinstance(error, (Exception, SystemExit)):
             raise
         raise UserFileError(f"running {path} raised {type(error).__name__}: {error}") from error
     return module

@@ -20,6 +20,7 @@ from bandwise.bench import memory, nsf, smi, training
 from bandwise.bench.plan import FULL, QUICK, Extent, Plan, matrices
 from bandwise.bench.results import Bench, Case, Footprint
 from bandwise.bench.timing import clock_of, interleaved
+from bandwise.study.files import locked
 
 
 class _Subject(NamedTuple):
@@ -57,6 +58,10 @@ def run(
         quick: fewer sizes and rounds.
         extent: sizes and rounds in detail, instead of ``quick``.
         console: where to say what is done.
+
+    Raises:
+        ValueError, TypeError: an argument is wrong.
+        StudyError: another command works in ``out``.
     """
     _checks.one_of("subject", subject, (*_SUBJECTS, "all"))
     place = torch.device(device)
@@ -66,11 +71,9 @@ def run(
     extent = extent or (QUICK if quick else FULL)
     console = console or Console(stderr=True)
     results = Bench(_command(subject, device, threads, quick), _machine(place))
-    out.mkdir(parents=True, exist_ok=True)
-
     subjects = list(_SUBJECTS) if subject == "all" else [subject]
     plans = [plan for name in subjects for plan in _SUBJECTS[name].plans(extent, place)]
-    with _progress(console) as progress:
+    with locked(out), _progress(console) as progress:
         line = progress.add_task("", total=len(plans))
         for plan in plans:
             progress.update(line, description=plan.title, refresh=True)
@@ -87,10 +90,10 @@ def run(
             results.save(out / "bench.json")
             progress.advance(line)
             progress.console.print(f"{said} {plan.title}", markup=False, highlight=False)
-    for name in subjects:
-        if weigh := _SUBJECTS[name].memory:
-            results.memory.extend(weigh(matrices(extent.gpt), place))
-    results.save(out / "bench.json")
+        for name in subjects:
+            if weigh := _SUBJECTS[name].memory:
+                results.memory.extend(weigh(matrices(extent.gpt), place))
+        results.save(out / "bench.json")
     return results
 
 

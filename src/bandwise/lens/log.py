@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
+from bandwise import _checksum
 from bandwise.lens.quantity import Row
 
 NAME = "lens.jsonl"
+
+_WORDS = ("quantity", "tensor")
 
 
 class Log:
@@ -26,15 +30,18 @@ class Log:
         self._file = (folder / NAME).open("ab")
         self._file.truncate(size)
         self._file.seek(size)
+        self._crc32 = _checksum.of_file(folder / NAME, size)
 
     def append(self, row: Row) -> None:
-        self._file.write(json.dumps(strict(row), allow_nan=False).encode() + b"\n")
+        line = json.dumps(strict(row), allow_nan=False).encode() + b"\n"
+        self._file.write(line)
         self._file.flush()
+        self._crc32 = zlib.crc32(line, self._crc32)
 
-    def saved(self) -> int:
-        """Its size in bytes, once they are safe on the disk."""
+    def saved(self) -> tuple[int, int]:
+        """Its size in bytes, once they are safe on the disk, and their CRC-32."""
         os.fsync(self._file.fileno())
-        return self._file.tell()
+        return self._file.tell(), self._crc32
 
     def close(self) -> None:
         self.saved()
@@ -51,14 +58,17 @@ def until(folder: Path, start: int | None) -> tuple[int, int]:
     """The bytes of the rows up to a step, of all whole rows for ``None``, and the last one's step.
 
     Without rows both are 0.
+
+    Raises:
+        ValueError: a line is damaged.
     """
     kept = last = 0
     path = folder / NAME
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    for line in lines:
+    for number, line in enumerate(lines, start=1):
         if not line.endswith(b"\n"):
             break
-        step = json.loads(line)["step"]
+        step = _row(path, number, line)["step"]
         # Rows stand in the order of their steps.
         if start is not None and step > start:
             break
@@ -76,15 +86,18 @@ def read(folder: Path) -> list[Row]:
     path = folder / NAME
     if not path.is_file():
         raise FileNotFoundError(f"there is no log {path}: a bandwise.Lens writes one")
-    rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            row = json.loads(line)
-            row["step"], row["quantity"], row["tensor"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}, line {number} is damaged: it is no row of a lens") from error
-        rows.append(row)
-    return rows
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [_row(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def _row(path: Path, number: int, line: bytes) -> Row:
+    try:
+        row: Row = json.loads(line)
+        if type(row["step"]) is int and all(isinstance(row[key], str) for key in _WORDS):
+            return row
+    except (KeyError, RecursionError, TypeError, ValueError):
+        pass
+    raise ValueError(f"{path}, line {number} is damaged: it is no row of a lens")
 
 
 def strict(data: Any) -> Any:

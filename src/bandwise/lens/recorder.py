@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from bandwise import _checks
+from bandwise import _checks, _checksum
 from bandwise.lens import log
 from bandwise.lens.drawn import figures
 from bandwise.lens.quantity import Quantity, Row, Step, Traced
@@ -160,9 +160,11 @@ class Lens:
         Raises:
             RuntimeError: it is called outside the ``with``.
         """
+        size, crc32 = self._open_log().saved()
         return {
             "step": self.step,
-            "log_bytes": self._open_log().saved(),
+            "log_bytes": size,
+            "log_crc32": crc32,
             "quantities": [quantity.state_dict() for quantity in self._quantities],
         }
 
@@ -174,7 +176,7 @@ class Lens:
 
         Raises:
             RuntimeError: it is called within the ``with``.
-            ValueError: the lens measures something else, or its log lacks rows that it had.
+            ValueError: the lens measures something else, or its log does not begin as it did.
         """
         if self._log is not None:
             raise RuntimeError("load the state of a lens before its `with`, not within")
@@ -187,6 +189,10 @@ class Lens:
             raise ValueError(
                 f"the log in {self.out} had {state['log_bytes']} bytes, and has {size} now"
             )
+        crc32 = _checksum.of_file(self.out / log.NAME, state["log_bytes"])
+        # States from before there were checksums have none.
+        if state.get("log_crc32", crc32) != crc32:
+            raise ValueError(f"the log in {self.out} is not what it was: its checksum does not fit")
         tensors = self._traced(1.0)
         for quantity, saved in zip(self._quantities, states, strict=True):
             quantity.load_state_dict(saved, tensors)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from bandwise import papers
+from bandwise.drawing.figure import Figure
 from bandwise.papers.paper import Claim, Data, Finding, Paper, ScaleName, Table
+from bandwise.papers.stored import read_part
 from bandwise.report.rendering import fill, save
-from bandwise.study.files import read_json, replacing
+from bandwise.study.files import replacing
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,29 @@ class Edition:
         """About a claim, measured or not."""
         if claim.part not in self.stored:
             return Finding("not measured", "cannot tell yet")
-        return claim.judge(self.data[claim.part])
+        with _of_file(f"{self.paper.name}-{claim.part}-{self.scale}.json"):
+            return claim.judge(self.data[claim.part])
+
+    def tables(self) -> Sequence[Table]:
+        """The paper's, as far as there are data."""
+        with _of_file(f"{self.paper.name}-*-{self.scale}.json"):
+            return self.paper.tables(self.data)
+
+    def figures(self) -> Sequence[Figure]:
+        """The paper's, as far as there are data."""
+        with _of_file(f"{self.paper.name}-*-{self.scale}.json"):
+            return self.paper.figures(self.data)
+
+
+@contextmanager
+def _of_file(name: str) -> Iterator[None]:
+    """What cannot be made of stored data is the file's fault, so the error names it."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} does not hold what its claims need: {type(error).__name__}: {error}"
+        ) from error
 
 
 def editions(folder: Path) -> list[Edition]:
@@ -54,12 +79,8 @@ def editions(folder: Path) -> list[Edition]:
                 continue
             stored = {}
             for path in paths:
-                try:
-                    part = read_json(path)
-                    stored[part["part"]] = part
-                    _ = part["data"], part["command"], part["versions"], part["date"]
-                except (KeyError, TypeError, ValueError) as error:
-                    raise ValueError(f"{path} does not hold a part's results: {error}") from error
+                part = read_part(path)
+                stored[part["part"]] = part
             found.append(Edition(papers.load(name), scale, stored))
     if not found:
         raise FileNotFoundError(f"{folder} holds no results: run `bandwise reproduce` first")
@@ -98,12 +119,12 @@ def markdown(found: Sequence[Edition]) -> str:
     for edition in found:
         paper = edition.paper
         lines += ["", f"## {paper.name.upper()}, scale {edition.scale}", ""]
-        lines += [f"*{paper.title}*. {paper.source}.", ""]
+        lines += [f"*{_plain(paper.title)}*. {_plain(paper.source)}.", ""]
         lines += _table(("where", "claim", "theirs", "ours", "verdict", "part"), _rows(edition))
         lines += ["", "### How each part was run", ""]
         lines += _table(("part", "command", "date", "versions"), _commands(edition))
-        for table in paper.tables(edition.data):
-            lines += ["", f"### {table.title}", "", table.note, ""]
+        for table in edition.tables():
+            lines += ["", f"### {_plain(table.title)}", "", _plain(table.note), ""]
             lines += _table(table.columns, table.rows)
     return "\n".join(lines) + "\n"
 
@@ -127,7 +148,14 @@ def _commands(edition: Edition) -> list[Sequence[str]]:
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     table = [columns, ["---"] * len(columns), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
+    return [
+        "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in row) + " |" for row in table
+    ]
+
+
+def _plain(text: str) -> str:
+    """A line of text, and no markup."""
+    return text.replace("<", "&lt;").replace("\n", " ")
 
 
 def _page(edition: Edition, folder: Path) -> Path:
@@ -140,8 +168,8 @@ def _page(edition: Edition, folder: Path) -> Path:
         title=f"{paper.name.upper()}, scale {edition.scale}",
         paper=paper,
         claims=claims,
-        tables=paper.tables(edition.data),
-        figures=paper.figures(edition.data),
+        tables=edition.tables(),
+        figures=edition.figures(),
         commands=[part["command"] for part in edition.stored.values()],
     )
     return save(page, folder / f"{paper.name}-{edition.scale}.html", "")

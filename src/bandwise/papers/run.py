@@ -16,7 +16,8 @@ from rich.console import Console
 import bandwise
 from bandwise import _checks, papers
 from bandwise.papers.paper import Context, Paper, Part, ScaleName
-from bandwise.study.files import read_json, write_json
+from bandwise.papers.stored import read_part
+from bandwise.study.files import locked, write_json
 
 _LIBRARIES = ("torch", "pytorch-optimizer", "numpy", "scipy")
 
@@ -54,8 +55,8 @@ def reproduce(
         The files of the parts asked for.
 
     Raises:
-        ValueError: there is no such paper, scale or part.
-        StudyError: a run failed. The same call tries again.
+        ValueError: there is no such paper, scale or part, or a stored one is damaged.
+        StudyError: a run failed, or another command is at the same part. The same call tries again.
         KeyboardInterrupt: stopped; the same call goes on.
     """
     paper = papers.load(name)
@@ -71,26 +72,27 @@ def reproduce(
         path = out / "results" / f"{name}-{part.name}-{scale}.json"
         paths.append(path)
         heading = f"{name}, part {number} of {len(wanted)}: {part.title}"
-        if not again and path.exists() and read_json(path)["settings"] == settings:
+        if not again and path.exists() and read_part(path)["settings"] == settings:
             console.print(f"{heading}: stored already in {path}", markup=False, highlight=False)
             continue
         console.print(heading, markup=False, highlight=False)
         folder = out / "studies" / f"{name}-{part.name}-{scale}"
-        folder.mkdir(parents=True, exist_ok=True)
-        data = part.run(Context(folder, scale, seeds, jobs, device, console))
-        write_json(
-            path,
-            {
-                "paper": name,
-                "part": part.name,
-                "scale": scale,
-                "settings": settings,
-                "command": _command(name, scale, part, seeds, device),
-                "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-                "versions": _versions(device),
-                "data": data,
-            },
-        )
+        # Studies within have locks of their own.
+        with locked(folder, ".part.lock"):
+            data = part.run(Context(folder, scale, seeds, jobs, device, console))
+            write_json(
+                path,
+                {
+                    "paper": name,
+                    "part": part.name,
+                    "scale": scale,
+                    "settings": settings,
+                    "command": _command(name, scale, part, seeds, device),
+                    "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+                    "versions": _versions(device),
+                    "data": data,
+                },
+            )
     return paths
 
 

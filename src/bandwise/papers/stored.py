@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,35 @@ import scipy.stats
 from bandwise.drawing.words import number
 from bandwise.papers.paper import Data, Finding, Verdict
 from bandwise.study import Results
+from bandwise.study.files import read_json
 from bandwise.study.results import Run
 from bandwise.study.statistics import LEVEL, bootstrap_interval, paired_p_value
 
 _DIGITS = 6
+
+
+_FIELDS = ("part", "settings", "command", "date", "versions", "data")
+
+
+def read_part(path: Path) -> dict[str, Any]:
+    """What is stored of a part of a paper.
+
+    Raises:
+        ValueError: it is not what was stored.
+    """
+    try:
+        part: dict[str, Any] = read_json(path)
+        missing = [name for name in _FIELDS if name not in part]
+        if missing:
+            raise ValueError(f"it has no {', '.join(missing)}")
+        if not all(isinstance(part[name], dict) for name in ("versions", "data")):
+            raise ValueError("its versions and data must have names")
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} does not hold a part's results: {error}; "
+            "`bandwise reproduce` with --again stores it anew"
+        ) from error
+    return part
 
 
 def condensed(results: Results, *, curves: bool = True, lens: Sequence[str] = ()) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from bandwise.lens.decisions import with_agreement
 from bandwise.lens.instruments import Runs
 from bandwise.lens.log import NAME
 from bandwise.study.results import Results, Run
+from bandwise.study.run import read_result
 
 _T = TypeVar("_T")
 
@@ -39,6 +40,7 @@ def _rows_of_run(run: Run, folder: Path | None) -> list[Row]:
     evaluations = [{"quantity": "evaluation", "tensor": "all", **row} for row in run.evals]
     tensors = []
     if folder is not None and (folder / run.folder / NAME).exists():
+        read_result(folder / run.folder)  # knows whether the log is what it was
         tensors = [row for row in Lens.read(folder / run.folder) if row["tensor"] != "all"]
     return [*run.lens, *evaluations, *tensors]
 
@@ -53,6 +55,7 @@ def rows_of_folders(folders: Sequence[Path]) -> dict[str, Runs]:
     Raises:
         FileNotFoundError: there is no such folder, or neither a log nor a study in it.
         ValueError: a log is empty or damaged, or a study was made without a lens.
+        DamagedRunError: a log of a study is not what was written.
     """
     found: list[tuple[str, Path, Runs]] = []
     logs: list[tuple[str, Path, list[list[Row]]]] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import io
 import json
 import os
@@ -9,16 +11,16 @@ import pickle
 import platform
 import shlex
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import chdir
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import joblib
 import torch
-from filelock import FileLock, Timeout
 from rich.console import Console
 from torch import nn
 
@@ -27,12 +29,16 @@ from bandwise import _checks, tasks, userfile
 from bandwise.study import optimizers as by_name
 from bandwise.study import spec
 from bandwise.study.backends import BACKENDS, workers
-from bandwise.study.errors import StudyError
+from bandwise.study.errors import DamagedRunError, StudyError
+from bandwise.study.files import locked
 from bandwise.study.progress import StudyProgress
-from bandwise.study.results import Results
-from bandwise.study.run import RunConfig, read_run, train
+from bandwise.study.results import Results, Run
+from bandwise.study.run import RESULT, RunConfig, read_run, train
 from bandwise.study.statistics import compare_runs
 from bandwise.tasks import Recipe, Task
+
+# A full disk, quota or file, and a disk for reading only.
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def default_folder(task: str) -> Path:
@@ -112,10 +118,8 @@ def compare(
     with locked(out):
         at_a_time = _jobs(jobs, backend, device, len(configs))
         with workers(backend, at_a_time, device) as parallel:
-            _run_all(configs, out, parallel, console or Console(stderr=True))
-        runs = [
-            [_read(config, out) for config in configs if config.optimizer == s.text] for s in specs
-        ]
+            done = _run_all(configs, out, parallel, backend, console or Console(stderr=True))
+        runs = [[run for run in done if run.optimizer == s.text] for s in specs]
         results = Results(
             task=made.name,
             metric=f"val_{made.metric}",
@@ -248,24 +252,6 @@ def _jobs(jobs: int | None, backend: str, device: str, runs: int) -> int | None:
     return min(jobs, runs)
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Keep other commands out of a folder, which is made if it is not there.
-
-    Raises:
-        StudyError: another is in it.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock")
-    try:
-        with lock.acquire(timeout=0):
-            yield
-    except Timeout:
-        raise StudyError(
-            f"another command is working in {out}: wait for it, or choose another folder"
-        ) from None
-
-
 # Runs share their process's generators and working directory, and a worker may have threads.
 _one_at_a_time = threading.Lock()
 
@@ -274,9 +260,13 @@ def _folder(config: RunConfig, out: Path) -> Path:
     return out / "runs" / config.folder_name()
 
 
-def _read(config: RunConfig, out: Path) -> Any:
+def _read(config: RunConfig, out: Path) -> Run | str:
+    """A finished run, or how it is damaged."""
     folder = _folder(config, out)
-    return read_run(config, folder, folder.relative_to(out).as_posix())
+    try:
+        return read_run(config, folder, folder.relative_to(out).as_posix())
+    except DamagedRunError as error:
+        return str(error)
 
 
 def _label(config: RunConfig) -> str:
@@ -284,40 +274,93 @@ def _label(config: RunConfig) -> str:
 
 
 def _run_all(
-    configs: Sequence[RunConfig], out: Path, parallel: joblib.Parallel, console: Console
-) -> None:
-    left = [c for c in configs if not (_folder(c, out) / "result.json").exists()]
+    configs: Sequence[RunConfig],
+    out: Path,
+    parallel: joblib.Parallel,
+    backend: str,
+    console: Console,
+) -> list[Run]:
+    """Every run, in order: those that were finished, and the others trained."""
+    left = [c for c in configs if not (_folder(c, out) / RESULT).exists()]
     if len(left) < len(configs):
         console.print(f"{len(configs) - len(left)} of {len(configs)} runs are finished already.")
-    if not left:
-        return
+    failures = dict(_train_all(left, out, parallel, backend, console)) if left else {}
+    runs = []
+    for config in configs:
+        run = failures.get(_label(config)) or _read(config, out)
+        if isinstance(run, str):
+            failures[_label(config)] = run
+        else:
+            runs.append(run)
+    if failures:
+        raise StudyError(_told(failures, len(configs), out))
+    return runs
+
+
+def _train_all(
+    left: Sequence[RunConfig],
+    out: Path,
+    parallel: joblib.Parallel,
+    backend: str,
+    console: Console,
+) -> Iterator[tuple[str, str]]:
+    """The labels of the runs that fail, and why; the others are trained to their end."""
     progress = StudyProgress(
-        console, {_label(c): _folder(c, out) for c in left}, configs[0].recipe["steps"]
+        console, {_label(c): _folder(c, out) for c in left}, left[0].recipe["steps"]
     )
-    failures = []
+    # A cluster's workers are not this process's, and have an end of their own.
+    study = os.getpid() if backend == "loky" else None
     with progress.watching():
         for config, failure in parallel(
-            joblib.delayed(_attempt)(config, _folder(config, out), Path.cwd()) for config in left
+            joblib.delayed(_attempt)(config, _folder(config, out), Path.cwd(), study)
+            for config in left
         ):
-            if failure:
-                failures.append((config, failure))
+            run = failure or _read(config, out)
+            if isinstance(run, str):
                 progress.failed(_label(config))
-    if failures:
-        config, failure = failures[0]
-        raise StudyError(
-            f"{len(failures)} of {len(left)} runs failed; the others are kept in {out}. "
-            f"The first, {_label(config)}:\n{failure}"
-        )
+                yield _label(config), run
 
 
-def _attempt(config: RunConfig, folder: Path, here: Path) -> tuple[RunConfig, str | None]:
+def _told(failures: Mapping[str, str], runs: int, out: Path) -> str:
+    """Every failure that takes one line, and the first of those that come with a traceback."""
+    lines = [f"{len(failures)} of {runs} runs failed; the others are kept in {out}."]
+    lines += [f"{label}: {why}" for label, why in failures.items() if "\n" not in why]
+    long = [f"The first of them, {label}:\n{why}" for label, why in failures.items() if "\n" in why]
+    return "\n".join(lines + long[:1])
+
+
+def _attempt(
+    config: RunConfig, folder: Path, here: Path, study: int | None
+) -> tuple[RunConfig, str | None]:
     """One run's failure must not end the others; a path means what it means ``here``."""
+    if study is not None:
+        _end_with(study)
     try:
         with _one_at_a_time, chdir(here):
             train(config, folder)
+    except StudyError as error:
+        return config, str(error)
+    except OSError as error:
+        own = error.filename is not None and Path(error.filename).parent == folder
+        if own or error.errno in _NOT_WRITABLE:
+            return config, f"{error}; once {folder} can be written to, the same command goes on"
+        return config, traceback.format_exc()
     except (Exception, SystemExit):
         return config, traceback.format_exc()
     return config, None
+
+
+@functools.cache
+def _end_with(study: int) -> None:
+    """End this process soon after the study that it works for, which may have been killed."""
+
+    def watch() -> None:
+        while os.getppid() == study:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.getpid() != study:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _command(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -14,3 +16,20 @@ class DamagedRunError(StudyError):
 
     def __init__(self, path: Path, why: object) -> None:
         super().__init__(f"{path} is damaged ({why}); delete its folder to train that run anew")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Where a file of a run is read: whatever is wrong with it, the error names the file.
+
+    Raises:
+        DamagedRunError: something is.
+    """
+    try:
+        yield
+    except StudyError:
+        raise
+    except FileNotFoundError as error:
+        raise DamagedRunError(path, "it is not there") from error
+    except Exception as error:
+        raise DamagedRunError(path, f"{type(error).__name__}: {error}") from error

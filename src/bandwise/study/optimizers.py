@@ -56,6 +56,9 @@ def build(
         return _build(spec.name, list(named_parameters), {"lr": lr, **spec.options}, recipe)
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer {spec.text!r}: {error}") from error
+    except Exception as error:
+        # Not every optimizer looks at its options before it uses them.
+        raise ValueError(f"optimizer {spec.text!r}: {type(error).__name__}: {error}") from error
 
 
 def _build(

@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.text import Text
 
 from bandwise.study.files import read_json
-from bandwise.study.run import read_metrics
+from bandwise.study.run import RESULT, read_metrics
 
 _POLL_SECONDS = 0.5
 
@@ -81,17 +81,18 @@ class StudyProgress:
         while not stopped:
             stopped = self._stop.wait(_POLL_SECONDS)
             for label, folder in list(self._folders.items()):
-                if (folder / "result.json").exists():
-                    final = read_json(folder / "result.json")["final"]
-                    figures = ", ".join(f"{key} {value:.4g}" for key, value in final.items())
-                    self._ended(label, figures)
+                if (folder / RESULT).exists():
+                    self._ended(label, _figures(folder / RESULT))
                 elif self._console.is_terminal:
                     self._draw(lines, label, folder)
             for label in set(lines) - set(self._folders):
                 self._progress.remove_task(lines.pop(label))
 
     def _draw(self, lines: dict[str, TaskID], label: str, folder: Path) -> None:
-        _, training = read_metrics(folder)
+        try:
+            _, training = read_metrics(folder)
+        except (OSError, ValueError):
+            return  # damaged: the run itself will say so
         if not training:
             return
         step = int(training[-1]["step"])
@@ -108,3 +109,11 @@ class StudyProgress:
                 return
             text = f"[{self._total - len(self._folders)}/{self._total}] {label}: {outcome}"
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _figures(result: Path) -> str:
+    try:
+        final = read_json(result)["final"]
+    except (OSError, ValueError):
+        return "failed"  # damaged: the study will say how
+    return ", ".join(f"{key} {value:.4g}" for key, value in final.items())

@@ -6,20 +6,23 @@ goes on from a checkpoint ends in the same result as one that was never cut off.
 
 The folder holds::
 
-    config.json     what the run depends on
+    config.json     what the run depends on, for the reader
     metrics.jsonl   a row an event, appended: training figures, evaluations
     lens.jsonl      with the lens on, a row a measurement
     checkpoint.pt   model, optimizer, scheduler and lens at the last evaluation
     result.json     the final figures; there once the run has finished
+
+The last two hold checksums of themselves and of the logs: a flipped bit is an error, and no other
+result.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
-import pickle
 import random
 import re
 import time
@@ -30,22 +33,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._pytree import tree_map
 
 import bandwise
-from bandwise import schedules, tasks, userfile
+from bandwise import _checksum, schedules, tasks, userfile
 from bandwise.lens import Lens, Row, Spatial, Temporal, Weights, decisions, log
 from bandwise.nsf import NSF
 from bandwise.smi import SMI
 from bandwise.study import optimizers, spec
-from bandwise.study.errors import DamagedRunError
-from bandwise.study.files import from_json, read_json, replacing, to_json, write_json
+from bandwise.study.errors import reading
+from bandwise.study.files import alone_in, from_json, read_json, replacing, to_json, write_json
 from bandwise.study.results import Run
 from bandwise.tasks import Recipe, Task
+
+METRICS, CHECKPOINT, RESULT = "metrics.jsonl", "checkpoint.pt", "result.json"
 
 _ROWS_PER_EVAL = 8
 # How often in a run the lens takes what is large or costly.
@@ -118,17 +122,23 @@ def learning_rate_factor(step: int, recipe: Recipe) -> float:
 
 
 def train(config: RunConfig, folder: Path) -> None:
-    """Train the run in ``folder``, from its last checkpoint if there is one, to its end."""
-    folder.mkdir(parents=True, exist_ok=True)
-    # A worker that was given up for lost may still be at it: its result will do.
-    with FileLock(folder / ".lock"):
-        if not (folder / "result.json").exists():
+    """Train the run in ``folder``, from its last checkpoint if there is one, to its end.
+
+    Waits while another process trains it, such as a worker that a killed study left behind or one
+    that was given up for lost.
+
+    Raises:
+        DamagedRunError: a file in ``folder`` does not hold what the run wrote.
+    """
+    if (folder / RESULT).exists():
+        return
+    with alone_in(folder):
+        if not (folder / RESULT).exists():
+            write_json(folder / "config.json", config.plain())
             _train(config, folder)
 
 
 def _train(config: RunConfig, folder: Path) -> None:
-    if not (folder / "config.json").exists():
-        write_json(folder / "config.json", config.plain())
     # Sums depend on how they are split among threads; results must not depend on the machine's use.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -172,7 +182,7 @@ class _Training:
         return Lens(self.model, self.optimizer, every, self.folder, quantities=quantities)
 
     def run(self) -> None:
-        with (self.folder / "metrics.jsonl").open("ab") as self.metrics:
+        with (self.folder / METRICS).open("ab") as self.metrics:
             self._resume()
             with self.lens or nullcontext():
                 self._train_and_evaluate()
@@ -299,44 +309,44 @@ class _Training:
         checkpoint = {
             "step": self.step,
             "diverged": self.diverged,
-            "metrics_bytes": self.metrics.tell(),
+            "metrics": _stamp(self.folder / METRICS),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
         }
         if self.lens is not None:
             checkpoint["lens"] = self.lens.state_dict()
-        with replacing(self.folder / "checkpoint.pt") as path:
-            torch.save(checkpoint, path)
+        # torch.save into a file does not say that a disk is full.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with replacing(self.folder / CHECKPOINT) as path:
+            path.write_bytes(_checksum.signed(content.getvalue()))
 
     def _resume(self) -> None:
         """Go back to the last checkpoint, and forget what came after it."""
-        path = self.folder / "checkpoint.pt"
+        path = self.folder / CHECKPOINT
         metrics_bytes = 0
         if path.exists():
-            try:
-                checkpoint = torch.load(path, map_location=self.config.device, weights_only=True)
-            except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
-                raise DamagedRunError(path, error) from error
-            self.model.load_state_dict(checkpoint["model"])
-            self.optimizer.load_state_dict(checkpoint["optimizer"])
-            self.scheduler.load_state_dict(checkpoint["scheduler"])
-            self.step, self.diverged = checkpoint["step"], checkpoint["diverged"]
-            metrics_bytes = checkpoint["metrics_bytes"]
-            if os.fstat(self.metrics.fileno()).st_size < metrics_bytes:
-                raise DamagedRunError(self.folder / "metrics.jsonl", "it is shorter than it was")
+            with reading(path):
+                checkpoint = load_checkpoint(path, self.config.device)
+                self.model.load_state_dict(checkpoint["model"])
+                self.optimizer.load_state_dict(checkpoint["optimizer"])
+                self.scheduler.load_state_dict(checkpoint["scheduler"])
+                self.step, self.diverged = checkpoint["step"], checkpoint["diverged"]
+                metrics = checkpoint["metrics"]
+            with reading(self.folder / METRICS):
+                metrics_bytes = _check_stamp(self.folder / METRICS, metrics)
             if self.lens is not None:
-                try:
+                with reading(self.folder / log.NAME):
                     self.lens.load_state_dict(checkpoint["lens"])
-                except ValueError as error:
-                    raise DamagedRunError(self.folder / log.NAME, error) from error
         else:
             (self.folder / log.NAME).unlink(missing_ok=True)
         self.metrics.truncate(metrics_bytes)
         self.metrics.seek(metrics_bytes)
 
     def _finish(self) -> None:
-        evals, training = read_metrics(self.folder)
+        with reading(self.folder / METRICS):
+            evals, training = read_metrics(self.folder)
         last = training[-_ROWS_PER_EVAL:]
         final = {
             "train_loss": sum(row["train_loss"] for row in last) / len(last),
@@ -350,10 +360,12 @@ class _Training:
             "diverged": self.diverged,
             "final": final,
             "settings": settings(self.optimizer),
+            "files": {
+                name: _stamp(self.folder / name)
+                for name in (METRICS, *([log.NAME] if self.lens else []))
+            },
         }
-        if self.lens is not None:
-            result["lens_bytes"] = log.size(self.folder)
-        write_json(self.folder / "result.json", result)
+        write_json(self.folder / RESULT, result)
 
 
 def settings(optimizer: Optimizer) -> dict[str, Any]:
@@ -388,16 +400,58 @@ def scheduled_values(optimizer: Optimizer) -> dict[str, float]:
     return values
 
 
+def load_checkpoint(path: Path, device: str) -> dict[str, Any]:
+    """What a run has saved, checked; tensors and plain data alone, nothing in it is run.
+
+    Raises:
+        DamagedRunError: it is not what was written.
+    """
+    with reading(path):
+        # torch.load does not look at the checksums that torch.save writes.
+        content = io.BytesIO(_checksum.unsigned(path.read_bytes()))
+        checkpoint: dict[str, Any] = torch.load(content, map_location=device, weights_only=True)
+    return checkpoint
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    """How long a log is, and its checksum."""
+    size = path.stat().st_size
+    return {"bytes": size, "crc32": _checksum.of_file(path, size)}
+
+
+def _check_stamp(path: Path, stamp: dict[str, int]) -> int:
+    """Raise unless a log still begins with what it was; its length then."""
+    size = path.stat().st_size
+    if size < stamp["bytes"]:
+        raise ValueError(f"it has {size} bytes, and had {stamp['bytes']}")
+    if _checksum.of_file(path, stamp["bytes"]) != stamp["crc32"]:
+        raise ValueError("its checksum does not fit: it is not what was written")
+    return stamp["bytes"]
+
+
 def read_metrics(folder: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    """The evaluations and the training rows that a run has written so far."""
+    """The evaluations and the training rows that a run has written so far.
+
+    Raises:
+        ValueError: a line is no row of figures.
+    """
     evals: list[dict[str, float]] = []
     training: list[dict[str, float]] = []
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    for line in lines:
-        row = from_json(line.decode())
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = from_json(line.decode())
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        if not (isinstance(row, dict) and "step" in row and _are_figures(row)):
+            raise ValueError(f"line {number} is no row of figures")
         (training if "train_loss" in row else evals).append(row)
     return evals, training
+
+
+def _are_figures(row: dict[str, Any]) -> bool:
+    return all(type(value) in (int, float) for value in row.values())
 
 
 def read_run(config: RunConfig, folder: Path, relative: str) -> Run:
@@ -406,35 +460,47 @@ def read_run(config: RunConfig, folder: Path, relative: str) -> Run:
     Raises:
         DamagedRunError: one of its files does not hold what it should.
     """
-    try:
-        return _read_run(config, folder, relative)
-    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-        raise DamagedRunError(folder, f"{type(error).__name__}: {error}") from error
-
-
-def _read_run(config: RunConfig, folder: Path, relative: str) -> Run:
-    result = read_json(folder / "result.json")
+    result = read_result(folder)
     used = result.pop("settings")
-    lens = _read_lens(folder, result.pop("lens_bytes")) if config.lens else []
-    evals, training = read_metrics(folder)
-    if evals[-1]["step"] != result["steps"] or training[-1]["step"] != result["steps"]:
-        raise ValueError("metrics.jsonl ends before the run did")
-    seconds = [row.pop("seconds_per_step") for row in training]
-    return Run(
-        optimizer=config.optimizer,
-        seed=config.seed,
-        evals=evals,
-        training=training,
-        seconds_per_step=float(np.median(seconds)),
-        config={**config.plain(), "settings": used},
-        folder=relative,
-        lens=lens,
-        **result,
-    )
+    with reading(folder / METRICS):
+        evals, training = read_metrics(folder)
+        if evals[-1]["step"] != result["steps"] or training[-1]["step"] != result["steps"]:
+            raise ValueError("it ends before the run did")
+        seconds = [row.pop("seconds_per_step") for row in training]
+    with reading(folder / log.NAME):
+        lens = _read_lens(folder) if config.lens else []
+    with reading(folder / RESULT):
+        return Run(
+            optimizer=config.optimizer,
+            seed=config.seed,
+            evals=evals,
+            training=training,
+            seconds_per_step=float(np.median(seconds)),
+            config={**config.plain(), "settings": used},
+            folder=relative,
+            lens=lens,
+            **result,
+        )
 
 
-def _read_lens(folder: Path, size: int) -> list[Row]:
+def read_result(folder: Path) -> dict[str, Any]:
+    """What a finished run has stored in ``result.json``, the logs beside it checked.
+
+    Raises:
+        DamagedRunError: one of the files is not what was written.
+    """
+    with reading(folder / RESULT):
+        result: dict[str, Any] = read_json(folder / RESULT)
+        # Runs from before there were checksums have none, but a length.
+        files, _ = result.pop("files", {}), result.pop("lens_bytes", None)
+        if not (isinstance(result["settings"], dict) and _are_figures(result["final"])):
+            raise ValueError("settings must be named, and final hold figures")
+    for name, stamp in files.items():
+        with reading(folder / name):
+            _check_stamp(folder / name, stamp)
+    return result
+
+
+def _read_lens(folder: Path) -> list[Row]:
     """What the lens recorded of the whole model."""
-    if log.size(folder) != size:
-        raise ValueError(f"{log.NAME} has {log.size(folder)} bytes, and had {size}")
     return decisions.with_agreement([row for row in log.read(folder) if row["tensor"] == "all"])

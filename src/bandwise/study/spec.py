@@ -66,7 +66,11 @@ def _options(options: str, text: str) -> dict[str, Any]:
         call = ast.parse(f"_({options.strip()})", mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{wrong}: write key=value,key=value") from error
-    if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+    if (
+        not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name))
+        or call.args
+        or any(keyword.arg is None for keyword in call.keywords)
+    ):
         raise ValueError(f"{wrong}: write key=value,key=value")
     values: dict[str, Any] = {}
     for keyword in call.keywords:

@@ -13,7 +13,8 @@ import optuna
 
 from bandwise import _checks
 from bandwise.study import spec
-from bandwise.study.compare import configure, locked
+from bandwise.study.compare import configure
+from bandwise.study.files import locked
 from bandwise.study.run import read_run, train
 
 TUNING_SEEDS = (100,)

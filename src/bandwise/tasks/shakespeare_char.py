@@ -200,9 +200,12 @@ def _plays() -> _Corpus:
 def _file(path: Path, modified_ns: int) -> _Corpus:
     """``modified_ns`` is there for the cache: a file that was edited is read again."""
     try:
-        return _tokenize(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"corpus {str(path)!r} must be UTF-8 text: {error}") from error
+    if not text:
+        raise ValueError(f"corpus {str(path)!r} must be text, and is empty")
+    return _tokenize(text)
 
 
 def play_text(markdown: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from bandwise import tasks
@@ -15,6 +14,7 @@ from bandwise.papers.smi import scales
 from bandwise.papers.stored import condensed, rounded
 from bandwise.study import Results, compare
 from bandwise.study.results import Run
+from bandwise.study.run import CHECKPOINT, load_checkpoint
 
 # The paper's own names. Its "magnitude threshold" is the part that is retained, 1 - q (section
 # 5.6), and it filters tensors of every shape.
@@ -54,10 +54,9 @@ def beside(context: Context) -> Context:
 
 def trained(context: Context, run: Run) -> nn.Module:
     """The model that a run of ``study`` has ended with."""
-    path = context.folder / run.folder / "checkpoint.pt"
+    path = context.folder / run.folder / CHECKPOINT
     model = tasks.load(TASK, scales.of(context).task_options).model().to(context.device)
-    state = torch.load(path, map_location=context.device, weights_only=True)
-    model.load_state_dict(state["model"])
+    model.load_state_dict(load_checkpoint(path, context.device)["model"])
     return model.eval()
 
 
