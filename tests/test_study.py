@@ -172,8 +172,10 @@ def test_the_result_does_not_depend_on_jobs(task, tmp_path):
     assert figures(one) == figures(three)
 
 
-def test_a_run_cut_off_anywhere_goes_on_to_the_same_result(task, tmp_path):
+@pytest.mark.parametrize("seconds", [60, 0], ids=["by evaluation", "by time"])
+def test_a_run_cut_off_anywhere_goes_on_to_the_same_result(task, tmp_path, monkeypatch, seconds):
     """Cut at every step that a batch is asked for; every optimizer; metrics to the last byte."""
+    monkeypatch.setattr("bandwise.study.run._SAVE_SECONDS", seconds)
     for optimizer in OPTIMIZERS.split(",", 1)[0], "smi-adamw:refresh_every=5", "nsf:p=0.7":
         whole, cut = tmp_path / "whole" / optimizer, tmp_path / "cut" / optimizer
         data = {task: userfile.load(task).sha256}
@@ -184,6 +186,9 @@ def test_a_run_cut_off_anywhere_goes_on_to_the_same_result(task, tmp_path):
             with pytest.raises(ArithmeticError):
                 train(replace(config, task_options={"fail_at": step}), cut)
             assert not (cut / "result.json").exists()
+            if seconds == 0 and step > 1:
+                checkpoint = torch.load(cut / "checkpoint.pt", weights_only=True)
+                assert checkpoint["step"] == step - 1
         train(config, cut)
 
         results = [from_json((f / "result.json").read_text()) for f in (cut, whole)]

@@ -9,7 +9,7 @@ The folder holds::
     config.json     what the run depends on, for the reader
     metrics.jsonl   a row an event, appended: training figures, evaluations
     lens.jsonl      with the lens on, a row a measurement
-    checkpoint.pt   model, optimizer, scheduler and lens at the last evaluation
+    checkpoint.pt   model, optimizer, scheduler and lens, at evaluations and once a minute
     result.json     the final figures; there once the run has finished
 
 The last two hold checksums of themselves and of the logs: a flipped bit is an error, and no other
@@ -52,6 +52,8 @@ from bandwise.tasks import Recipe, Task
 METRICS, CHECKPOINT, RESULT = "metrics.jsonl", "checkpoint.pt", "result.json"
 
 _ROWS_PER_EVAL = 8
+# Where evaluations are far apart.
+_SAVE_SECONDS = 60.0
 # How often in a run the lens takes what is large or costly.
 _LOOKS = 6
 
@@ -168,6 +170,7 @@ class _Training:
         )
         self.step = 0
         self.diverged = False
+        self.saved = time.monotonic()
         self.eval_every = max(1, self.recipe.steps // self.recipe.evals)
         self.lens = self._lens() if config.lens else None
 
@@ -197,6 +200,9 @@ class _Training:
         while self.step < recipe.steps and not self.diverged:
             next_eval = min(self.step - self.step % eval_every + eval_every, recipe.steps)
             while self.step < next_eval and not self.diverged:
+                # At step 0 there is nothing to save.
+                if self.step > 0 and time.monotonic() - self.saved > _SAVE_SECONDS:
+                    self._save_checkpoint()
                 self._train(until=min(self.step + row_every, next_eval))
             self._row(step=self.step, **self._evaluate("val"))
             self._look()
@@ -305,6 +311,7 @@ class _Training:
         self.metrics.flush()
 
     def _save_checkpoint(self) -> None:
+        self.saved = time.monotonic()
         os.fsync(self.metrics.fileno())
         checkpoint = {
             "step": self.step,
