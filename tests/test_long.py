@@ -1,7 +1,8 @@
 """Long trainings and large models: no drift, no growth, no size that fails.
 
-    python tests/test_long.py --steps 1000000     # of every schedule and counter, with a step each
-    python tests/test_long.py --memory 10000      # resident memory over as many steps
+    python tests/test_long.py --schedules 1000000    # every step of every schedule
+    python tests/test_long.py --counters 100000      # as many steps of the optimizers
+    python tests/test_long.py --memory 10000         # resident memory over as many steps
 
 The tests take fewer steps.
 """
@@ -235,18 +236,20 @@ def test_memory_does_not_grow(name):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--schedules", type=int, default=0)
+    parser.add_argument("--counters", type=int, default=0)
     parser.add_argument("--memory", type=int, default=0)
     chosen = parser.parse_args()
-    if chosen.steps:
+    if total := chosen.schedules:
         for schedule in STRAIGHT:
             worst = max(
-                abs(Fraction(schedule(step, chosen.steps)) - exact(schedule, step, chosen.steps))
-                for step in range(1, chosen.steps + 1)
+                abs(Fraction(schedule(step, total)) - exact(schedule, step, total))
+                for step in range(1, total + 1)
             )
             sys.stdout.write(f"{schedule}: off by {float(worst):.1e} at most\n")
+    if chosen.counters:
         for name in ("smi", "nsf"):
-            sys.stdout.write(f"{name}: counters {counted(name, chosen.steps)}\n")
+            sys.stdout.write(f"{name}: counters {counted(name, chosen.counters)}\n")
     if chosen.memory:
         for name in ("smi", "nsf"):
             memory, blocks = grown(name, chosen.memory)
