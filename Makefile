@@ -11,7 +11,7 @@ help:            ## list the targets
 
 demo: $(VENV)/.study   ## compare AdamW, SMI and NSF on Shakespeare, print the table, write the report
 	$(VENV)/bin/bandwise compare shakespeare-char \
-	  --optimizers adamw,smi-adamw,nsf,nsf:p=0.7 --seeds 3 --out $(DEMO)
+	  --optimizers 'adamw,smi-adamw,nsf,nsf:p=cyclic(0.5,-0.25,200)' --seeds 3 --out $(DEMO)
 
 test: $(VENV)/.dev     ## run all tests
 	$(VENV)/bin/pytest -n auto

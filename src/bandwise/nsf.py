@@ -21,7 +21,7 @@ from torch.optim.optimizer import ParamsT
 
 from bandwise import _checkpoint, _checks, schedules
 from bandwise._fused import nsf as kernels
-from bandwise.schedules import Cyclic, Schedule
+from bandwise.schedules import Schedule
 
 Scale = Literal["adam", "sgd", "none"]
 Group: TypeAlias = dict[str, Any]
@@ -55,8 +55,9 @@ class NSF(Optimizer):
         betas: decays of the first and second moment, each in [0, 1).
         eps: added to √v̂; not negative.
         weight_decay: decoupled weight decay, as in AdamW; not negative.
-        p: the exponent, a number or a schedule, within [-3, 3]. The default cycles between Adam
-            and a negative exponent, as the paper describes, with values of ours.
+        p: the exponent, a number or a schedule, within [-3, 3]. The default is what did best in
+            our studies (``docs/claims.md``); ``Cyclic(0.5, -0.25, period=200)`` is a cycle between
+            Adam and a negative exponent, as the paper describes, with values of ours.
         scale: whose step length each tensor takes: ``"adam"``'s, momentum ``"sgd"``'s
             (‖m̂‖), or ``"none"``: the bare u_p.
         maximize: go up instead of down.
@@ -78,7 +79,8 @@ class NSF(Optimizer):
         RuntimeError: at ``step``, for a sparse gradient.
 
     Examples:
-        >>> opt = NSF(model.parameters(), lr=1e-3, p=Cyclic(0.5, -0.25, period=200))
+        >>> opt = NSF(model.parameters(), lr=1e-3)
+        >>> cycled = NSF(model.parameters(), lr=1e-3, p=Cyclic(0.5, -0.25, period=200))
         >>> loss.backward()
         >>> opt.step()
         >>> opt.zero_grad()
@@ -92,7 +94,7 @@ class NSF(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
         *,
-        p: float | Schedule = Cyclic(0.5, -0.25, period=200),
+        p: float | Schedule = 0.7,
         scale: Scale = "adam",
         maximize: bool = False,
         total_steps: int | None = None,
