@@ -155,8 +155,11 @@ def test_the_choice_of_path_is_checked():
         bw.SMI(torch.optim.SGD([torch.zeros(2, 2)]), 5, foreach=1)
     with pytest.raises(TypeError, match="fused must be True or False, got 1"):
         bw.SMI(torch.optim.SGD([torch.zeros(2, 2)]), 5, fused=1)
-    with pytest.raises(ValueError, match="fused=True is the fast path's: foreach must not be"):
-        bw.SMI(torch.optim.SGD([torch.zeros(2, 2)]), 5, foreach=False, fused=True)
+    for foreach in (True, False):
+        with pytest.raises(
+            ValueError, match=f"foreach must be None where fused is True, got {foreach}"
+        ):
+            bw.SMI(torch.optim.SGD([torch.zeros(2, 2)]), 5, foreach=foreach, fused=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64])

@@ -667,11 +667,7 @@ def _check_group(group: Group) -> None:
     _checks.number("q", group["smi_q"], low=0, high=1)
     _checks.whole("min_ndim", group["smi_min_ndim"], low=0)
     _checks.whole("refresh_every", group["smi_refresh_every"], low=1)
-    for name in ("foreach", "fused"):
-        if group[f"smi_{name}"] is not None:
-            _checks.flag(name, group[f"smi_{name}"])
-    if group["smi_foreach"] is False and group["smi_fused"]:
-        raise ValueError("fused=True is the fast path's: foreach must not be False")
+    _checks.path(group["smi_foreach"], group["smi_fused"])
     dtype = group["smi_history_dtype"]
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise TypeError(f"history_dtype must be a torch.dtype or None, got {dtype!r}")
