@@ -90,8 +90,8 @@ class SMI(Optimizer):
             one by one as the equations say (``False``); the results differ by rounding.
         fused: whether the fast path takes, between the two transforms, kernels in Triton that find
             the threshold without a sort. They are for CUDA GPUs, for contiguous gradients of
-            float32, bfloat16 and float16, and for ``refresh_every=1``; all else is filtered as
-            without it.
+            float32, bfloat16 and float16 that no processes share, and for ``refresh_every=1``; all
+            else is filtered as without it.
         shard_work: for parameters of which every process has all, as those of
             ``DistributedDataParallel``: each filters its share and they exchange the results
             (``True``: all processes; or a ``DeviceMesh`` of those that do). Otherwise each filters
