@@ -9,6 +9,7 @@ import itertools
 import math
 import os
 import traceback
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from unittest import mock
@@ -380,6 +381,33 @@ def a_scaler_skips_the_step_that_any_rank_finds_infinite(rank, world):
         train(model, OPTIMIZERS[name](model.parameters(), **more), range(4), place, places, scaler)
         assert scaler.get_scale() == 2.0**15
         same_weights(model, right)
+
+
+@check(worlds=[2])
+def one_rank_alone_looks_on(rank, world):
+    """What asked others for their parts would wait for them for ever."""
+    kinds = {"ddp": {}, "ddp, shared": {"shard_work": True}, "fsdp": {}, "tp": {}}
+    for kind, settings in kinds.items():
+        model, place, places = parallel(kind.removesuffix(", shared"), world)
+        opt = OPTIMIZERS["SMI around SGD"](model.parameters(), **settings)
+        out = folder() / f"lens {kind}"
+        look = bw.Lens(model, opt, every=1, out=out) if rank == 0 else nullcontext()
+        readings = []
+        if rank == 0:
+            opt.register_step_pre_hook(
+                lambda opt, *_, found=readings: found.append(bw.readings(opt))
+            )
+        with look:
+            train(model, opt, range(4), place, places)
+        if rank == 0:
+            rows = [row for row in bw.Lens.read(out) if row["quantity"] == "spatial"]
+            plain = kind.startswith("ddp")
+            assert {row["step"] for row in rows} == ({1, 2, 3, 4} if plain else set())
+            # From the second step on parts of the histories are elsewhere.
+            assert all(("smi/kept" in found) == (kind == "ddp") for found in readings[1:])
+            assert all((row["kept"] is not None) == (kind == "ddp") for row in rows[-3:])
+            assert all("smi/alpha" in found for found in readings)
+            assert len(readings) == 4
 
 
 @check()

@@ -419,7 +419,8 @@ def test_a_group_added_in_training_goes_on_as_one_that_was_there(make):
         ({"p": -3.5}, ValueError, r"p must be at least -3, got -3\.5"),
         ({"foreach": 1}, TypeError, "foreach must be True or False, got 1"),
         ({"fused": "yes"}, TypeError, "fused must be True or False, got 'yes'"),
-        ({"foreach": True, "fused": True}, ValueError, "foreach and fused cannot both be True"),
+        ({"foreach": True, "fused": True}, ValueError, "foreach must be None where fused is True"),
+        ({"foreach": False, "fused": True}, ValueError, "must be None where fused is True, got F"),
     ],
     ids=str,
 )

@@ -99,6 +99,19 @@ def test_without_a_finite_gradient_there_is_no_kept_energy():
         assert bw.readings(opt).keys() == {"smi/alpha", "nsf/p"}
 
 
+def test_a_sparse_gradient_has_no_kept_energy():
+    params, opt = made()
+    for param in params:
+        param.grad = torch.ones_like(param).to_sparse()
+    assert bw.readings(opt).keys() == {"smi/alpha", "nsf/p"}
+
+
+@pytest.mark.parametrize("wrong", [None, torch.nn.Linear(2, 2), [], {}])
+def test_what_is_no_optimizer_is_refused(wrong):
+    with pytest.raises(TypeError, match=r"optimizer must be a torch\.optim\.Optimizer, got "):
+        bw.readings(wrong)
+
+
 def test_wrapped_or_of_another_kind():
     params, opt = made()
     wrapped = SimpleNamespace(optimizer=opt, param_groups=opt.param_groups)

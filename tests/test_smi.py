@@ -351,9 +351,17 @@ def test_a_history_dtype_is_plain_data_in_a_state_dict(param):
         loaded = bw.SMI(sgd([param]), alpha=0.5)
         loaded.load_state_dict(state)
         assert loaded.param_groups[0]["smi_history_dtype"] == torch.bfloat16
-    state["param_groups"][0]["smi_history_dtype"] = {"dtype": "bf16"}
-    with pytest.raises(ValueError, match=r"history_dtype must be a torch.dtype .*bf16"):
-        loaded.load_state_dict(state)
+    for wrong in ("bf16", "load"):  # torch has a load, which is no dtype
+        state["param_groups"][0]["smi_history_dtype"] = {"dtype": wrong}
+        with pytest.raises(ValueError, match=rf"history_dtype must be a torch.dtype .*'{wrong}'"):
+            loaded.load_state_dict(state)
+
+
+def test_a_base_s_own_setting_with_a_dtype_in_it_is_left_alone(param):
+    own = {"dtype": "float32", "blocks": 8}
+    opt = bw.SMI(torch.optim.SGD([{"params": [param], "quantized": own}], lr=0.1), alpha=0.5)
+    opt.load_state_dict(opt.state_dict())
+    assert opt.param_groups[0]["quantized"] == own
 
 
 def test_a_magnitude_beyond_the_history_s_dtype_does_no_lasting_harm(param, gradients):

@@ -80,6 +80,39 @@ def test_the_kernels_filter_the_same(
         compare_paths(shapes, dtype, q, alpha, refresh_every, history_dtype, seed, fused=True)
 
 
+@pytest.mark.parametrize("foreach", [None, False])
+def test_a_history_lies_in_rows_whatever_made_it(foreach, monkeypatch):
+    """The kernels read it so. What an FFT on a GPU returns may lie in columns."""
+    transform = spectrum.transform
+    monkeypatch.setattr(spectrum, "transform", lambda G: transform(G).mT.contiguous().mT)
+    param = torch.zeros(6, 8)
+    opt = bw.SMI(torch.optim.SGD([param], lr=0.1), 9, foreach=foreach)
+    param.grad = torch.randn(6, 8)
+    opt.step()
+    assert opt.state[param]["smi_history"].is_contiguous()
+
+
+def test_the_kernels_go_on_from_a_loaded_history_that_lies_in_columns(monkeypatch):
+    pytest.importorskip("triton", reason="interprets the kernels for GPUs")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU: its own test runs the kernels")
+    monkeypatch.setattr(kernels, "DEVICES", {"cpu"})
+    (slow, (param,)), (fast, (other,)) = pair([(6, 8)], torch.float32, fused=True, q=0.5, alpha=0.5)
+    param.grad = torch.randn(6, 8)
+    slow.step()
+    saved = slow.state_dict()
+    history = saved["state"][0]["smi_history"].mT.contiguous().mT
+    settings = fast.state_dict()["param_groups"]
+    settings[0]["smi_step"] = 1
+    fast.load_state_dict({"state": {0: {"smi_history": history}}, "param_groups": settings})
+    param.grad = torch.randn(6, 8)
+    other.grad = param.grad.clone()
+    slow.step()
+    fast.step()
+    torch.testing.assert_close(fast.state[other], slow.state[param])
+    torch.testing.assert_close(other.grad, param.grad)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("fused", [None, True])
@@ -155,8 +188,11 @@ def test_the_choice_of_path_is_checked():
         bw.SMI(torch.optim.SGD([torch.zeros(2, 2)]), 5, foreach=1)
     with pytest.raises(TypeError, match="fused must be True or False, got 1"):
         bw.SMI(torch.optim.SGD([torch.zeros(2, 2)]), 5, fused=1)
-    with pytest.raises(ValueError, match="fused=True is the fast path's: foreach must not be"):
-        bw.SMI(torch.optim.SGD([torch.zeros(2, 2)]), 5, foreach=False, fused=True)
+    for foreach in (True, False):
+        with pytest.raises(
+            ValueError, match=f"foreach must be None where fused is True, got {foreach}"
+        ):
+            bw.SMI(torch.optim.SGD([torch.zeros(2, 2)]), 5, foreach=foreach, fused=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64])

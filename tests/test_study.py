@@ -298,7 +298,7 @@ def test_wrong_arguments_are_refused_before_anything_runs(task, tmp_path, change
     with pytest.raises((ValueError, RuntimeError), match=r".") as caught:
         study(task, tmp_path / "out", **change)
     assert says in str(caught.value)
-    assert not (tmp_path / "out" / "runs").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_studies_in_one_folder_at_once_are_refused(task, tmp_path):

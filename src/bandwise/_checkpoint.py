@@ -34,8 +34,9 @@ def revived(groups: list[Group]) -> list[Group]:
 
 
 def _revived(value: Any) -> Any:
-    if isinstance(value, dict) and "dtype" in value:
-        return getattr(torch, str(value["dtype"]), value)
+    if isinstance(value, dict) and value.keys() == {"dtype"}:
+        found = getattr(torch, str(value["dtype"]), None)
+        return found if isinstance(found, torch.dtype) else value
     if not (isinstance(value, dict) and "schedule" in value):
         return value
     fields = {key: item for key, item in value.items() if key != "schedule"}

@@ -49,6 +49,15 @@ def flag(name: str, value: object) -> None:
         raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
+def path(foreach: object, fused: object) -> None:
+    """Raise unless the two choose one path through a step."""
+    for name, value in (("foreach", foreach), ("fused", fused)):
+        if value is not None:
+            flag(name, value)
+    if fused and foreach is not None:
+        raise ValueError(f"foreach must be None where fused is True, got {foreach}")
+
+
 def group(value: object) -> None:
     """Raise unless ``value`` can be a parameter group."""
     if not isinstance(value, dict):

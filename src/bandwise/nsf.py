@@ -421,11 +421,7 @@ def _check_group(group: Group) -> None:
     schedules.check("p", group["p"], group["total_steps"], low=-3, high=3)
     _checks.one_of("scale", group["scale"], get_args(Scale))
     _checks.flag("maximize", group["maximize"])
-    for name in ("foreach", "fused"):
-        if group[name] is not None:
-            _checks.flag(name, group[name])
-    if group["foreach"] and group["fused"]:
-        raise ValueError("foreach and fused cannot both be True: choose one")
+    _checks.path(group["foreach"], group["fused"])
 
 
 def _made_plain(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:

@@ -90,8 +90,8 @@ class SMI(Optimizer):
             one by one as the equations say (``False``); the results differ by rounding.
         fused: whether the fast path takes, between the two transforms, kernels in Triton that find
             the threshold without a sort. They are for CUDA GPUs, for contiguous gradients of
-            float32, bfloat16 and float16, and for ``refresh_every=1``; all else is filtered as
-            without it.
+            float32, bfloat16 and float16 that no processes share, and for ``refresh_every=1``; all
+            else is filtered as without it.
         shard_work: for parameters of which every process has all, as those of
             ``DistributedDataParallel``: each filters its share and they exchange the results
             (``True``: all processes; or a ``DeviceMesh`` of those that do). Otherwise each filters
@@ -270,14 +270,9 @@ class SMI(Optimizer):
         work = [(group, list(_filtered(group))) for group in self.param_groups]
         shared = []
         for group, params in work:
-            layouts = [self._layout(param) for param in params]
-            states = []
-            for param in params:
-                state = self.state.get(param, {})
-                if "smi_history" not in state:
-                    state = first.setdefault(param, {})
-                states.append(state)
             grads = [_writable(param) for param in params]
+            states = [self._state(param, first) for param in params]
+            layouts = [self._layout(param) for param in params]
             if group["smi_foreach"] is False:
                 for grad, state, layout in zip(grads, states, layouts, strict=True):
                     if layout is None:
@@ -285,19 +280,22 @@ class SMI(Optimizer):
                     else:
                         _single_shared_tensor(grad, state, group, layout)
                 continue
-            for batch, layout in _batches(grads, states, group, layouts):
-                some_grads = [grads[i] for i in batch]
-                some_states = [states[i] for i in batch]
-                if layout is None and _fusable(some_grads, some_states, group):
-                    _fused_tensors(some_grads, some_states, group)
-                elif layout is None:
-                    _multi_tensor(some_grads, some_states, group)
+            for some, their, layout in _batches(grads, states, group, layouts):
+                if layout is not None:
+                    shared.append(_shared_tensors(some, their, group, layout))
+                elif _fusable(some, their, group):
+                    _fused_tensors(some, their, group)
                 else:
-                    shared.append(_shared_tensors(some_grads, some_states, group, layout))
+                    _multi_tensor(some, their, group)
         if shared:
             from bandwise import _sharded
 
             _sharded.interleaved(shared)
+
+    def _state(self, param: Tensor, first: dict[Tensor, State]) -> State:
+        """Where a parameter's history is, or will be."""
+        state: State = self.state.get(param, {})
+        return state if "smi_history" in state else first.setdefault(param, {})
 
     def _layout(self, param: Tensor) -> Layout | None:
         """Where the parts of a parameter's gradient lie, if other ranks have some of the work."""
@@ -380,7 +378,7 @@ class SMI(Optimizer):
             return layout.placed(value, param.device)
         if hasattr(value, "full_tensor"):
             value = value.full_tensor()
-        return value.to(device=param.device, copy=True)
+        return value.to(param.device, copy=True, memory_format=torch.contiguous_format)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"base": self.base, "defaults": self.defaults, "shard_work": self.shard_work}
@@ -545,8 +543,8 @@ _SHARED_BATCH_NUMEL = 1 << 22
 
 def _batches(
     grads: list[Tensor], states: list[State], group: Group, layouts: list[Layout | None]
-) -> Iterator[tuple[list[int], Layout | None]]:
-    """Indices of gradients that can share a transform, and their layout."""
+) -> Iterator[tuple[list[Tensor], list[State], Layout | None]]:
+    """Gradients that can share a transform, their states and their layout."""
     alike = defaultdict(list)
     for i, (grad, state, layout) in enumerate(zip(grads, states, layouts, strict=True)):
         shape = spectrum.matrix_shape(grad.shape)
@@ -558,7 +556,8 @@ def _batches(
         elif device.type == "cpu":
             limit = max(1, _CPU_BATCH_NUMEL // math.prod(shape))
         for start in range(0, len(members), limit):
-            yield members[start : start + limit], layout
+            batch = members[start : start + limit]
+            yield [grads[i] for i in batch], [states[i] for i in batch], layout
 
 
 def _stacked(matrices: list[Tensor]) -> Tensor:
@@ -594,11 +593,11 @@ def _updated_history(states: list[State], M: Tensor, finite: Tensor | None, grou
 
 
 def _begin_histories(states: list[State], like: Tensor, group: Group) -> None:
-    """Make the histories that are not there."""
+    """Make the histories that are not there; in rows, as the kernels read them."""
     for state in states:
         if "smi_history" not in state:
             dtype = group["smi_history_dtype"] or like.dtype
-            state["smi_history"] = torch.full_like(like, -1, dtype=dtype)
+            state["smi_history"] = like.new_full(like.shape, -1, dtype=dtype)
 
 
 def _keep_masks(removed: Tensor, states: list[State], group: Group) -> None:
@@ -667,11 +666,7 @@ def _check_group(group: Group) -> None:
     _checks.number("q", group["smi_q"], low=0, high=1)
     _checks.whole("min_ndim", group["smi_min_ndim"], low=0)
     _checks.whole("refresh_every", group["smi_refresh_every"], low=1)
-    for name in ("foreach", "fused"):
-        if group[f"smi_{name}"] is not None:
-            _checks.flag(name, group[f"smi_{name}"])
-    if group["smi_foreach"] is False and group["smi_fused"]:
-        raise ValueError("fused=True is the fast path's: foreach must not be False")
+    _checks.path(group["smi_foreach"], group["smi_fused"])
     dtype = group["smi_history_dtype"]
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise TypeError(f"history_dtype must be a torch.dtype or None, got {dtype!r}")

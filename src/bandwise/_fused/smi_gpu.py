@@ -25,9 +25,9 @@ _DTYPES = {
     torch.float16: tl.float16,
 }
 _BLOCK = 2048
-_DIGIT = 8
-_VALUES = tl.constexpr(1 << _DIGIT)
-_SHIFTS = tuple(range(32 - _DIGIT, -1, -_DIGIT))
+_DIGIT = tl.constexpr(8)
+_VALUES = tl.constexpr(1 << _DIGIT.value)
+_SHIFTS = tuple(range(32 - _DIGIT.value, -1, -_DIGIT.value))
 
 
 def step(
@@ -44,7 +44,8 @@ def step(
     n, d = shape
     m, size, batch = d // 2 + 1, n * (d // 2 + 1), len(grads)
     G = torch.stack([grad.view(n, d).to(torch.float32) for grad in grads])
-    G_hat = torch.fft.rfft2(G)
+    # The order in memory of what an FFT returns is not promised.
+    G_hat = torch.fft.rfft2(G).contiguous()
     M = torch.empty(batch, n, m, device=device)
     # By matrix: whether it has a value that is not finite, whether its history is to begin.
     flags = torch.zeros(batch, 2, dtype=torch.int32, device=device)
@@ -72,7 +73,7 @@ def step(
             _tallied[grid](M, found, tallies, n, m, even, shift, _BLOCK)
         _chosen[(batch,)](tallies, found, left)
     _weighed[grid](parts, M, found, n, m, alpha, _BLOCK)
-    filtered = torch.fft.irfft2(G_hat, s=shape)
+    filtered = torch.fft.irfft2(G_hat, s=shape).contiguous()
     _returned[(triton.cdiv(n * d, _BLOCK), batch)](
         filtered, addresses, flags, n * d, _DTYPES[stored], _BLOCK
     )
@@ -148,7 +149,7 @@ def _tallied(M, found, tallies, n, m, EVEN: tl.constexpr, SHIFT: tl.constexpr,
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     exists = index < n * m
     H = tl.load(M + batch.to(tl.int64) * n * m + index, exists, 0.0)
-    alike = (H.to(tl.int32, bitcast=True) >> (SHIFT + 8)) == tl.load(found + batch)
+    alike = (H.to(tl.int32, bitcast=True) >> (SHIFT + _DIGIT)) == tl.load(found + batch)
     _tally(H, exists & alike, index, tallies + 2 * _VALUES * batch, n, m, EVEN, SHIFT)
 
 

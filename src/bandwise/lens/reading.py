@@ -23,7 +23,8 @@ def readings(optimizer: Optimizer) -> dict[str, float]:
 
     - ``smi/alpha``: the part of the filtered gradient.
     - ``smi/kept``: the share of the gradients' energy, the sum of their squares, that the mask
-      keeps. Left out where there is no finite gradient to be filtered.
+      keeps. Left out where there is no finite gradient to be filtered, and of what processes share
+      (``DTensor`` s, ``shard_work``): nothing is communicated.
     - ``nsf/p``: the exponent.
 
     With several parameter groups the names end in the group's number: ``smi/alpha/0``.
@@ -31,8 +32,15 @@ def readings(optimizer: Optimizer) -> dict[str, float]:
     Args:
         optimizer: SMI, NSF or SMI around NSF, bare or as Accelerate or Lightning wrap it. There is
             nothing to read of any other.
+
+    Raises:
+        TypeError: it is no optimizer.
     """
-    optimizer = getattr(optimizer, "optimizer", optimizer)
+    wrapped = getattr(optimizer, "optimizer", optimizer)
+    if not isinstance(wrapped, Optimizer):
+        kind = type(optimizer).__name__
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {kind}")
+    optimizer = wrapped
     base = optimizer.base if isinstance(optimizer, SMI) else optimizer
     several = len(optimizer.param_groups) > 1
     found: dict[str, float] = {}
@@ -58,11 +66,15 @@ def _kept(optimizer: SMI, group: dict[str, Any]) -> dict[str, float]:
         grad = param.grad
         if grad is None or param.ndim < max(group["smi_min_ndim"], 1) or not grad.numel():
             continue
+        if grad.layout != torch.strided or hasattr(param, "device_mesh"):
+            continue
         G = matrix(grad)
         M = spectrum.magnitude(spectrum.transform(G), G)
         if not 0 < M.amax().item() < math.inf:
             continue
         mask = coming_mask(M, G, group, optimizer.state.get(param, {}))
+        if mask is None:
+            continue
         figures = spectral_figures(grad, mask)
         energy += figures["energy"]
         kept += figures["energy"] * figures["kept"]

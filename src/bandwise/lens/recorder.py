@@ -44,8 +44,8 @@ class Lens:
     It works with any torch optimizer, alone or within ``bandwise.SMI``, with closures,
     gradient accumulation, frozen and unused parameters, ``GradScaler`` (steps that it skips do not
     count) and compiled models. The gradient of a closure is that of its first
-    evaluation. Sparse gradients, and the sharded parameters of FSDP,
-    are not measured. With several processes, use it in one of them.
+    evaluation. Sparse gradients, and the sharded parameters of ``fully_shard`` and tensor
+    parallel, are not measured. With several processes, use it in one of them.
 
     Rows are appended to ``lens.jsonl`` in ``out``, each a JSON object with ``step``, ``quantity``,
     ``tensor`` (a parameter's name or ``"all"``) and the quantity's figures.
@@ -285,6 +285,8 @@ class Lens:
             )
             for i, group in enumerate(self.optimizer.param_groups)
             for j, param in enumerate(group["params"])
+            # All processes would have to come to look at what is sharded.
+            if not hasattr(param, "device_mesh")
         ]
 
     def _write(self, closing: bool = False) -> None:

@@ -16,7 +16,7 @@ The mask is the one that SMI uses at this step; with another optimizer, the one 
 SMI would use: of the momentary magnitudes, at a stated q. ``kept`` is the mask's share of the
 energy, and ``overlap`` the Jaccard index of it and the one measured before: coefficients in both,
 over coefficients in either. Masks that have nothing to do with each other overlap by
-(1 - q)/(1 + q).
+(1 - q)/(1 + q). With ``SMI(shard_work=True)`` no process has all of the mask: both are ``None``.
 """
 
 from __future__ import annotations
@@ -141,8 +141,16 @@ def spectral_figures(gradient: Tensor, mask: Tensor | None = None) -> dict[str, 
     return _figures(spectrum.transform(G).abs(), mask, G)
 
 
-def coming_mask(M: Tensor, G: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
-    """The mask that SMI will use in its coming step, of a gradient's magnitudes."""
+def coming_mask(
+    M: Tensor, G: Tensor, group: dict[str, Any], state: dict[str, Any]
+) -> Tensor | None:
+    """The mask that SMI will use in its coming step, of a gradient's magnitudes.
+
+    ``None`` where other processes have parts of the history: to ask for them, all would have to
+    come here.
+    """
+    if hasattr(state.get("smi_history"), "device_mesh"):
+        return None
     if "smi_mask" in state and group["smi_step"] % group["smi_refresh_every"]:
         mask: Tensor = state["smi_mask"]
         return mask
@@ -270,11 +278,13 @@ class Spatial:
             return None
         mask, q = self._mask(t, M, G)
         figures: dict[str, float | None] = {**_figures(M, mask, G)}
+        figures.setdefault("kept", None)
         if t.grad_scale != 1:
             figures["energy"] = (figures["energy"] or 0.0) / t.grad_scale**2
-        return {**figures, "q": q, "overlap": self._overlap(t.name, mask, G)}
+        overlap = None if mask is None else self._overlap(t.name, mask, G)
+        return {**figures, "q": q, "overlap": overlap}
 
-    def _mask(self, t: Traced, M: Tensor, G: Tensor) -> tuple[Tensor, float]:
+    def _mask(self, t: Traced, M: Tensor, G: Tensor) -> tuple[Tensor | None, float]:
         """The mask of this step, made as SMI will make it, and its q."""
         group, state = t.group, t.state
         if not group.get("smi", False) or t.param.ndim < group["smi_min_ndim"]:

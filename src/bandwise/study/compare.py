@@ -115,8 +115,8 @@ def compare(
         task_options=task_options,
     )
     out = default_folder(task) if out is None else Path(out)
+    at_a_time = _jobs(jobs, backend, device, len(configs))
     with locked(out):
-        at_a_time = _jobs(jobs, backend, device, len(configs))
         with workers(backend, at_a_time, device) as parallel:
             done = _run_all(configs, out, parallel, backend, console or Console(stderr=True))
         runs = [[run for run in done if run.optimizer == s.text] for s in specs]
