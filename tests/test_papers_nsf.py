@@ -238,6 +238,14 @@ def test_values():
     assert Values((2.0,)).written("+.1f") == "+2.0, n = 1"
 
 
+def test_what_one_of_two_tests_sees_cannot_be_told_yet():
+    seen = Values((-0.0029, -0.0061, -0.0227, -0.0081, -0.0065))  # p = 0.06
+    assert seen.interval[1] < 0
+    assert not seen.below(0)
+    assert claims.verdict(seen, 0) == "cannot tell yet"
+    assert claims.verdict(Values((-0.03, 0.01, -0.02, 0.02, 0.01)), 0) == "does not hold"
+
+
 def test_every_claim_has_a_part():
     names = [part.name for part in PAPER.parts]
     assert names == [

@@ -29,6 +29,8 @@ def verdict(found: Values, below: float) -> Verdict:
         return "holds"
     if any(map(math.isinf, found.values)) or found.above(below):
         return "does not hold"
+    if found.interval and found.interval[1] < below:
+        return "cannot tell yet"  # of the two tests one sees it
     return "does not hold" if found.finite and found.n >= _ENOUGH else "cannot tell yet"
 
 
