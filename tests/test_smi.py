@@ -72,8 +72,8 @@ def test_an_unknown_preset_names_those_there_are(param):
 WRONG = [
     ({"alpha": 1.5}, ValueError, "alpha must be at most 1, got 1.5"),
     ({"alpha": "cosine"}, TypeError, "alpha must be a number, got 'cosine'"),
-    ({"alpha": bw.Linear(0.1, 2.0)}, ValueError, r"alpha must stay within \[0, 1\], got Linear"),
-    ({"alpha": bw.Cyclic(0.5, -0.1, 8)}, ValueError, r"alpha must stay within \[0, 1\]"),
+    ({"alpha": bw.Linear(0.1, 2.0)}, ValueError, "alpha must stay within .0, 1., got Linear"),
+    ({"alpha": bw.Cyclic(0.5, -0.1, 8)}, ValueError, "alpha must stay within .0, 1."),
     ({"total_steps": None}, ValueError, r"Cosine.* needs total_steps"),
     ({"total_steps": 0}, ValueError, "total_steps must be at least 1, got 0"),
     ({"total_steps": 1e4}, TypeError, "total_steps must be an int, got 10000.0"),
