@@ -138,10 +138,11 @@ def test_what_cannot_be_wrapped(param):
 
 @pytest.mark.parametrize("settings", [{"alpha": 0.0}, {"alpha": 0.5, "q": 0.0}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_no_filter_is_the_base_exactly(settings, dtype):
+@pytest.mark.parametrize("foreach", [None, False])
+def test_no_filter_is_the_base_exactly(foreach, settings, dtype):
     start = torch.randn(9, 8).to(dtype)
     params = [torch.nn.Parameter(start.clone()) for _ in range(2)]
-    opt = bw.SMI(torch.optim.AdamW(params[:1], lr=0.1), **settings)
+    opt = bw.SMI(torch.optim.AdamW(params[:1], lr=0.1), foreach=foreach, **settings)
     bare = torch.optim.AdamW(params[1:], lr=0.1)
     for _ in range(10):
         gradient = torch.randn(9, 8).to(dtype)
@@ -546,3 +547,18 @@ def test_a_state_dict_from_before_fused_loads():
         del group["smi_fused"]
     fresh.load_state_dict(saved)
     assert fresh.state_dict()["param_groups"] == opt.state_dict()["param_groups"]
+
+
+def test_a_complex_parameter_s_history_is_loaded():
+    def filtered():
+        param = torch.zeros(6, 8, dtype=torch.complex64)
+        opt = bw.SMI(torch.optim.SGD([param], lr=1.0), alpha=0.5)
+        return param, opt
+
+    (before, opt), (param, resumed) = filtered(), filtered()
+    before.grad = torch.randn(6, 8, dtype=torch.complex64)
+    opt.step()
+    resumed.load_state_dict(opt.state_dict())
+    history = resumed.state[param]["smi_history"]
+    assert torch.equal(history, opt.state[before]["smi_history"])
+    assert history.shape == (6, 8)
