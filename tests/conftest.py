@@ -8,11 +8,18 @@ import torch
 if not torch.cuda.is_available():
     # Before anything imports it: Triton then runs the kernels for GPUs on the CPU.
     os.environ["TRITON_INTERPRET"] = "1"
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # Examples take as long as the machine lets them; the suite has its own time limit.
 settings.register_profile(
     "bandwise", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+# For mutmut (pyproject.toml): whether a test fails, not at what.
+settings.register_profile(
+    "mutants",
+    settings.get_profile("bandwise"),
+    max_examples=20,
+    phases=(Phase.explicit, Phase.generate),
 )
 settings.load_profile("bandwise")
 

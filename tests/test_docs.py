@@ -125,6 +125,13 @@ def check_files(words):
                 assert (ROOT / f"{before}{name}{after}").exists(), word
 
 
+def check_mutmut(words):
+    for word in words:
+        if word.startswith("bandwise."):
+            path = word.removesuffix(".*").replace(".", "/")
+            assert (ROOT / "src" / f"{path}.py").exists(), word
+
+
 CHECKS = {
     "bandwise": check_bandwise,
     "make": check_make,
@@ -133,6 +140,7 @@ CHECKS = {
     "pytest": check_files,
     "torchrun": check_files,
     "coverage": check_files,
+    "mutmut": check_mutmut,
 }
 
 
@@ -149,6 +157,7 @@ CHECKS = {
         ("make coffee", "coffee"),
         ("pip install 'bandwise[no-such-extra]'", "no-such-extra"),
         ("python no_such_file.py", "no_such_file.py"),
+        ("mutmut run 'bandwise.no_such_module.*'", "no_such_module"),
         ("no-such-program", "no-such-program"),
     ],
 )

@@ -72,8 +72,8 @@ def test_an_unknown_preset_names_those_there_are(param):
 WRONG = [
     ({"alpha": 1.5}, ValueError, "alpha must be at most 1, got 1.5"),
     ({"alpha": "cosine"}, TypeError, "alpha must be a number, got 'cosine'"),
-    ({"alpha": bw.Linear(0.1, 2.0)}, ValueError, r"alpha must stay within \[0, 1\], got Linear"),
-    ({"alpha": bw.Cyclic(0.5, -0.1, 8)}, ValueError, r"alpha must stay within \[0, 1\]"),
+    ({"alpha": bw.Linear(0.1, 2.0)}, ValueError, "alpha must stay within .0, 1., got Linear"),
+    ({"alpha": bw.Cyclic(0.5, -0.1, 8)}, ValueError, "alpha must stay within .0, 1."),
     ({"total_steps": None}, ValueError, r"Cosine.* needs total_steps"),
     ({"total_steps": 0}, ValueError, "total_steps must be at least 1, got 0"),
     ({"total_steps": 1e4}, TypeError, "total_steps must be an int, got 10000.0"),
@@ -138,10 +138,11 @@ def test_what_cannot_be_wrapped(param):
 
 @pytest.mark.parametrize("settings", [{"alpha": 0.0}, {"alpha": 0.5, "q": 0.0}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_no_filter_is_the_base_exactly(settings, dtype):
+@pytest.mark.parametrize("foreach", [None, False])
+def test_no_filter_is_the_base_exactly(foreach, settings, dtype):
     start = torch.randn(9, 8).to(dtype)
     params = [torch.nn.Parameter(start.clone()) for _ in range(2)]
-    opt = bw.SMI(torch.optim.AdamW(params[:1], lr=0.1), **settings)
+    opt = bw.SMI(torch.optim.AdamW(params[:1], lr=0.1), foreach=foreach, **settings)
     bare = torch.optim.AdamW(params[1:], lr=0.1)
     for _ in range(10):
         gradient = torch.randn(9, 8).to(dtype)
@@ -554,3 +555,18 @@ def test_a_state_dict_from_before_fused_loads():
         del group["smi_fused"]
     fresh.load_state_dict(saved)
     assert fresh.state_dict()["param_groups"] == opt.state_dict()["param_groups"]
+
+
+def test_a_complex_parameter_s_history_is_loaded():
+    def filtered():
+        param = torch.zeros(6, 8, dtype=torch.complex64)
+        opt = bw.SMI(torch.optim.SGD([param], lr=1.0), alpha=0.5)
+        return param, opt
+
+    (before, opt), (param, resumed) = filtered(), filtered()
+    before.grad = torch.randn(6, 8, dtype=torch.complex64)
+    opt.step()
+    resumed.load_state_dict(opt.state_dict())
+    history = resumed.state[param]["smi_history"]
+    assert torch.equal(history, opt.state[before]["smi_history"])
+    assert history.shape == (6, 8)

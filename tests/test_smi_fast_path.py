@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 import bandwise as bw
@@ -47,7 +47,6 @@ def pair(shapes, dtype, fused=None, device="cpu", **kwargs):
     st.sampled_from([None, torch.bfloat16, torch.float64]),
     st.integers(0, 2**31),
 )
-@settings(max_examples=100)
 def test_the_same_filter(at_hand, shapes, dtype, q, alpha, refresh_every, history_dtype, seed):
     """Also the way that a GPU takes, which may not look at a value: here on a CPU."""
     with pytest.MonkeyPatch.context() as patch:
@@ -66,8 +65,11 @@ def test_the_same_filter(at_hand, shapes, dtype, q, alpha, refresh_every, histor
     st.sampled_from([None, torch.float64]),
     st.integers(0, 2**31),
 )
+# What the kernels take, and filter.
+@example([(6, 5), (7, 8), (3, 4, 2)] * 2, torch.float32, 0.25, bw.Cosine(0.1, 0.9), 1, None, 0)
+@example([(40, 21)] * 3, torch.float16, 0.5, 1.0, 1, torch.float32, 0)
 # To shrink an example takes minutes in Triton's interpreter.
-@settings(max_examples=15, phases=(Phase.generate,))
+@settings(max_examples=15, phases=(Phase.explicit, Phase.generate))
 def test_the_kernels_filter_the_same(
     shapes, dtype, q, alpha, refresh_every, history_dtype, seed
 ):  # fmt: skip

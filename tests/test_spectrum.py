@@ -69,6 +69,25 @@ def test_conjugate_pairs_are_equal_bit_for_bit(n, d, batch, dtype, seed):
     assert torch.equal(M, mirrored)
 
 
+@given(sides, sides, batches, dtypes, st.integers(0, 30), seeds)
+def test_columns_of_a_spectrum_are_as_in_the_whole(n, d, batch, dtype, first, seed):
+    """As processes have them that share a spectrum."""
+    G = random((*batch, n, d), dtype, seed)
+    G_hat = spectrum.transform(G)
+    M = spectrum.magnitude(G_hat, G)
+    first %= M.shape[-1]
+    parts, values = [], []
+    for columns, start in ((slice(0, first), 0), (slice(first, None), first)):
+        parts.append(spectrum.magnitude(G_hat[..., columns], G, start))
+        values.append(spectrum.ordered(M[..., columns], G, start))
+    together = torch.cat(parts, dim=-1)
+    torch.testing.assert_close(together, M, rtol=1e-14, atol=0)
+    if not dtype.is_complex:
+        mirrored = full_place(together, d)[..., -torch.arange(n) % n, :]
+        assert torch.equal(mirrored[..., -torch.arange(d) % d], full_place(together, d))
+    assert torch.equal(torch.cat(values, dim=-1).sort().values, spectrum.ordered(M, G))
+
+
 @given(sides, sides, batches, dtypes, st.floats(0, 1), seeds)
 @example(7, 3, (), torch.float64, 0.55, 0)
 @example(1, 1, (), torch.float64, 0.3, 0)
@@ -153,6 +172,29 @@ def test_a_search_removes_what_the_threshold_removes(kind, n, d, q, seed):
     found = spectrum.removed(M, q, G)
     assert torch.equal(found, (M < spectrum.threshold(M, q, G)).float())
     assert torch.equal(M, before)
+
+
+@pytest.mark.parametrize(("n", "d"), [(64, 130), (64, 128), (64, 129), (65, 130), (65, 129)])
+def test_a_search_is_not_one_short_where_a_value_stands_alone(n, d):
+    """Where all others are there twice, a count that is one short is right."""
+    rows, columns = (0, n // 2) if n % 2 == 0 else (0,), (0, d // 2) if d % 2 == 0 else (0,)
+    for seed in range(20):
+        G = random((n, d), torch.float32, seed)
+        M = spectrum.magnitude(spectrum.transform(G), G)
+        values = spectrum.ordered(M, G)
+        for value in (M[i, j] for i in rows for j in columns):
+            q = min((int((values < value).sum()) + 1) / (n * d - 1), 1.0)
+            below = M < spectrum.threshold(M, q, G)
+            assert torch.equal(spectrum.removed(M, q, G), below.float())
+
+
+@pytest.mark.parametrize("q", [0.3, 0.5])
+def test_a_search_is_right_where_its_sample_misleads(q):
+    G = torch.zeros(128, 130)
+    M = torch.full((128, 66), 2.0)
+    M.view(-1)[spectrum._sample_places(M.numel())] = 1.0
+    assert spectrum.threshold(M, q, G) == 2
+    assert torch.equal(spectrum.removed(M, q, G), (M == 1).float())
 
 
 def test_a_search_meets_few_counts_and_selects_nothing_on_noise(monkeypatch):

@@ -299,7 +299,7 @@ def _scaled_directions(
     """u_p of every tensor up to a factor, and that factor. Overwrites d."""
     adam = list(torch._foreach_div(m, d))
     for x in d:  # where v overflowed adam is 0, and any number will do
-        x.nan_to_num_(nan=math.nan, posinf=eps)
+        x.nan_to_num_(posinf=eps)
     if scale != "none":
         # d in units of its root mean square, which the scale divides out again: the powers that
         # matter stay within single precision.
