@@ -328,7 +328,11 @@ def test_a_sparse_gradient_is_refused_and_changes_nothing():
         ({"scale": "lamb"}, ValueError, "scale must be one of adam, sgd, none, got 'lamb'"),
         ({"foreach": 1}, TypeError, "foreach must be True or False, got 1"),
         ({"fused": 1}, TypeError, "fused must be True or False, got 1"),
-        ({"foreach": True, "fused": True}, ValueError, "foreach and fused cannot both be True"),
+        (
+            {"foreach": True, "fused": True},
+            ValueError,
+            "foreach must be None where fused is True, got True",
+        ),
         ({"maximize": 1}, TypeError, "maximize must be True or False, got 1"),
         ({"p": bw.Linear(0.5, 0), "total_steps": 0}, ValueError, "total_steps must be at least 1"),
     ],
