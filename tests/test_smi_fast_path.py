@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 import bandwise as bw
 from bandwise import spectrum
-from bandwise._fused import smi as kernels
 
 sides = st.integers(1, 20)
 shapes = st.one_of(
@@ -78,7 +77,7 @@ def test_the_kernels_filter_the_same(
     if torch.cuda.is_available():
         pytest.skip("there is a GPU: its own test runs the kernels")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "DEVICES", {"cpu"})
+        patch.setattr("bandwise.smi._FUSED_DEVICES", {"cpu"})
         compare_paths(shapes, dtype, q, alpha, refresh_every, history_dtype, seed, fused=True)
 
 
@@ -98,7 +97,7 @@ def test_the_kernels_go_on_from_a_loaded_history_that_lies_in_columns(monkeypatc
     pytest.importorskip("triton", reason="interprets the kernels for GPUs")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU: its own test runs the kernels")
-    monkeypatch.setattr(kernels, "DEVICES", {"cpu"})
+    monkeypatch.setattr("bandwise.smi._FUSED_DEVICES", {"cpu"})
     (slow, (param,)), (fast, (other,)) = pair([(6, 8)], torch.float32, fused=True, q=0.5, alpha=0.5)
     param.grad = torch.randn(6, 8)
     slow.step()

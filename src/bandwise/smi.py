@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bandwise import _checkpoint, _checks, schedules, spectrum
-from bandwise._fused import smi as kernels
 from bandwise.schedules import Cosine, Linear, Schedule
 
 if TYPE_CHECKING:
@@ -447,14 +446,19 @@ def _multi_tensor(grads: list[Tensor], states: list[State], group: Group) -> Non
         grad.copy_(result.view(grad.shape))
 
 
+# What the kernels are for.
+_FUSED_DEVICES = {"cuda"}
+_FUSED_DTYPES = {torch.float32, torch.bfloat16, torch.float16}
+
+
 def _fusable(grads: list[Tensor], states: list[State], group: Group) -> bool:
     """Whether ``_fused_tensors`` can and should take gradients of one shape and dtype."""
-    if not group["smi_fused"] or grads[0].device.type not in kernels.DEVICES:
+    if not group["smi_fused"] or grads[0].device.type not in _FUSED_DEVICES:
         return False
     dtypes = {group["smi_history_dtype"] or torch.float32, grads[0].dtype}
     dtypes |= {state["smi_history"].dtype for state in states if "smi_history" in state}
     return (
-        dtypes <= kernels.DTYPES
+        dtypes <= _FUSED_DTYPES
         and group["smi_refresh_every"] == 1
         and all(grad.is_contiguous() for grad in grads)
         and grads[0].numel() < 2**31
@@ -463,6 +467,8 @@ def _fusable(grads: list[Tensor], states: list[State], group: Group) -> bool:
 
 def _fused_tensors(grads: list[Tensor], states: list[State], group: Group) -> None:
     """``_multi_tensor`` in kernels."""
+    from bandwise._fused import smi_gpu
+
     shape, q, alpha = spectrum.matrix_shape(grads[0].shape), group["smi_q"], _alpha(group)
     half = spectrum.spectrum_shape(grads[0].shape, is_complex=False)
     _begin_histories(states, grads[0].new_empty(half, dtype=torch.float32), group)
@@ -471,7 +477,7 @@ def _fused_tensors(grads: list[Tensor], states: list[State], group: Group) -> No
     for grad, state in zip(grads, states, strict=True):
         by_dtype[state["smi_history"].dtype].append((grad, state["smi_history"]))
     for pairs in by_dtype.values():
-        kernels.step(
+        smi_gpu.step(
             pairs,
             shape,
             place=spectrum.order(q, math.prod(shape)),

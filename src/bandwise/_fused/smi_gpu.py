@@ -38,7 +38,17 @@ def step(
     beta: float,
     blend: bool,
 ) -> None:
-    """See ``bandwise._fused.smi.step``."""
+    """Move the histories, and filter the gradients in place.
+
+    Args:
+        pairs: gradients and the histories of their half spectra, contiguous, on one GPU; the ones
+            and the others of one dtype. A history is -1 where there is none yet.
+        shape: of each gradient as a matrix.
+        place: of the threshold among the sorted magnitudes of the full spectrum.
+        alpha: the part of the filtered gradient.
+        beta: decay of the histories.
+        blend: whether gradients are changed at all.
+    """
     grads, histories = zip(*pairs, strict=True)
     device = grads[0].device
     n, d = shape

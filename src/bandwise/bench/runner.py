@@ -60,7 +60,8 @@ def run(
         console: where to say what is done.
 
     Raises:
-        ValueError, TypeError: an argument is wrong.
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is wrong.
         StudyError: another command works in ``out``.
     """
     _checks.one_of("subject", subject, (*_SUBJECTS, "all"))

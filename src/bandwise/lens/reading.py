@@ -9,7 +9,7 @@ import torch
 from torch.optim import Optimizer
 
 from bandwise import schedules, spectrum
-from bandwise.lens.spatial import coming_mask, matrix, spectral_figures
+from bandwise.lens.spatial import coming_mask, magnitude_figures, matrix
 from bandwise.nsf import NSF
 from bandwise.smi import SMI
 
@@ -41,22 +41,32 @@ def readings(optimizer: Optimizer) -> dict[str, float]:
         kind = type(optimizer).__name__
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {kind}")
     optimizer = wrapped
-    base = optimizer.base if isinstance(optimizer, SMI) else optimizer
     several = len(optimizer.param_groups) > 1
     found: dict[str, float] = {}
     for i, group in enumerate(optimizer.param_groups):
-        figures = {}
-        if isinstance(optimizer, SMI) and group["smi"]:
-            figures["smi/alpha"] = schedules.value_at(
-                group["smi_alpha"], group["smi_step"] + 1, group["smi_total_steps"]
-            )
-            figures |= _kept(optimizer, group)
-        if isinstance(base, NSF):
-            figures["nsf/p"] = schedules.value_at(
-                group["p"], group["step"] + 1, group["total_steps"]
-            )
+        figures = scheduled(optimizer, group, ahead=1)
+        if isinstance(optimizer, SMI):
+            if group["smi"]:
+                figures |= _kept(optimizer, group)
+            else:
+                del figures["smi/alpha"]
         found |= {f"{name}/{i}" if several else name: value for name, value in figures.items()}
     return found
+
+
+def scheduled(optimizer: Optimizer, group: dict[str, Any], ahead: int = 0) -> dict[str, float]:
+    """``smi/alpha`` and ``nsf/p`` of a group, as its last step used them or one so many ahead."""
+    values = {}
+    if isinstance(optimizer, SMI):
+        values["smi/alpha"] = schedules.value_at(
+            group["smi_alpha"], group["smi_step"] + ahead, group["smi_total_steps"]
+        )
+        optimizer = optimizer.base
+    if isinstance(optimizer, NSF):
+        values["nsf/p"] = schedules.value_at(
+            group["p"], group["step"] + ahead, group["total_steps"]
+        )
+    return values
 
 
 def _kept(optimizer: SMI, group: dict[str, Any]) -> dict[str, float]:
@@ -75,7 +85,7 @@ def _kept(optimizer: SMI, group: dict[str, Any]) -> dict[str, float]:
         mask = coming_mask(M, G, group, optimizer.state.get(param, {}))
         if mask is None:
             continue
-        figures = spectral_figures(grad, mask)
+        figures = magnitude_figures(M, mask, G)
         energy += figures["energy"]
         kept += figures["energy"] * figures["kept"]
     return {"smi/kept": kept / energy} if energy else {}

@@ -138,7 +138,7 @@ def spectral_figures(gradient: Tensor, mask: Tensor | None = None) -> dict[str, 
         ``white_low`` and so on, those of white noise; ``entropy``; with a mask ``kept``.
     """
     G = matrix(gradient)
-    return _figures(spectrum.transform(G).abs(), mask, G)
+    return magnitude_figures(spectrum.transform(G).abs(), mask, G)
 
 
 def coming_mask(
@@ -160,7 +160,8 @@ def coming_mask(
     return spectrum.removed(H, group["smi_q"], G) == 0
 
 
-def _figures(M: Tensor, mask: Tensor | None, G: Tensor) -> dict[str, float]:
+def magnitude_figures(M: Tensor, mask: Tensor | None, G: Tensor) -> dict[str, float]:
+    """``spectral_figures`` of a matrix whose magnitudes are at hand."""
     counts, band = _multiplicity(G), _band(G)
     # In units of the largest: squares must not leave the range of their dtype.
     peak = M.amax()
@@ -277,7 +278,7 @@ class Spatial:
         if peak == 0 or not math.isfinite(peak):
             return None
         mask, q = self._mask(t, M, G)
-        figures: dict[str, float | None] = {**_figures(M, mask, G)}
+        figures: dict[str, float | None] = {**magnitude_figures(M, mask, G)}
         figures.setdefault("kept", None)
         if t.grad_scale != 1:
             figures["energy"] = (figures["energy"] or 0.0) / t.grad_scale**2

@@ -39,10 +39,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._pytree import tree_map
 
 import bandwise
-from bandwise import _checksum, schedules, tasks, userfile
+from bandwise import _checksum, tasks, userfile
 from bandwise.lens import Lens, Row, Spatial, Temporal, Weights, decisions, log
-from bandwise.nsf import NSF
-from bandwise.smi import SMI
+from bandwise.lens.reading import scheduled
 from bandwise.study import optimizers, spec
 from bandwise.study.errors import reading
 from bandwise.study.files import alone_in, from_json, read_json, replacing, to_json, write_json
@@ -395,16 +394,8 @@ def _is_plain(value: object) -> bool:
 
 def scheduled_values(optimizer: Optimizer) -> dict[str, float]:
     """``alpha`` and ``p`` as the first parameter group's last step used them."""
-    values = {}
-    group = optimizer.param_groups[0]
-    if isinstance(optimizer, SMI):
-        values["alpha"] = schedules.value_at(
-            group["smi_alpha"], group["smi_step"], group["smi_total_steps"]
-        )
-        optimizer = optimizer.base
-    if isinstance(optimizer, NSF):
-        values["p"] = schedules.value_at(group["p"], group["step"], group["total_steps"])
-    return values
+    values = scheduled(optimizer, optimizer.param_groups[0])
+    return {name.partition("/")[2]: value for name, value in values.items()}
 
 
 def load_checkpoint(path: Path, device: str) -> dict[str, Any]:

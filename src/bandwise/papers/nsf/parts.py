@@ -67,6 +67,15 @@ def _study(
     )
 
 
+def _on_text(
+    context: Context, name: str, optimizers: Sequence[str], steps: int, seeds: int
+) -> dict[str, Any]:
+    """What is kept of a comparison on the character GPT."""
+    size = SCALES[context.scale].size
+    results = _study(context, name, "shakespeare-char", optimizers, steps, seeds, size=size)
+    return condensed(results, curves=False)
+
+
 def others(scale: Scale) -> list[str]:
     """NAdam, Lion and Muon with the baseline's decay and learning rate, Lion's as its authors
     advise: a tenth of the rate, ten times the decay."""
@@ -89,16 +98,7 @@ def lead(context: Context) -> dict[str, Any]:
         "nsf:p=linear(0.5,0.9)",
         *others(scale),
     ]
-    results = _study(
-        context,
-        "lead",
-        "shakespeare-char",
-        optimizers,
-        scale.steps,
-        scale.seeds,
-        size=scale.size,
-    )
-    return condensed(results, curves=False)
+    return _on_text(context, "lead", optimizers, scale.steps, scale.seeds)
 
 
 def ablation(context: Context) -> dict[str, Any]:
@@ -113,34 +113,14 @@ def ablation(context: Context) -> dict[str, Any]:
         *(cycled(high, low, period) for high, low in ((0.5, 0), (0.75, 0.25), (0.9, 0.5))),
         *(cycled(0.5, -0.25, period, scale=length) for length in ("sgd", "none")),
     ]
-    results = _study(
-        context,
-        "ablation",
-        "shakespeare-char",
-        optimizers,
-        scale.short_steps,
-        scale.short_seeds,
-        size=scale.size,
-    )
-    return condensed(results, curves=False)
+    return _on_text(context, "ablation", optimizers, scale.short_steps, scale.short_seeds)
 
 
 def steps(context: Context) -> dict[str, Any]:
     """AdamW and p = 0.7 over shorter and longer runs: a study a length."""
     scale = SCALES[context.scale]
     return {
-        str(length): condensed(
-            _study(
-                context,
-                f"steps-{length}",
-                "shakespeare-char",
-                ["adamw", exponent(0.7)],
-                length,
-                seeds,
-                size=scale.size,
-            ),
-            curves=False,
-        )
+        str(length): _on_text(context, f"steps-{length}", ["adamw", exponent(0.7)], length, seeds)
         for length, seeds in scale.lengths
     }
 
@@ -186,16 +166,7 @@ def layers(context: Context) -> dict[str, Any]:
     scale = SCALES[context.scale]
     kinds = ("embedding", "attention", "feedforward")
     optimizers = ["adamw", *(f"{BY_LAYER}:{kind}=0.7" for kind in kinds), exponent(0.7)]
-    results = _study(
-        context,
-        "layers",
-        "shakespeare-char",
-        optimizers,
-        scale.short_steps,
-        scale.seeds,
-        size=scale.size,
-    )
-    return condensed(results, curves=False)
+    return _on_text(context, "layers", optimizers, scale.short_steps, scale.seeds)
 
 
 def mechanism(context: Context) -> dict[str, Any]:
@@ -203,16 +174,7 @@ def mechanism(context: Context) -> dict[str, Any]:
     scale = SCALES[context.scale]
     parts = ("rows", "columns", "rest")
     optimizers = ["adamw", *(f"{FACTORED}:{part}=0.7" for part in parts), exponent(0.7)]
-    results = _study(
-        context,
-        "mechanism",
-        "shakespeare-char",
-        optimizers,
-        scale.short_steps,
-        scale.seeds,
-        size=scale.size,
-    )
-    return condensed(results, curves=False)
+    return _on_text(context, "mechanism", optimizers, scale.short_steps, scale.seeds)
 
 
 def tuned(context: Context) -> dict[str, Any]:
@@ -243,18 +205,12 @@ def tuned(context: Context) -> dict[str, Any]:
         )
         for number, (optimizer, space) in enumerate(spaces.items())
     )
-    results = _study(
-        context,
-        "tuned",
-        "shakespeare-char",
-        [one.optimizer for one in found],
-        scale.short_steps,
-        scale.seeds,
-        size=scale.size,
+    compared = _on_text(
+        context, "tuned", [one.optimizer for one in found], scale.short_steps, scale.seeds
     )
     tuning = {name: asdict(one) for name, one in zip(spaces, found, strict=True)}
     budget = {"trials": scale.trials, "steps": scale.trial_steps, "seeds": list(TUNING_SEEDS)}
-    return {"budget": budget, "tuning": tuning, **condensed(results, curves=False)}
+    return {"budget": budget, "tuning": tuning, **compared}
 
 
 def _jobs(context: Context) -> int:
