@@ -9,7 +9,7 @@ import torch
 from torch.optim import Optimizer
 
 from bandwise import schedules, spectrum
-from bandwise.lens.spatial import coming_mask, magnitude_figures, matrix
+from bandwise.lens.spatial import coming_mask, energies, matrix
 from bandwise.nsf import NSF
 from bandwise.smi import SMI
 
@@ -19,7 +19,7 @@ def readings(optimizer: Optimizer) -> dict[str, float]:
     """``alpha``, ``p`` and the kept energy of the step that ``optimizer`` is about to take.
 
     To be called between ``backward`` and ``step``, after unscaling and clipping. The kept energy
-    costs about two of SMI's steps: call it at the steps that are logged. Nothing is changed.
+    costs about a step of SMI: call it at the steps that are logged. Nothing is changed.
 
     - ``smi/alpha``: the part of the filtered gradient.
     - ``smi/kept``: the share of the gradients' energy, the sum of their squares, that the mask
@@ -80,12 +80,13 @@ def _kept(optimizer: SMI, group: dict[str, Any]) -> dict[str, float]:
             continue
         G = matrix(grad)
         M = spectrum.magnitude(spectrum.transform(G), G)
-        if not 0 < M.amax().item() < math.inf:
+        peak = M.amax().item()
+        if not 0 < peak < math.inf:
             continue
         mask = coming_mask(M, G, group, optimizer.state.get(param, {}))
         if mask is None:
             continue
-        figures = magnitude_figures(M, mask, G)
-        energy += figures["energy"]
-        kept += figures["energy"] * figures["kept"]
+        E = energies(M, G)
+        energy += E.sum().item() * peak**2 / G.numel()
+        kept += (E * mask).sum().item() * peak**2 / G.numel()
     return {"smi/kept": kept / energy} if energy else {}

@@ -138,7 +138,7 @@ def spectral_figures(gradient: Tensor, mask: Tensor | None = None) -> dict[str, 
         ``white_low`` and so on, those of white noise; ``entropy``; with a mask ``kept``.
     """
     G = matrix(gradient)
-    return magnitude_figures(spectrum.transform(G).abs(), mask, G)
+    return _figures(spectrum.transform(G).abs(), mask, G)
 
 
 def coming_mask(
@@ -160,14 +160,20 @@ def coming_mask(
     return spectrum.removed(H, group["smi_q"], G) == 0
 
 
-def magnitude_figures(M: Tensor, mask: Tensor | None, G: Tensor) -> dict[str, float]:
+def energies(M: Tensor, G: Tensor) -> Tensor:
+    """What each coefficient of a gradient's (half) spectrum adds to the energy of the full one.
+
+    In units of the largest magnitude's square: squares must not leave the range of their dtype.
+    """
+    return (M / M.amax()).square_() * _multiplicity(G)
+
+
+def _figures(M: Tensor, mask: Tensor | None, G: Tensor) -> dict[str, float]:
     """``spectral_figures`` of a matrix whose magnitudes are at hand."""
     counts, band = _multiplicity(G), _band(G)
-    # In units of the largest: squares must not leave the range of their dtype.
-    peak = M.amax()
-    E = (M / peak).square_() * counts
+    E = energies(M, G)
     total = E.sum()
-    figures = [peak, total]
+    figures = [M.amax(), total]
     figures += [E[band == i].sum() / total for i in range(3)]
     figures += [counts[band == i].sum() / counts.sum() for i in range(3)]
     waves = (counts > 0).sum().clamp(min=2)
@@ -278,7 +284,7 @@ class Spatial:
         if peak == 0 or not math.isfinite(peak):
             return None
         mask, q = self._mask(t, M, G)
-        figures: dict[str, float | None] = {**magnitude_figures(M, mask, G)}
+        figures: dict[str, float | None] = {**_figures(M, mask, G)}
         figures.setdefault("kept", None)
         if t.grad_scale != 1:
             figures["energy"] = (figures["energy"] or 0.0) / t.grad_scale**2
