@@ -7,6 +7,7 @@ takes the GPUs if there are any.
 """
 
 import argparse
+import gc
 from pathlib import Path
 
 import torch
@@ -84,3 +85,6 @@ if __name__ == "__main__":
     parser.add_argument("--optimizer", choices=["smi", "nsf"], default="smi")
     arguments = parser.parse_args()
     main(arguments.steps, arguments.checkpoint, arguments.optimizer)
+    # Sharded modules refer to themselves in circles, and to gloo's threads, which must end before
+    # Python does, or the process may abort.
+    gc.collect()

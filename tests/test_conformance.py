@@ -16,6 +16,7 @@ from torch.optim.optimizer import (
 )
 
 import bandwise as bw
+from torch_versions import needs_groups_that_are_added
 
 
 class Lion(torch.optim.Optimizer):
@@ -396,6 +397,7 @@ def test_a_group_added_in_training_goes_on_as_one_that_was_there(make):
     there, added = tensors(*SHAPES), tensors(*SHAPES)
     one = make([{"params": there[:1]}, {"params": there[1:], **settings}])
     two = make(added[:1])
+    needs_groups_that_are_added(two)
     run(one, there[:1], range(3))
     run(two, added[:1], range(3))
     two.add_param_group({"params": (param for param in added[1:]), **settings})

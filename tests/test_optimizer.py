@@ -11,6 +11,7 @@ from torch.distributed.checkpoint import state_dict as dcp
 from torch.optim import lr_scheduler
 
 import bandwise as bw
+from torch_versions import needs_groups_that_are_added
 
 T = 30  # total_steps
 
@@ -570,6 +571,7 @@ def test_distributed_checkpoint_on_disk(name, tmp_path):
 @pytest.mark.parametrize("name", WITHOUT_LBFGS)  # torch: LBFGS has one group
 def test_a_group_added_while_training(name):
     model, opt = make(name)
+    needs_groups_that_are_added(opt)
     train(model, opt, range(3))
     extra = torch.nn.Parameter(torch.randn(6, 4))
     given = {"params": [extra], "lr": 0.5}

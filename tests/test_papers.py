@@ -1,6 +1,7 @@
 """Papers: parts run, stored and resumed; the ledger from stored data alone; judges."""
 
 import dataclasses
+import importlib.metadata
 import json
 import math
 import os
@@ -65,7 +66,7 @@ def test_what_was_stopped_goes_on_with_the_part_that_it_was_in(paper, tmp_path):
     stored = json.loads((tmp_path / "results/smi-first-small.json").read_text())
     assert stored["data"] == {"value": 2.0, "seeds": None}
     assert stored["command"] == "bandwise reproduce smi --scale small --part first"
-    assert stored["versions"]["torch"] == torch.__version__
+    assert stored["versions"]["torch"] == importlib.metadata.version("torch")
     reproduce("smi", out=tmp_path, parts=["first"], seeds=5, console=quiet())  # other settings
     reproduce("smi", out=tmp_path, parts=["first"], seeds=5, again=True, console=quiet())
     assert paper[3:] == ["first", "first"]

@@ -80,13 +80,11 @@ def test_the_judge_can_fail():
 
 
 def test_more_than_2_to_the_24_elements():
-    """Against the definition, since ``torch.quantile`` refuses the size."""
+    """Against the definition, since many versions of ``torch.quantile`` refuse the size."""
     shape = (4099, 4097)
     param = torch.zeros(shape)
     gradient = torch.randn(shape)
     param.grad = gradient.clone()
-    with pytest.raises(RuntimeError, match="too large"):
-        torch.quantile(gradient, 0.25)
     bw.SMI(torch.optim.SGD([param], lr=0.0), alpha=1.0, q=0.25).step()
 
     M = torch.fft.fft2(gradient).abs()
