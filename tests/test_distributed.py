@@ -5,6 +5,7 @@ whose checkpoints two and one then load.
 """
 
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -122,7 +123,7 @@ def test_shard_work_is_checked():
     base = torch.optim.SGD([torch.zeros(2, 2, requires_grad=True)])
     with pytest.raises(TypeError, match="shard_work must be True, False or a DeviceMesh, got 2"):
         bw.SMI(base, 5, shard_work=2)
-    opt = bw.SMI(base, 5, shard_work=True)
+    opt = pickle.loads(pickle.dumps(bw.SMI(base, 5, shard_work=True)))  # and is not forgotten
     (param,) = opt.param_groups[0]["params"]
     param.grad = torch.ones(2, 2)
     with pytest.raises(RuntimeError, match="shard_work=True needs the processes"):

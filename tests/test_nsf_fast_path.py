@@ -222,15 +222,26 @@ def test_kernels_on_a_gpu(dtype, p, scale):
         assert torch.equal(b, c)
 
 
-def test_large_exponents_and_tensor_learning_rates_take_the_readable_path(monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"p": 1.2}, "_single_tensor"),
+        ({"p": 0.5, "lr": torch.tensor(0.1)}, "_single_tensor"),
+        ({"eps": 0}, "_single_tensor"),
+        ({"foreach": False}, "_single_tensor"),
+        ({"foreach": True}, "_multi_tensor"),
+        ({"p": 0.5}, "_multi_tensor"),
+        ({"p": -1}, "_multi_tensor"),
+    ],
+)
+def test_what_single_precision_cannot_hold_takes_the_readable_path(options, path, monkeypatch):
     taken = []
     for name in ("_single_tensor", "_multi_tensor"):
         monkeypatch.setattr(f"bandwise.nsf.{name}", lambda *args, name=name: taken.append(name))
-    for options in ({"p": 1.2}, {"p": 0.5, "lr": torch.tensor(0.1)}, {"p": 0.5}, {"p": -1}):
-        param = torch.zeros(3)
-        param.grad = torch.ones(3)
-        bw.NSF([param], **options).step()
-    assert taken == ["_single_tensor", "_single_tensor", "_multi_tensor", "_multi_tensor"]
+    param = torch.zeros(3)
+    param.grad = torch.ones(3)
+    bw.NSF([param], **options).step()
+    assert taken == [path]
 
 
 @pytest.mark.parametrize("scale", ["adam", "sgd", "none"])

@@ -454,7 +454,15 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(name, broken):
     train(model, opt, range(3))
     bad = broken(copy.deepcopy(opt.state_dict()))
     before, groups, state = everything(model, opt), opt.param_groups, opt.state
-    with pytest.raises(ValueError, match="state_dict"):
+    message = "state_dict"
+    if broken is of_bare_adamw and isinstance(opt, bw.NSF):
+        message = (
+            "^the state_dict is not an NSF's: its groups lack p, scale or step; "
+            "to go on from AdamW, start NSF anew$"
+        )
+    elif broken is of_bare_adamw:
+        message = "^the state_dict is not an SMI's: load it into the base before that is wrapped$"
+    with pytest.raises(ValueError, match=message):
         opt.load_state_dict(bad)
     assert same(everything(model, opt), before)
     assert opt.param_groups is groups
@@ -467,7 +475,8 @@ def test_a_model_of_other_shapes_is_refused_and_changes_nothing(name):
     train(model, opt, range(3))
     train(donor, opt2, range(2))
     before, groups = everything(model, opt), opt.param_groups
-    with pytest.raises(ValueError, match=r"of parameter [0-9] has shape"):
+    what = "exp_avg" if isinstance(opt, bw.NSF) else "smi_(history|mask)"
+    with pytest.raises(ValueError, match=rf"^the state_dict's {what} of parameter [0-9] has shape"):
         opt.load_state_dict(opt2.state_dict())
     assert same(everything(model, opt), before)
     assert opt.param_groups is groups
@@ -484,7 +493,8 @@ def test_the_state_dict_of_another_base_is_refused_and_changes_nothing(name, oth
     donor, opt2 = make(other)
     train(donor, opt2, range(steps))
     before, state = everything(model, opt), opt.base.state
-    with pytest.raises(ValueError, match="the state_dict does not fit"):
+    kind = type(opt.base).__name__
+    with pytest.raises(ValueError, match=f"^the state_dict does not fit {kind}: "):
         opt.load_state_dict(opt2.state_dict())
     assert same(everything(model, opt), before)
     assert opt.state is state
@@ -495,22 +505,33 @@ def test_state_dict_hooks(name):
     model, opt = make(name)
     train(model, opt, range(2))
     calls = []
-    opt.register_state_dict_pre_hook(lambda o: calls.append("save"))
-    opt.register_state_dict_post_hook(lambda o, saved: {"version": 1, **saved})
+    opt.register_state_dict_pre_hook(lambda o: calls.append(("before", o)))
+    opt.register_state_dict_post_hook(
+        lambda o, saved: calls.append(("saved", o)) or {"version": 1, **saved}
+    )
     saved = opt.state_dict()
-    assert calls == ["save"]
     assert saved["version"] == 1
     hidden = {"version": 1, "hidden": copy.deepcopy(saved)}
 
     _, opt2 = make(name)
-    opt2.register_load_state_dict_pre_hook(lambda o, d: d["hidden"])
-    opt2.register_load_state_dict_post_hook(lambda o: calls.append(o))
+    opt2.register_load_state_dict_pre_hook(lambda o, d: calls.append(("before", o)) or d["hidden"])
+    opt2.register_load_state_dict_post_hook(lambda o: calls.append(("loaded", o)))
     opt2.load_state_dict(hidden)
-    assert calls[1] is opt2
-    assert len(calls) == 2
+    right = [("before", opt), ("saved", opt), ("before", opt2), ("loaded", opt2)]
+    assert [what for what, _ in calls] == [what for what, _ in right]
+    assert all(found is expected for (_, found), (_, expected) in zip(calls, right, strict=True))
     assert hidden.keys() == {"version", "hidden"}
     del saved["version"]
     assert same(opt2.state_dict(), saved)
+
+
+def test_a_group_s_own_key_that_was_not_saved_is_no_misfit(name):
+    model, opt = make(name)
+    train(model, opt, range(2))
+    saved = copy.deepcopy(opt.state_dict())
+    opt.param_groups[0]["tag"] = "mine"
+    opt.load_state_dict(saved)
+    assert same(opt.state_dict(), saved)
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -307,9 +307,10 @@ def test_the_history_is_of_the_half_spectrum(shape, dtype, kept):
     torch.testing.assert_close(history, right, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("foreach", [False, None])
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
-def test_refresh_every_holds_the_mask_and_not_the_history(k, param, gradients):
-    opt = bw.SMI(sgd([param]), alpha=0.5, beta=0.5, q=0.5, refresh_every=k)
+def test_refresh_every_holds_the_mask_and_not_the_history(k, foreach, param, gradients):
+    opt = bw.SMI(sgd([param]), alpha=0.5, beta=0.5, q=0.5, refresh_every=k, foreach=foreach)
     judge = Algorithm1(lambda t: 0.5, 0.5, 0.5)
     held = []
     for t, gradient in enumerate(gradients):

@@ -159,14 +159,17 @@ def compare_paths(
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e30])
 def test_magnitudes_whose_squares_leave_float32(scale):
-    """The quick magnitude would not know them; the result is the slow path's."""
-    (slow, [a]), (fast, [b]) = pair([(40, 30)], torch.float32, q=0.5, alpha=1.0)
-    a.grad = torch.randn(40, 30) * scale
-    b.grad = a.grad.clone()
+    """The quick magnitude would not know them; the result is the slow path's, though another
+    gradient of the batch be as usual."""
+    (slow, params), (fast, others) = pair([(40, 30)] * 2, torch.float32, q=0.5, alpha=1.0)
+    for a, b, size in zip(params, others, (scale, 1.0), strict=True):
+        a.grad = torch.randn(40, 30) * size
+        b.grad = a.grad.clone()
     slow.step()
     fast.step()
-    assert torch.equal(a.grad, b.grad)
-    assert slow.state[a]["smi_history"].max() > scale
+    for a, b, size in zip(params, others, (scale, 1.0), strict=True):
+        assert torch.equal(a.grad, b.grad)
+        assert slow.state[a]["smi_history"].max() > size
 
 
 def test_two_threads_give_the_result_of_one():

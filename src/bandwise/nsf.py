@@ -112,7 +112,6 @@ class NSF(Optimizer):
             "total_steps": total_steps,
             "foreach": foreach,
             "fused": fused,
-            "step": 0,
         }
         _check_group(defaults)
         super().__init__(params, defaults)

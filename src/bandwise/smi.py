@@ -224,7 +224,7 @@ class SMI(Optimizer):
         """
         _checks.group(param_group)
         settings = {key: value for key, value in self.defaults.items() if key.startswith("smi")}
-        settings["smi_step"] = max((g["smi_step"] for g in self.param_groups), default=0)
+        settings["smi_step"] = max(g["smi_step"] for g in self.param_groups)
         complete = {**settings, **param_group}
         _check_group(complete)
         self.base.add_param_group(complete)
