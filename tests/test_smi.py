@@ -81,6 +81,7 @@ WRONG = [
     ({"beta": -0.1}, ValueError, "beta must be at least 0, got -0.1"),
     ({"beta": True}, TypeError, "beta must be a number, got True"),
     ({"q": 1.01}, ValueError, "q must be at most 1, got 1.01"),
+    ({"q": -0.1}, ValueError, "q must be at least 0, got -0.1"),
     ({"q": math.nan}, ValueError, "q must be finite, got nan"),
     ({"q": bw.Constant(0.5)}, TypeError, r"q must be a number, got Constant"),
     ({"min_ndim": 1.5}, TypeError, "min_ndim must be an int, got 1.5"),
@@ -126,10 +127,10 @@ def test_what_cannot_be_wrapped(param):
     with pytest.raises(TypeError, match=r"base must be a torch.optim.Optimizer, got list"):
         bw.SMI([param], 10)
     opt = bw.SMI(sgd([param]), 10)
-    with pytest.raises(TypeError, match="base must be an optimizer that is not filtered yet"):
+    with pytest.raises(TypeError, match=r"^base must .* that is not filtered yet, got SMI$"):
         bw.SMI(opt, 10)
     # Nor a base twice: the first SMI's settings in its groups would win over the second's.
-    with pytest.raises(ValueError, match="base is filtered already"):
+    with pytest.raises(ValueError, match=r"^base is filtered already: make"):
         bw.SMI(opt.base, 10, q=0.5)
 
 
@@ -266,12 +267,39 @@ def test_a_gradient_that_comes_late_starts_its_own_history(param, gradients):
         torch.testing.assert_close(found, judge.filter(gradient))
 
 
+def test_a_parameter_without_a_gradient_keeps_no_other_from_the_filter(param, gradients):
+    without = torch.nn.Parameter(torch.zeros(4, 4))
+    opt = bw.SMI(sgd([without, param]), alpha=0.5)
+    torch.testing.assert_close(filtered(gradients[0], opt, param), judged(gradients[:1]))
+    assert "smi_history" not in opt.state.get(without, {})
+
+
+@pytest.mark.parametrize("foreach", [False, None])
+def test_a_first_gradient_of_zeros_is_a_first_gradient(foreach, param, gradients):
+    opt = bw.SMI(sgd([param]), alpha=0.5, beta=0.9, foreach=foreach)
+    filtered(torch.zeros_like(param), opt)
+    filtered(gradients[0], opt)
+    right = 0.1 * torch.fft.rfft2(gradients[0]).abs()
+    torch.testing.assert_close(opt.state[param]["smi_history"], right)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_one_row_shown_in_all_is_filtered_as_rows(n):
+    row = torch.randn(1, 6, dtype=torch.float64)
+    params = [torch.zeros(n, 6, dtype=torch.float64) for _ in range(2)]
+    params[0].grad, params[1].grad = row.expand(n, 6), row.repeat(n, 1)
+    bw.SMI(sgd(params), alpha=0.5, q=0.5).step()
+    torch.testing.assert_close(params[0].grad, params[1].grad)
+
+
 def test_a_sparse_gradient_is_refused_and_changes_nothing(param, gradients):
     embedding = torch.nn.Embedding(5, 3, sparse=True, dtype=torch.float64)
     opt = bw.SMI(sgd([param, embedding.weight]), alpha=0.5)
     embedding(torch.tensor([1, 2])).sum().backward()
     param.grad = gradients[0].clone()
-    with pytest.raises(RuntimeError, match=r"sparse=False in Embedding.*smi=False; shape \(5, 3\)"):
+    with pytest.raises(
+        RuntimeError, match=r"^SMI cannot .*sparse=False.*smi=False; shape \(5, 3\)"
+    ):
         opt.step()
     assert torch.equal(param.grad, gradients[0])
     assert not opt.state

@@ -93,6 +93,52 @@ def test_a_history_lies_in_rows_whatever_made_it(foreach, monkeypatch):
     assert opt.state[param]["smi_history"].is_contiguous()
 
 
+@pytest.mark.parametrize(
+    ("change", "gradient", "taken"),
+    [
+        ({}, torch.ones(8, 9), True),
+        ({"history_dtype": torch.bfloat16}, torch.ones(8, 9), True),
+        ({}, torch.ones(8, 9, dtype=torch.float16), True),
+        ({"fused": None}, torch.ones(8, 9), False),
+        ({"refresh_every": 2}, torch.ones(8, 9), False),
+        ({"history_dtype": torch.float64}, torch.ones(8, 9), False),
+        ({}, torch.ones(8, 9, dtype=torch.float64), False),
+        ({}, torch.ones(8, 9, dtype=torch.complex64), False),
+        ({}, torch.ones(9, 8).t(), False),
+    ],
+)
+def test_what_the_kernels_take(change, gradient, taken, monkeypatch):
+    pytest.importorskip("triton", reason="the kernels' module needs it")
+    calls = []
+    monkeypatch.setattr("bandwise._fused.smi_gpu.step", lambda *args, **more: calls.append(args))
+    for devices in (set(), {"cpu"}):
+        monkeypatch.setattr("bandwise.smi._FUSED_DEVICES", devices)
+        param = torch.zeros_like(gradient)
+        param.grad = gradient.clone()
+        settings = {"alpha": 0.5, "fused": True, **change}
+        bw.SMI(torch.optim.SGD([param]), **settings).step()
+        assert bool(calls) == (taken and bool(devices))
+
+
+def test_the_kernels_leave_a_loaded_history_of_double_precision(monkeypatch):
+    pytest.importorskip("triton", reason="the kernels' module needs it")
+    monkeypatch.setattr("bandwise.smi._FUSED_DEVICES", {"cpu"})
+    monkeypatch.delattr("bandwise._fused.smi_gpu.step")
+    saver, loader = (
+        bw.SMI(torch.optim.SGD([torch.zeros(8, 9)]), alpha=0.5, **settings)
+        for settings in ({"history_dtype": torch.float64}, {"fused": True})
+    )
+    for opt in (saver, loader):
+        (param,) = opt.param_groups[0]["params"]
+        param.grad = torch.randn(8, 9)
+        if opt is loader:
+            saved = loader.state_dict()
+            saved["state"] = saver.state_dict()["state"]
+            loader.load_state_dict(saved)
+        opt.step()
+    assert loader.state[param]["smi_history"].dtype == torch.float64
+
+
 def test_the_kernels_go_on_from_a_loaded_history_that_lies_in_columns(monkeypatch):
     pytest.importorskip("triton", reason="interprets the kernels for GPUs")
     if torch.cuda.is_available():

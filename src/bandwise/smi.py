@@ -587,7 +587,6 @@ def _updated_history(states: list[State], M: Tensor, finite: Tensor | None, grou
     else:
         weight = torch.where(H[:, :1, :1] < 0, H.new_ones(()), 1 - group["smi_beta"])
         if finite is not None:
-            weight = torch.where(finite, weight, 0)
             M = torch.where(finite, M, H)
         H.lerp_(M, weight)
     for history, new in zip(stored, H, strict=True):
