@@ -310,6 +310,14 @@ def test_a_sparse_gradient_is_refused_and_changes_nothing():
     assert opt.param_groups[0]["step"] == 0
 
 
+def test_defaults_are_adamw_s_and_p_is_0_7():
+    defaults = bw.NSF([torch.ones(2, requires_grad=True)]).param_groups[0]
+    assert (defaults.pop("p"), defaults.pop("scale")) == (0.7, "adam")
+    adamw = torch.optim.AdamW([torch.ones(2, requires_grad=True)]).param_groups[0]
+    for name in ("lr", "betas", "eps", "weight_decay", "maximize", "foreach", "fused"):
+        assert defaults[name] == adamw[name]
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [

@@ -162,6 +162,8 @@ def test_rows_without_gradient_do_not_set_the_range(p, scale, fast):
         ({"p": 1, "eps": 1e-12}, True),
         ({"p": 0, "eps": 1e-12}, True),
         ({"p": -0.25, "eps": 1e-12}, True),
+        ({"p": -0.7, "eps": 1e-12}, True),
+        ({"p": 0.7, "eps": 1e-31}, True),
     ],
 )
 def test_kernels_take_what_single_precision_can_hold(fast, change, taken, monkeypatch):
