@@ -199,6 +199,10 @@ def compare_paths(
                 assert error <= TOLERANCE[dtype] * a.grad.to(torch.complex128).norm()
             a_state, b_state = slow.state.get(a, {}), fast.state.get(b, {})
             assert a_state.keys() == b_state.keys()
+            if "smi_history" in a_state:
+                histories = a_state["smi_history"], b_state["smi_history"]
+                assert histories[0].shape == histories[1].shape
+                assert histories[0].dtype == histories[1].dtype
             if "smi_mask" in a_state:
                 assert torch.equal(a_state["smi_mask"], b_state["smi_mask"])
 
