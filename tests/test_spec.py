@@ -31,6 +31,8 @@ def test_values():
     assert options == {
         "a": (0.9, 0.99), "b": True, "c": None, "d": "a,b", "e": torch.bfloat16, "f": -1e-3,
     }  # fmt: skip
+    options = spec.parse("nsf:maximize=false,fused=true,scale=none").options
+    assert options == {"maximize": False, "fused": True, "scale": "none"}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,13 @@ def test_smi_options_go_to_smi_and_the_others_to_the_base():
     assert group["smi_alpha"] == bw.Linear(0.1, 0.9)
     assert group["smi_total_steps"] == 100
     assert (group["weight_decay"], group["lr"]) == (0.3, 0.02)
+
+
+def test_what_both_know_goes_to_smi_with_its_prefix():
+    group = build("smi-adamw:fused=true,smi_fused=false").param_groups[0]
+    assert (group["fused"], group["smi_fused"], group["smi_foreach"]) == (True, False, None)
+    group = build("smi-adamw:foreach=true,smi_foreach=false").param_groups[0]
+    assert (group["foreach"], group["smi_foreach"], group["smi_fused"]) == (True, False, None)
 
 
 def test_smi_takes_the_preset_of_its_base():

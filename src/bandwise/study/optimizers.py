@@ -27,7 +27,11 @@ _TORCH: dict[str, type[Optimizer]] = {
     and name not in ("Optimizer", "SparseAdam")
 }
 _DECOUPLED_DECAY = ("adamw", "nsf")
-_SMI_OPTIONS = ("alpha", "beta", "q", "min_ndim", "history_dtype", "refresh_every")
+# With a prefix, as in parameter groups, where most optimizers have an option of that name.
+_SMI_OPTIONS = (
+    *("alpha", "beta", "q", "min_ndim", "history_dtype", "refresh_every"),
+    *("smi_foreach", "smi_fused"),
+)
 _SMI_PRESETS = ("adamw", "adam", "sgd", "lion")
 
 
@@ -46,8 +50,9 @@ def build(
     ``named_parameters`` gets (name, parameter) pairs, to treat layers by their kind.
 
     ``smi-NAME`` is ``bandwise.SMI`` around NAME with the preset for it where the paper has
-    one; its own options (alpha, beta, q, …, and ``preset``) go to SMI, the others to NAME. ``sgd``
-    has a momentum of 0.9 unless told otherwise. ``lr`` may be given as an option.
+    one; its own options (alpha, beta, q, …, and ``preset``) go to SMI, the others to NAME.
+    ``smi_fused`` and ``smi_foreach`` are SMI's, ``fused`` and ``foreach`` are NAME's. ``sgd`` has a
+    momentum of 0.9 unless told otherwise. ``lr`` may be given as an option.
 
     Raises:
         ValueError: an unknown name or option, or a value that the optimizer refuses; names both.
@@ -69,7 +74,9 @@ def _build(
         return _checked(made)
     if name.startswith("smi-"):
         base_name = name.removeprefix("smi-")
-        settings = {key: options.pop(key) for key in _SMI_OPTIONS if key in options}
+        settings = {
+            key.removeprefix("smi_"): options.pop(key) for key in _SMI_OPTIONS if key in options
+        }
         kind = base_name.rpartition(".")[2].lower()
         default = kind if kind in _SMI_PRESETS else "adamw"
         preset = options.pop("preset", default)

@@ -1,8 +1,9 @@
 """The short texts that name optimizers and their options: ``nsf:p=cyclic(0.5,-0.25,200)``.
 
 A list of optimizers is separated by commas, and so are the options of one: a piece that starts
-with ``key=`` belongs to the optimizer before it. Values are Python literals, schedules by name,
-dtypes, or bare words, which stand for themselves as text. Nothing is executed.
+with ``key=`` belongs to the optimizer before it. Values are Python literals (``true`` and
+``True`` alike), schedules by name, dtypes, or bare words, which stand for themselves as text.
+Nothing is executed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from bandwise.schedules import SCHEDULES, Schedule
 
 _NAME = re.compile(r"(?P<name>.+?\.py:\w+|[^:]+)(?::(?P<options>.*))?", re.DOTALL)
 _OPTION = re.compile(r"\s*[A-Za-z_]\w*\s*=")
+# As text both would be true. ("none" is a text: scale=none.)
+_WORDS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ def _value(node: ast.expr) -> Any:
     match node:
         case ast.Call(func=ast.Name(id=name)):
             return _schedule(name, node)
+        case ast.Name(id=name) if name in _WORDS:
+            return _WORDS[name]
         case ast.Name(id=name):
             dtype = getattr(torch, name, None)
             return dtype if isinstance(dtype, torch.dtype) else name
