@@ -104,6 +104,12 @@ def _block(addresses, numels, owners, starts, numbers, tensors, DTYPE: tl.conste
 
 
 @triton.jit
+def _kept(kept, BLOCK: tl.constexpr):
+    """Where the block's update is kept; all tensors together may have more than 2^31 values."""
+    return kept + tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+
+
+@triton.jit
 def _moments(g, m, v, exists, numbers, DTYPE: tl.constexpr, COMPUTING: tl.constexpr):
     """Both moments, moved."""
     gradient = tl.load(g, exists, 0.0).to(COMPUTING)
@@ -158,7 +164,7 @@ def _measured(addresses, numels, owners, starts, numbers, tensors, squares, kept
     first, second = _moments(g, m, v, exists, numbers, DTYPE, COMPUTING)
     adam, bare = _direction(first, second, numbers, root, True, MOST)
     if KEEP:
-        tl.store(kept + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), bare)
+        tl.store(_kept(kept, BLOCK), bare)
     wanted = adam if LIKE_ADAM else first
     # Squares of powers leave single precision.
     wanted, bare = wanted.to(tl.float64), bare.to(tl.float64)
@@ -175,7 +181,7 @@ def _applied(addresses, numels, owners, starts, numbers, tensors, factors, kept,
         addresses, numels, owners, starts, numbers, tensors, DTYPE, BLOCK
     )
     if KEPT:
-        bare = tl.load(kept + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK))
+        bare = tl.load(_kept(kept, BLOCK))
     else:
         first = tl.load(m, exists, 0.0).to(COMPUTING)
         second = tl.load(v, exists, 0.0).to(COMPUTING)
