@@ -8,7 +8,7 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 import bandwise as bw
-from bandwise import spectrum
+from bandwise import smi, spectrum
 
 sides = st.integers(1, 20)
 shapes = st.one_of(
@@ -118,6 +118,22 @@ def test_what_the_kernels_take(change, gradient, taken, monkeypatch):
         settings = {"alpha": 0.5, "fused": True, **change}
         bw.SMI(torch.optim.SGD([param]), **settings).step()
         assert bool(calls) == (taken and bool(devices))
+
+
+def test_the_kernels_leave_what_they_cannot_count(monkeypatch):
+    monkeypatch.setattr("bandwise.smi._FUSED_DEVICES", {"cpu"})
+    group = bw.SMI(torch.optim.SGD([torch.zeros(8, 9)]), alpha=0.5, fused=True).param_groups[0]
+    for limit, fusable in ((72, False), (73, True)):
+        monkeypatch.setattr("bandwise.smi._FUSED_LIMIT", limit)
+        assert smi._fusable([torch.ones(8, 9)], [{}], group) == fusable
+
+
+def test_memory_does_not_grow_with_the_number_of_large_tensors():
+    group = bw.SMI(torch.optim.SGD([torch.zeros(8, 9)]), alpha=0.5).param_groups[0]
+    for shape, counts in (((4096, 4096), [2, 2, 1]), ((8192, 8192), [1] * 5), ((64, 64), [5])):
+        grads = [torch.empty(shape, device="meta") for _ in range(5)]
+        batches = smi._batches(grads, [{} for _ in grads], group, [None] * 5)
+        assert [len(batch) for batch, _, _ in batches] == counts
 
 
 def test_the_kernels_leave_a_loaded_history_of_double_precision(monkeypatch):

@@ -446,9 +446,10 @@ def _multi_tensor(grads: list[Tensor], states: list[State], group: Group) -> Non
         grad.copy_(result.view(grad.shape))
 
 
-# What the kernels are for.
+# What the kernels are for; they count parts of complex numbers in 32 bits.
 _FUSED_DEVICES = {"cuda"}
 _FUSED_DTYPES = {torch.float32, torch.bfloat16, torch.float16}
+_FUSED_LIMIT = 1 << 30
 
 
 def _fusable(grads: list[Tensor], states: list[State], group: Group) -> bool:
@@ -461,7 +462,7 @@ def _fusable(grads: list[Tensor], states: list[State], group: Group) -> bool:
         dtypes <= _FUSED_DTYPES
         and group["smi_refresh_every"] == 1
         and all(grad.is_contiguous() for grad in grads)
-        and grads[0].numel() < 2**31
+        and grads[0].numel() < _FUSED_LIMIT
     )
 
 
@@ -540,8 +541,10 @@ def _single_shared_tensor(grad: Tensor, state: State, group: Group, layout: Layo
     _sharded.local(grad).copy_(layout.part(G))
 
 
-# Larger batches leave a processor's cache, and cost more than they save.
+# Larger batches leave a processor's cache, and cost more than they save; on other devices, where
+# calls cost more, they only take memory.
 _CPU_BATCH_NUMEL = 1 << 17
+_BATCH_NUMEL = 1 << 25
 # A rank's part of the gradients that are exchanged together: large enough for a network, and small,
 # as two such batches are under way at a time, each with nine times its size.
 _SHARED_BATCH_NUMEL = 1 << 22
@@ -556,11 +559,11 @@ def _batches(
         shape = spectrum.matrix_shape(grad.shape)
         alike[layout, shape, grad.dtype, grad.device, _needs_mask(state, group)].append(i)
     for (layout, shape, _, device, _), members in alike.items():
-        limit = len(members)
         if layout is not None:
             limit = max(1, _SHARED_BATCH_NUMEL // layout.room)
-        elif device.type == "cpu":
-            limit = max(1, _CPU_BATCH_NUMEL // math.prod(shape))
+        else:
+            most = _CPU_BATCH_NUMEL if device.type == "cpu" else _BATCH_NUMEL
+            limit = max(1, most // math.prod(shape))
         for start in range(0, len(members), limit):
             batch = members[start : start + limit]
             yield [grads[i] for i in batch], [states[i] for i in batch], layout
