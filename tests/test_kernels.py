@@ -25,7 +25,7 @@ from bandwise._fused import nsf_gpu, smi_gpu
 CONSTANTS = {"BLOCK": 2048, "EVEN": True, "SHIFT": 16, "POWERED": True, "LIKE_ADAM": True,
              "MOST": 100.0, "COMPUTING": tl.float32}
 WHOLE = {"n", "m", "numel", "tensors"}
-REAL = {"alpha", "beta", "largest"}
+REAL = {"alpha", "weight", "largest"}
 DOUBLE, LONG = {"squares"}, {"addresses", "numels", "owners", "starts"}
 SHORT = {"flags", "tallies", "found", "left"}
 

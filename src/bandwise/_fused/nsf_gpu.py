@@ -36,6 +36,12 @@ _DTYPES = {
 
 def step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
     """See ``bandwise._fused.nsf.step``."""
+    # Kernels run on the current device, wherever their tensors are.
+    with torch.cuda.device_of(tensors[0][0]):
+        _step(tensors, roots, rates, update)
+
+
+def _step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
     dtype, device = tensors[0][0].dtype, tensors[0][0].device
     computing = torch.promote_types(dtype, torch.float32)
     blocks = _cut(tuple(theta.numel() for theta, *_ in tensors), device)
@@ -63,7 +69,8 @@ def step(tensors: list[Tensors], roots: list[float], rates: list[float], update:
     kept = torch.empty(len(blocks.owners) * _BLOCK if keep else 1, dtype=computing, device=device)
     _measured[grid](*arguments, squares, kept, LIKE_ADAM=update.like_adam, KEEP=keep, **options)
     # Sums in a fixed order: the same step gives the same bits.
-    sums = torch.segment_reduce(squares, "sum", lengths=blocks.counts, axis=0)
+    # (unsafe: the lengths are not looked at, which would wait for the device.)
+    sums = torch.segment_reduce(squares, "sum", lengths=blocks.counts, axis=0, unsafe=True)
     wanted, length = sums.unbind(1)
     factors = torch.where(length == 0, 0, (wanted / length).sqrt()).to(computing)
     _applied[grid](*arguments, factors, kept, KEPT=keep, **options)

@@ -49,6 +49,19 @@ def step(
         beta: decay of the histories.
         blend: whether gradients are changed at all.
     """
+    # Kernels run on the current device, wherever their tensors are.
+    with torch.cuda.device_of(pairs[0][0]):
+        _step(pairs, shape, place, alpha, beta, blend)
+
+
+def _step(
+    pairs: list[tuple[Tensor, Tensor]],
+    shape: tuple[int, int],
+    place: int,
+    alpha: float,
+    beta: float,
+    blend: bool,
+) -> None:
     grads, histories = zip(*pairs, strict=True)
     device = grads[0].device
     n, d = shape
@@ -73,9 +86,11 @@ def step(
     even = d % 2 == 0
 
     _magnitudes[grid](parts, M, addresses, flags, n, m, even, _DTYPES[kept], _BLOCK)
+    # 1 - beta would be rounded too soon in single precision.
     _averaged[grid](
-        M, addresses, flags, tallies, n, m, even, beta, largest, _DTYPES[kept], _SHIFTS[0], _BLOCK
-    )
+        M, addresses, flags, tallies, n, m, even, 1 - beta, largest, _DTYPES[kept], _SHIFTS[0],
+        _BLOCK,
+    )  # fmt: skip
     if not blend:
         return
     for shift in _SHIFTS:
@@ -132,7 +147,7 @@ def _magnitudes(parts, M, addresses, flags, n, m, EVEN: tl.constexpr, KEPT: tl.c
 
 
 @triton.jit
-def _averaged(M, addresses, flags, tallies, n, m, EVEN: tl.constexpr, beta, largest,
+def _averaged(M, addresses, flags, tallies, n, m, EVEN: tl.constexpr, weight, largest,
               KEPT: tl.constexpr, SHIFT: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     """H, in the history and where M was, and the tally of its first digit."""
     batch = tl.program_id(1)
@@ -143,7 +158,7 @@ def _averaged(M, addresses, flags, tallies, n, m, EVEN: tl.constexpr, beta, larg
     old = tl.load(history + index, exists, 0.0).to(tl.float32)
     modulus = tl.load(M + index, exists, 0.0)
     begins = tl.load(flags + 2 * batch + 1) > 0
-    new = tl.where(begins, modulus, old + (1 - beta) * (modulus - old))
+    new = tl.where(begins, modulus, old + weight * (modulus - old))
     new = tl.where(tl.load(flags + 2 * batch) > 0, old, new)
     tl.store(M + index, new, exists)
     # What a smaller dtype cannot hold must not become inf.
