@@ -1,10 +1,12 @@
 """Schedules are the paper's formulas, and plain frozen values."""
 
+import io
 import math
 import pickle
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, dataclass
 
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -143,6 +145,36 @@ def test_a_ramp_needs_total_steps(schedule):
 def test_errors_name_argument_value_and_what_is_right(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_schedule_of_the_user_s_own_is_saved_and_loaded():
+    @dataclass(frozen=True)
+    class Drop(schedules.Schedule):
+        at: int
+
+        def __call__(self, step, total_steps=None):
+            return 0.5 if step < self.at else 0.0
+
+        @property
+        def bounds(self):
+            return 0.0, 0.5
+
+    saver, loader = (bw.NSF([torch.zeros(2)], p=p) for p in (Drop(3), 0.5))
+    file = io.BytesIO()
+    torch.save(saver.state_dict(), file)
+    loader.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
+    assert loader.param_groups[0]["p"] == Drop(3)
+
+
+def test_two_schedules_cannot_have_one_name():
+    with pytest.raises(
+        TypeError, match="bandwise has a schedule named Linear: call yours otherwise"
+    ):
+
+        class Linear(schedules.Schedule):
+            pass
+
+    assert schedules.SCHEDULES["Linear"] is bw.Linear
 
 
 def test_check_of_an_argument():

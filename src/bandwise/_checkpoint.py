@@ -40,10 +40,15 @@ def _revived(value: Any) -> Any:
     if not (isinstance(value, dict) and "schedule" in value):
         return value
     fields = {key: item for key, item in value.items() if key != "schedule"}
+    if value["schedule"] not in SCHEDULES:
+        raise ValueError(
+            f"the state_dict has a schedule that does not exist: {value}; "
+            "if it is a class of yours, import it first"
+        )
     try:
         return SCHEDULES[value["schedule"]](**fields)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the state_dict has a schedule that does not exist: {value}") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the state_dict has a schedule that cannot be made: {value}") from error
 
 
 def matched(saved: list[Group], groups: list[Group]) -> list[tuple[Any, Tensor]]:

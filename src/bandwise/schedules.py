@@ -8,21 +8,39 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from bandwise import _checks
 
 Shape = Literal["cosine", "triangular", "sawtooth", "square"]
 
+SCHEDULES: dict[str, type[Schedule]] = {}
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """The base of all schedules: call one with a step to get its value there."""
+    """The base of all schedules: call one with a step to get its value there.
+
+    One of your own is a frozen dataclass with ``__call__`` and ``bounds``. A checkpoint holds its
+    name and fields; import it before you load one.
+    """
 
     def __post_init__(self) -> None:
         for field in fields(self):
             if field.type == "float":
                 _checks.number(f"{type(self).__name__}'s {field.name}", getattr(self, field.name))
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Make it known by its name, which stands for it in checkpoints."""
+        super().__init_subclass__(**kwargs)
+        if cls.__name__.startswith("_"):
+            return
+        taken = SCHEDULES.get(cls.__name__)
+        if taken is not None and taken.__module__ == __name__:
+            raise TypeError(
+                f"bandwise has a schedule named {cls.__name__}: give yours another name"
+            )
+        SCHEDULES[cls.__name__] = cls
 
     def __call__(self, step: int, total_steps: int | None = None) -> float:
         """The value at ``step``, counted from 1 by the optimizers, of a run of ``total_steps``."""
@@ -140,11 +158,6 @@ class Cyclic(Schedule):
 def _between(a: float, b: float, weight: float) -> float:
     """``a`` at weight 0, ``b`` at 1: exactly, where a + (b - a) may round to a neighbour of b."""
     return a + (b - a) * weight if weight < 0.5 else b - (b - a) * (1 - weight)
-
-
-SCHEDULES: dict[str, type[Schedule]] = {
-    cls.__name__: cls for cls in (Constant, Linear, Cosine, Cyclic)
-}
 
 
 def value_at(value: float | Schedule, step: int, total_steps: int | None) -> float:
