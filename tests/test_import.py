@@ -51,6 +51,18 @@ def test_import_leaves_the_upper_layers_alone():
     assert set(done.stdout.split()) == {f"bandwise.{name}" for name in allowed}
 
 
+def test_a_lens_without_scipy_says_so_before_the_training():
+    code = """
+import sys
+sys.modules["scipy"] = None
+import torch, bandwise as bw
+model = torch.nn.Linear(3, 3)
+bw.Lens(model, bw.NSF(model.parameters()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.endswith("the lens needs scipy: pip install 'bandwise[study]'\n")
+
+
 def test_the_optimizers_run_without_the_extras():
     """On a machine where none of them is installed."""
     code = f"""

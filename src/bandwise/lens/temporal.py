@@ -35,6 +35,7 @@ both are taken relative to the mean of the tensor, so that no tensor is compared
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -239,6 +240,9 @@ class Temporal:
         _checks.whole("window", window, low=_SHORTEST)
         _checks.whole("coordinates", coordinates, low=1)
         _checks.whole("budget", budget, low=1)
+        # Now, not after a window of steps.
+        if importlib.util.find_spec("scipy") is None:
+            raise ModuleNotFoundError("the lens needs scipy: pip install 'bandwise[study]'")
         self.window, self.coordinates, self.budget = window, coordinates, budget
         self._generator = torch.Generator().manual_seed(seed)
         self._sampled: dict[str, _Sampled] = {}
