@@ -322,7 +322,6 @@ def test_maximize_is_to_minimize_the_negative(make):
 
 @pytest.mark.parametrize("name", [name for name in SETTINGS if "Lion" not in name])
 def test_the_learning_rate_may_be_a_tensor_that_is_changed_in_place(name):
-    """The fast paths of NSF leave it to the loop: to read it would wait for the device."""
     make = SETTINGS[name]
     numbers, ours = tensors(*SHAPES), tensors(*SHAPES)
     one, two = make(numbers, lr=0.02), make(ours, lr=torch.tensor(0.02))

@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from torch._subclasses import FakeTensorMode
 
 import bandwise as bw
+from bandwise import nsf
 
 SCALES = ["adam", "sgd", "none"]
 
@@ -262,7 +264,43 @@ def test_learning_rate_as_a_tensor(lr, shape):
     grads = gradients(shape, 5)
     params = [torch.ones(shape, requires_grad=True) for _ in range(2)]
     found = run(bw.NSF([params[0]], lr=lr), params[0], grads)
-    torch.testing.assert_close(found, run(bw.NSF([params[1]], lr=0.1), params[1], grads))
+    assert torch.equal(found, run(bw.NSF([params[1]], lr=lr.item()), params[1], grads))
+
+
+def test_a_setting_that_is_changed_is_checked_as_a_new_one():
+    param = torch.ones(3, requires_grad=True)
+    opt = bw.NSF([param], lr=0.1)
+    opt.param_groups[0]["p"] = 7
+    param.grad = torch.ones(3)
+    with pytest.raises(ValueError, match="p must be at most 3, got 7"):
+        opt.step()
+    assert torch.equal(param, torch.ones(3))
+    assert not opt.state
+
+
+def test_the_step_count_stays_with_the_processor(monkeypatch):
+    """Read at every step, it must not be waited for; torch sends it to the parameter's device where
+    a group is fused."""
+    monkeypatch.setattr("bandwise.nsf.deepcopy", lambda state: state)  # cannot copy these
+    with FakeTensorMode():  # a GPU that need not be there
+        param = torch.ones(3, device="cuda", requires_grad=True)
+        opt = bw.NSF([param], fused=True)
+        moments = {name: torch.zeros(3) for name in ("exp_avg", "exp_avg_sq")}
+        saved = opt.state_dict()
+        saved["state"] = {0: {"step": torch.tensor(4.0), **moments}}
+        opt.load_state_dict(saved)
+        assert opt.state[param]["exp_avg"].device.type == "cuda"
+        assert opt.state[param]["step"].device.type == "cpu"
+    with torch.device("meta"):
+        fresh = bw.NSF([torch.ones(3, requires_grad=True)])._state(param)
+    assert fresh["step"].device.type == "cpu"
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_memory_does_not_grow_with_the_number_of_large_tensors(device):
+    side = 512 if device == "cpu" else 4096
+    params = [torch.empty(side, side, device=device) for _ in range(5)]
+    assert [len(chunk) for chunk in nsf._alike(params)] == ([1] * 5 if side == 512 else [2, 2, 1])
 
 
 @pytest.mark.parametrize("scale", SCALES)

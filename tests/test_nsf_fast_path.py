@@ -228,7 +228,7 @@ def test_kernels_on_a_gpu(dtype, p, scale):
     ("options", "path"),
     [
         ({"p": 1.2}, "_single_tensor"),
-        ({"p": 0.5, "lr": torch.tensor(0.1)}, "_single_tensor"),
+        ({"p": 0.5, "lr": torch.tensor(0.1)}, "_multi_tensor"),
         ({"eps": 0}, "_single_tensor"),
         ({"foreach": False}, "_single_tensor"),
         ({"foreach": True}, "_multi_tensor"),

@@ -500,6 +500,21 @@ def test_the_state_dict_of_another_base_is_refused_and_changes_nothing(name, oth
     assert opt.state is state
 
 
+def test_a_failure_that_is_no_misfit_is_not_called_one(monkeypatch):
+    model, opt = make("AdamW")
+    train(model, opt, range(2))
+    before = everything(model, opt)
+
+    def load(self, state_dict):
+        self.state = {}
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", load)
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        opt.load_state_dict(opt.state_dict())
+    assert same(everything(model, opt), before)
+
+
 def test_state_dict_hooks(name):
     """Hooks see and may change what is saved, and what is loaded before it is judged."""
     model, opt = make(name)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -245,6 +246,24 @@ def test_which_tensors_are_filtered(shape, min_ndim, is_filtered):
     assert opt.state_dict()["state"].keys() == saved["state"].keys()
 
 
+def test_the_user_hears_that_nothing_is_filtered():
+    vector, matrix = torch.zeros(5), torch.zeros(5, 5)
+    opt = bw.SMI(sgd([vector, matrix]), alpha=0.5)
+    vector.grad = torch.ones(5)
+    with pytest.warns(UserWarning, match="nothing: every .* dimensions than min_ndim=2") as caught:
+        opt.step()
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        matrix.grad = torch.ones(5, 5)
+        opt.step()
+        opt.zero_grad()
+        opt.step()
+        vector.grad = torch.ones(5)
+        opt.param_groups[0]["smi"] = False
+        opt.step()
+
+
 def test_parameters_without_gradient_are_left_alone(param):
     frozen = torch.nn.Parameter(torch.ones(3, 3), requires_grad=False)
     unused = torch.nn.Parameter(torch.ones(3, 3))
@@ -459,6 +478,55 @@ def test_settings_may_be_changed_while_training(param, gradients):
     group.update(smi_q=0.75, smi_alpha=bw.Linear(0.0, 1.0), smi_beta=0.5)
     judge.q, judge.alpha, judge.beta = 0.75, lambda t: (t + 1) / 12, 0.5
     torch.testing.assert_close(filtered(gradients[2], opt), judge.filter(gradients[2]))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [("q", 1.5, "q must be at most 1"), ("alpha", 7, "alpha must be at most 1"),
+     ("beta", 1, "beta must be below 1"), ("refresh_every", 0, "refresh_every must be at least 1")],
+)  # fmt: skip
+def test_a_setting_that_is_changed_is_checked_as_a_new_one(key, value, says, param, gradients):
+    opt = bw.SMI(sgd([param]), alpha=0.5)
+    opt.param_groups[0][f"smi_{key}"] = value
+    param.grad = gradients[0].clone()
+    with pytest.raises(ValueError, match=says):
+        opt.step()
+    assert torch.equal(param.grad, gradients[0])
+    assert not opt.state
+
+
+@pytest.mark.parametrize("foreach", [False, None])
+def test_a_mask_that_was_kept_is_not_kept_for_later(foreach, param, gradients):
+    opt = bw.SMI(sgd([param]), alpha=0.5, refresh_every=4, foreach=foreach)
+    filtered(gradients[0], opt)
+    for every in (1, 1000):
+        opt.param_groups[0]["smi_refresh_every"] = every
+        filtered(gradients[every % 7], opt)
+    assert "smi_mask" in opt.state[param]
+    history = opt.state[param]["smi_history"]
+    mask = spectrum.threshold(history, 0.25, param) <= history
+    assert torch.equal(opt.state[param]["smi_mask"], mask)
+
+
+def test_groups_and_state_can_be_given_to_it(param, gradients):
+    """As Accelerate does with what it wraps."""
+    opt = bw.SMI(sgd([param], momentum=0.9), alpha=0.5)
+    filtered(gradients[0], opt)
+    groups = [{**opt.param_groups[0], "lr": 0.5}]
+    state = copy.copy(opt.state)
+    opt.param_groups, opt.state = groups, state
+    assert opt.base.param_groups is groups
+    assert opt.base.state is state
+    assert opt.param_groups is groups
+    assert opt.state is state
+
+
+def test_what_is_captured_in_a_graph_would_stand_still(param, gradients, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: True)
+    for opt in (bw.SMI(sgd([param]), alpha=0.5), bw.NSF([param])):
+        with pytest.raises(RuntimeError, match="step cannot be captured in a CUDA graph"):
+            opt.step()
 
 
 def test_an_added_group_goes_on_at_the_step_and_may_differ(param, gradients):

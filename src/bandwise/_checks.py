@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 
 def number(
     name: str,
@@ -56,6 +58,12 @@ def path(foreach: object, fused: object) -> None:
             flag(name, value)
     if fused and foreach is not None:
         raise ValueError(f"foreach must be None where fused is True, got {foreach}")
+
+
+def not_captured(name: str) -> None:
+    """Raise within the capture of a CUDA graph, whose replays would repeat one step's numbers."""
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(f"{name}.step cannot be captured in a CUDA graph: step outside of it")
 
 
 def group(value: object) -> None:

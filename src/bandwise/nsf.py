@@ -63,8 +63,8 @@ class NSF(Optimizer):
         maximize: go up instead of down.
         total_steps: the number of steps of the training, for a ``p`` of ``Linear`` or ``Cosine``.
         foreach: whether tensors are updated together by the fast path (``None``, ``True``) or one
-            by one as the equations say, in double precision (``False``, and whenever ``|p|`` > 1,
-            ``eps`` is 0 or ``lr`` is a tensor). The results differ by rounding.
+            by one as the equations say, in double precision (``False``, and whenever ``|p|`` > 1
+            or ``eps`` is 0). The results differ by rounding.
         fused: whether the fast path computes every value where it reads it, in kernels that are
             compiled at the first step: by a C++ compiler on a CPU, by Triton on a CUDA GPU. Several
             times as fast on a CPU for large tensors; small ones, and those that are not
@@ -139,11 +139,13 @@ class NSF(Optimizer):
         Args:
             closure: evaluates the model again and returns the loss.
         """
+        _checks.not_captured("NSF")
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            _check_group(group)
             for param in group["params"]:
                 if param.grad is not None and param.grad.layout != torch.strided:
                     raise RuntimeError(
@@ -166,14 +168,14 @@ class NSF(Optimizer):
             for alike in _alike(fused):
                 _fused_tensors(alike, [self._state(param) for param in alike], group, p)
             taken = set(fused)
-            for alike in _alike([param for param in params if param not in taken], in_cache=True):
+            for alike in _alike([param for param in params if param not in taken]):
                 _multi_tensor(alike, [self._state(param) for param in alike], group, p)
         return loss
 
     def _state(self, param: Tensor) -> State:
         state = cast(State, self.state[param])
         if not state:
-            state["step"] = torch.tensor(0.0)
+            state["step"] = torch.tensor(0.0, device="cpu")
             state["exp_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format)
             state["exp_avg_sq"] = torch.zeros_like(param, memory_format=torch.preserve_format)
         return state
@@ -193,11 +195,14 @@ class NSF(Optimizer):
         # After the hooks of the user, which may make it fit.
         with self.register_load_state_dict_pre_hook(_made_loadable):
             super().load_state_dict(state_dict)
+        # torch sends it to the device where a group is fused; here it is read at every step.
+        for state in self.state.values():
+            state["step"] = state["step"].cpu()
 
 
 def _single_tensor(param: Tensor, state: State, group: Group, p: float) -> None:
     """One step of one tensor, as the equations say, in double precision: it holds powers of d."""
-    lr, eps, scale = group["lr"], group["eps"], group["scale"]
+    lr, eps, scale = float(group["lr"]), group["eps"], group["scale"]
     beta1, beta2 = group["betas"]
 
     state["step"] += 1
@@ -244,18 +249,13 @@ def _ratio(wanted: Tensor, length: Tensor) -> Tensor:
 
 
 def _quick(group: Group, p: float) -> bool:
-    """Whether single precision can hold what ``_multi_tensor`` computes, without waiting."""
-    return (
-        group["foreach"] is not False
-        and abs(p) <= 1
-        and group["eps"] > 0
-        and not isinstance(group["lr"], Tensor)
-    )
+    """Whether single precision can hold what ``_multi_tensor`` computes."""
+    return group["foreach"] is not False and abs(p) <= 1 and group["eps"] > 0
 
 
 def _multi_tensor(params: list[Tensor], states: list[State], group: Group, p: float) -> None:
     """``_single_tensor`` for many tensors of one dtype on one device, in single precision."""
-    lr, scale = group["lr"], group["scale"]
+    lr, scale = float(group["lr"]), group["scale"]
     beta1, beta2 = group["betas"]
 
     torch._foreach_add_([state["step"] for state in states], 1)
@@ -324,17 +324,19 @@ def _scaled_directions(
     return d, [_ratio(a, b) for a, b in zip(wanted, lengths, strict=True)]
 
 
-# More leaves a processor's cache between one operation and the next.
+# More leaves a processor's cache between one operation and the next; on other devices, where
+# calls cost more, it only takes memory.
 _CPU_CHUNK_NUMEL = 1 << 18
+_CHUNK_NUMEL = 1 << 25
 
 
-def _alike(params: list[Tensor], in_cache: bool = False) -> Iterator[list[Tensor]]:
-    """The parameters by dtype and device; ``in_cache``: on a CPU in chunks."""
+def _alike(params: list[Tensor]) -> Iterator[list[Tensor]]:
+    """The parameters by dtype and device, in chunks."""
     groups = defaultdict(list)
     for param in params:
         groups[param.dtype, param.device].append(param)
     for (_, device), members in groups.items():
-        limit = _CPU_CHUNK_NUMEL if in_cache and device.type == "cpu" else math.inf
+        limit = _CPU_CHUNK_NUMEL if device.type == "cpu" else _CHUNK_NUMEL
         chunk: list[Tensor] = []
         numel = 0
         for param in members:
@@ -368,7 +370,7 @@ def _fusable(param: Tensor, state: State, group: Group, p: float) -> bool:
 
 def _fused_tensors(params: list[Tensor], states: list[State], group: Group, p: float) -> None:
     """``_single_tensor`` for many tensors, every value computed where it is read."""
-    lr, (beta1, beta2) = group["lr"], group["betas"]
+    lr, (beta1, beta2) = float(group["lr"]), group["betas"]
     torch._foreach_add_([state["step"] for state in states], 1)
     steps = [state["step"].item() for state in states]
     update = kernels.Update(

@@ -7,6 +7,7 @@ gradients", Front. Artif. Intell. 8:1628943, 2025. Section, equation and line nu
 from __future__ import annotations
 
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
@@ -210,12 +211,20 @@ class SMI(Optimizer):
     # checkpoints and the base see the same objects, also after the base was given others.
 
     @property
-    def param_groups(self) -> list[Group]:  # type: ignore[override]
+    def param_groups(self) -> list[Group]:
         return self.base.param_groups
 
+    @param_groups.setter
+    def param_groups(self, groups: list[Group]) -> None:
+        self.base.param_groups = groups
+
     @property
-    def state(self) -> defaultdict[Tensor, Any]:  # type: ignore[override]
+    def state(self) -> defaultdict[Tensor, Any]:
         return self.base.state
+
+    @state.setter
+    def state(self, state: defaultdict[Tensor, Any]) -> None:
+        self.base.state = state
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group, filtered as the others are unless it says otherwise (``smi_q`` and so on).
@@ -244,6 +253,9 @@ class SMI(Optimizer):
             closure: evaluates the model again and returns the loss; every gradient that the base
                 asks it for is filtered.
         """
+        _checks.not_captured("SMI")
+        for group in self.param_groups:
+            _check_group(group)
         # Optimizers create their state where they find none, so a parameter's first history joins
         # only after the base's step.
         first: dict[Tensor, State] = {}
@@ -267,6 +279,8 @@ class SMI(Optimizer):
     @torch.no_grad()
     def _filter(self, first: dict[Tensor, State]) -> None:
         work = [(group, list(_filtered(group))) for group in self.param_groups]
+        if not any(params for _, params in work):
+            _warn_of_nothing(self.param_groups)
         shared = []
         for group, params in work:
             grads = [_writable(param) for param in params]
@@ -364,8 +378,10 @@ class SMI(Optimizer):
             for keys, group in zip(needed, self.param_groups, strict=True):
                 if missing := keys - group.keys():
                     raise KeyError(*sorted(missing))
-        except Exception as error:
+        except BaseException as error:
             vars(self.base).update(before)
+            if not isinstance(error, (AttributeError, KeyError, TypeError, ValueError)):
+                raise
             kind = type(self.base).__name__
             raise ValueError(f"the state_dict does not fit {kind}: {error!r}") from error
 
@@ -396,8 +412,7 @@ def _single_tensor(grad: Tensor, state: State, group: Group) -> None:
     H = _updated_history([state], M[None], finite, group)[0]  # (10)
     if _needs_mask(state, group):
         mask = spectrum.threshold(H, group["smi_q"], G) <= H  # (11), (12)
-        if group["smi_refresh_every"] > 1:
-            state["smi_mask"] = mask
+        _keep_masks(~mask[None], [state], group)
     else:
         mask = state["smi_mask"]
 
@@ -609,10 +624,13 @@ def _begin_histories(states: list[State], like: Tensor, group: Group) -> None:
 
 
 def _keep_masks(removed: Tensor, states: list[State], group: Group) -> None:
-    """For the steps that make none."""
+    """For the steps that make none, if there are such."""
     if group["smi_refresh_every"] > 1:
         for state, mask in zip(states, removed == 0, strict=True):
             state["smi_mask"] = mask
+    else:
+        for state in states:
+            state.pop("smi_mask", None)
 
 
 def _removed_before(states: list[State], out: Tensor) -> Tensor:
@@ -641,6 +659,22 @@ def _filtered(group: Group) -> Iterator[Tensor]:
             )
         if param.ndim >= max(group["smi_min_ndim"], 1) and param.numel() > 0:
             yield param
+
+
+def _warn_of_nothing(groups: list[Group]) -> None:
+    """A user who wraps an optimizer expects that something is filtered."""
+    least = {
+        group["smi_min_ndim"]
+        for group in groups
+        if group["smi"] and any(param.grad is not None for param in group["params"])
+    }
+    if least:
+        warnings.warn(
+            "SMI filtered nothing: every gradient is empty or has fewer dimensions than "
+            f"min_ndim={min(least)}. min_ndim=1 filters vectors too; what FSDP1 and ZeRO have "
+            "flattened has lost its frequencies",
+            stacklevel=8,  # who called step, beyond torch's wrappers
+        )
 
 
 def _writable(param: Tensor) -> Tensor:
