@@ -57,11 +57,6 @@ def aligned(param: Tensor) -> None:
         param.grad = grad.redistribute(placements=param.placements)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, on every rank."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
 def local(tensor: Tensor) -> Tensor:
     """The part of a tensor that lies here; of a plain tensor, all of it."""
     if not isinstance(tensor, DTensor):
@@ -242,10 +237,6 @@ class Layout:
         parts = rows.reshape(len(rows), *shape)
         return (yield from self._exchanged(parts, self._rows, self._wanted))
 
-    def part(self, whole: Tensor) -> Tensor:
-        """What this rank has of a gradient, out of all of it."""
-        return whole[tuple(slice(*ends) for ends in self._wanted[self._me])]
-
     # The spectrum, of which this rank has whole columns: (batch, n, columns).
 
     def transform(self, rows: Tensor) -> Exchange:
@@ -316,7 +307,8 @@ class Layout:
         ):
             part = local(value)
         else:
-            part = whole(value)[tuple(slice(*ends) for ends in self._columns[self._me])]
+            whole = value.full_tensor() if isinstance(value, DTensor) else value
+            part = whole[tuple(slice(*ends) for ends in self._columns[self._me])]
         return self.distributed(part.to(device, copy=True).contiguous())
 
     # Communication.

@@ -10,22 +10,20 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from bandwise import _checkpoint, _checks, schedules, spectrum
+from bandwise._around import Around, Group, State
 from bandwise.schedules import Cosine, Linear, Schedule
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
     from bandwise._sharded import Layout, Layouts
-
-Group: TypeAlias = dict[str, Any]
-State: TypeAlias = dict[str, Tensor]
 
 # What section 3.6 advises, as differences from the defaults, which are Algorithm 1's inputs.
 _PRESETS: dict[str, dict[str, Any]] = {
@@ -39,16 +37,14 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "conservative": {"alpha": Linear(0.1, 0.3)},
     "aggressive": {"alpha": Cosine(0.1, 0.7)},
 }
-_STATE_KEYS = {"smi_history", "smi_mask"}
+_STATE_KEYS = frozenset({"smi_history", "smi_mask"})
 _SETTINGS = (
     *("smi_total_steps", "smi_alpha", "smi_beta", "smi_q", "smi_min_ndim"),
     *("smi_history_dtype", "smi_refresh_every", "smi_foreach", "smi_fused", "smi_step"),
 )
-# Settings that older state_dicts lack.
-_LATER_SETTINGS = {"smi_fused": None}
 
 
-class SMI(Optimizer):
+class SMI(Around):
     """Filters every gradient in the frequency domain, then lets ``base`` take its step.
 
     Per parameter with gradient G, laid out as a matrix of n x d (Algorithm 1):
@@ -117,7 +113,7 @@ class SMI(Optimizer):
         >>> opt.zero_grad()
     """
 
-    base: Optimizer
+    _state_keys = _STATE_KEYS
     shard_work: bool | DeviceMesh = False
     _layouts: Layouts | None = None
 
@@ -164,14 +160,8 @@ class SMI(Optimizer):
             _check_group(group)
         for group, complete in zip(base.param_groups, groups, strict=True):
             group.update(complete)
-        # Having no groups and state of its own, it is set up as an unpickled optimizer is.
-        self.__setstate__(
-            {
-                "base": base,
-                "defaults": {**base.defaults, **defaults},
-                "shard_work": shard_work,
-            }
-        )
+        super().__init__(base, defaults)
+        self.shard_work = shard_work
 
     @classmethod
     def preset(
@@ -206,25 +196,6 @@ class SMI(Optimizer):
         if name not in _PRESETS:
             raise ValueError(f"name must be one of {', '.join(_PRESETS)}, got {name!r}")
         return cls(base, total_steps, **{**_PRESETS[name], **changes})
-
-    # State and groups are the base's own, so that nothing can move apart: learning-rate schedulers,
-    # checkpoints and the base see the same objects, also after the base was given others.
-
-    @property
-    def param_groups(self) -> list[Group]:
-        return self.base.param_groups
-
-    @param_groups.setter
-    def param_groups(self, groups: list[Group]) -> None:
-        self.base.param_groups = groups
-
-    @property
-    def state(self) -> defaultdict[Tensor, Any]:
-        return self.base.state
-
-    @state.setter
-    def state(self, state: defaultdict[Tensor, Any]) -> None:
-        self.base.state = state
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group, filtered as the others are unless it says otherwise (``smi_q`` and so on).
@@ -286,16 +257,12 @@ class SMI(Optimizer):
             grads = [_writable(param) for param in params]
             states = [self._state(param, first) for param in params]
             layouts = [self._layout(param) for param in params]
-            if group["smi_foreach"] is False:
-                for grad, state, layout in zip(grads, states, layouts, strict=True):
-                    if layout is None:
-                        _single_tensor(grad, state, group)
-                    else:
-                        _single_shared_tensor(grad, state, group, layout)
-                continue
             for some, their, layout in _batches(grads, states, group, layouts):
                 if layout is not None:
                     shared.append(_shared_tensors(some, their, group, layout))
+                elif group["smi_foreach"] is False:
+                    for grad, state in zip(some, their, strict=True):
+                        _single_tensor(grad, state, group)
                 elif _fusable(some, their, group):
                     _fused_tensors(some, their, group)
                 else:
@@ -321,90 +288,39 @@ class SMI(Optimizer):
             self._layouts = _sharded.Layouts(self.shard_work)
         return self._layouts.of(param)
 
-    def state_dict(self) -> dict[str, Any]:
-        """As ``torch.optim.Optimizer.state_dict``, the base's state and SMI's together.
+    def _fit(
+        self, groups: list[Group], state: dict[Any, State], matched: list[tuple[Any, Tensor]]
+    ) -> None:
+        for group in groups:
+            if "smi_step" not in group:
+                raise ValueError(
+                    "the state_dict is not an SMI's: load it into the base before that is wrapped"
+                )
+            group.setdefault("smi_fused", None)
+        _checkpoint.check_groups(groups, _check_group)
+        for key, param in matched:
+            for name in _STATE_KEYS & state.get(key, {}).keys():
+                if hasattr(state[key][name], "device_mesh"):
+                    from bandwise import _sharded
 
-        Schedules and dtypes stand in it as plain data.
-        """
-        for pre_hook in self._optimizer_state_dict_pre_hooks.values():
-            pre_hook(self)
-        state_dict = self.base.state_dict()
-        state_dict["param_groups"] = _checkpoint.plain(state_dict["param_groups"])
-        for post_hook in self._optimizer_state_dict_post_hooks.values():
-            state_dict = post_hook(self, state_dict) or state_dict
-        return state_dict
+                    _sharded.check_share(state[key][name])
+                right = spectrum.spectrum_shape(param.shape, param.is_complex())
+                _checkpoint.check_shape(key, name, state[key][name], right)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what ``state_dict`` returned, of an SMI around the same kind of base.
-
-        Raises:
-            ValueError: if it does not fit; then nothing has changed.
-        """
-        state_dict = dict(state_dict)
-        for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
-            state_dict = pre_hook(self, state_dict) or state_dict
-
-        groups = [
-            {**_LATER_SETTINGS, **group}
-            for group in _checkpoint.revived(state_dict["param_groups"])
-        ]
-        matched = _checkpoint.matched(groups, self.param_groups)
-        _check_fit(groups, state_dict["state"], matched)
-
-        # Taken out of what the base loads: it would cast the history to the parameter's dtype.
-        base_state, own_state = {}, {}
-        for key, entries in state_dict["state"].items():
-            own_state[key] = {k: v for k, v in entries.items() if k in _STATE_KEYS}
-            if len(own_state[key]) < len(entries):
-                base_state[key] = {k: v for k, v in entries.items() if k not in _STATE_KEYS}
-        own_state = {
-            param: {name: self._placed(value, param) for name, value in own_state[key].items()}
-            for key, param in matched
-            if key in own_state
-        }
-        self._load_base({**state_dict, "state": base_state, "param_groups": groups})
-        for param, entries in own_state.items():
-            self.state[param].update(entries)
-
-        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
-            post_hook(self)
-
-    def _load_base(self, state_dict: dict[str, Any]) -> None:
-        """Let the base load. What it makes of the state_dict of another kind is undone."""
-        before = dict(vars(self.base))
-        needed = [self.base.defaults.keys() & group.keys() for group in self.param_groups]
-        try:
-            self.base.load_state_dict(state_dict)
-            for keys, group in zip(needed, self.param_groups, strict=True):
-                if missing := keys - group.keys():
-                    raise KeyError(*sorted(missing))
-        except BaseException as error:
-            vars(self.base).update(before)
-            if not isinstance(error, (AttributeError, KeyError, TypeError, ValueError)):
-                raise
-            kind = type(self.base).__name__
-            raise ValueError(f"the state_dict does not fit {kind}: {error!r}") from error
-
-    @torch.no_grad()
     def _placed(self, value: Tensor, param: Tensor) -> Tensor:
-        """A history or mask as this optimizer has it of a parameter, in memory of its own."""
         layout = self._layout(param)
-        if layout is not None:
+        if layout is None:
+            return super()._placed(value, param)
+        with torch.no_grad():
             return layout.placed(value, param.device)
-        if hasattr(value, "full_tensor"):
-            value = value.full_tensor()
-        return value.to(param.device, copy=True, memory_format=torch.contiguous_format)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"base": self.base, "defaults": self.defaults, "shard_work": self.shard_work}
-
-    def __repr__(self) -> str:
-        return f"SMI around {self.base!r}"
+        return {**super().__getstate__(), "shard_work": self.shard_work}
 
 
 def _single_tensor(grad: Tensor, state: State, group: Group) -> None:
     """Algorithm 1, lines 8 to 29, for one gradient, in place."""
-    G = _matrix(grad)  # (7)
+    G = spectrum.matrix(grad)  # (7)
     G_hat = spectrum.transform(G)  # (8)
     M = spectrum.magnitude(G_hat, G)  # (9)
     finite = M.amax().isfinite()
@@ -429,7 +345,7 @@ def _multi_tensor(grads: list[Tensor], states: list[State], group: Group) -> Non
 
     Mask and blend are one multiplication: a removed coefficient is left with 1 - alpha of itself.
     """
-    G = _stacked([_matrix(grad) for grad in grads])
+    G = _stacked([spectrum.matrix(grad) for grad in grads])
     G_hat = spectrum.transform(G)
     if spectrum.at_hand(G):
         M = spectrum.quick_magnitude(G_hat, G)
@@ -513,7 +429,7 @@ def _shared_tensors(
     from bandwise import _sharded
 
     rows = yield from layout.rows(grads)
-    G = rows.to(_computing_dtype(rows.dtype))
+    G = rows.to(spectrum.computing_dtype(rows.dtype))
     G_hat = yield from layout.transform(G)
     M = layout.magnitude(G_hat)
     finite = yield from layout.finite(M)
@@ -542,18 +458,6 @@ def _shared_tensors(
     results = yield from layout.spread(blended)
     for grad, result in zip(grads, results, strict=True):
         _sharded.local(grad).copy_(result)
-
-
-def _single_shared_tensor(grad: Tensor, state: State, group: Group, layout: Layout) -> None:
-    """``_single_tensor`` for a gradient that ranks share: by each of them, all of it."""
-    from bandwise import _sharded
-
-    G = _sharded.whole(grad)
-    wholes = {key: _sharded.whole(state[key]) for key in _STATE_KEYS & state.keys()}
-    _single_tensor(G, wholes, group)
-    for key, value in wholes.items():
-        state[key] = layout.placed(value, grad.device)
-    _sharded.local(grad).copy_(layout.part(G))
 
 
 # Larger batches leave a processor's cache, and cost more than they save; on other devices, where
@@ -587,11 +491,6 @@ def _batches(
 def _stacked(matrices: list[Tensor]) -> Tensor:
     """(n, d) each -> (batch, n, d); without a copy where there is one."""
     return matrices[0][None] if len(matrices) == 1 else torch.stack(matrices)
-
-
-def _matrix(grad: Tensor) -> Tensor:
-    """The gradient as a matrix, in a dtype that can be transformed."""
-    return grad.to(_computing_dtype(grad.dtype)).reshape(spectrum.matrix_shape(grad.shape))
 
 
 def _updated_history(states: list[State], M: Tensor, finite: Tensor | None, group: Group) -> Tensor:
@@ -690,13 +589,6 @@ def _writable(param: Tensor) -> Tensor:
     return grad
 
 
-def _computing_dtype(dtype: torch.dtype) -> torch.dtype:
-    """FFTs need single precision at least."""
-    if dtype.is_complex:
-        return torch.promote_types(dtype, torch.complex64)
-    return torch.promote_types(dtype, torch.float32)
-
-
 def _check_group(group: Group) -> None:
     """Raise unless a complete group's SMI settings are of the right types and ranges."""
     unknown = [key for key in group if str(key).startswith("smi_") and key not in _SETTINGS]
@@ -714,23 +606,3 @@ def _check_group(group: Group) -> None:
         raise TypeError(f"history_dtype must be a torch.dtype or None, got {dtype!r}")
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"history_dtype must be a floating dtype, got {dtype}")
-
-
-def _check_fit(
-    groups: list[Group], state: dict[Any, State], matched: list[tuple[Any, Tensor]]
-) -> None:
-    """Raise unless a state_dict's groups and histories are SMI's and fit the parameters."""
-    for group in groups:
-        if "smi_step" not in group:
-            raise ValueError(
-                "the state_dict is not an SMI's: load it into the base before that is wrapped"
-            )
-    _checkpoint.check_groups(groups, _check_group)
-    for key, param in matched:
-        for name in _STATE_KEYS & state.get(key, {}).keys():
-            if hasattr(state[key][name], "device_mesh"):
-                from bandwise import _sharded
-
-                _sharded.check_share(state[key][name])
-            right = spectrum.spectrum_shape(param.shape, param.is_complex())
-            _checkpoint.check_shape(key, name, state[key][name], right)

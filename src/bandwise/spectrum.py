@@ -32,6 +32,16 @@ def matrix_shape(shape: torch.Size) -> tuple[int, int]:
     return rows, shape.numel() // rows
 
 
+def computing_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype to transform in: single precision at least."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def matrix(tensor: Tensor) -> Tensor:
+    """A tensor laid out as a matrix, in a dtype that can be transformed."""
+    return tensor.to(computing_dtype(tensor.dtype)).reshape(matrix_shape(tensor.shape))
+
+
 def spectrum_shape(shape: torch.Size, is_complex: bool) -> tuple[int, int]:
     """Rows and columns of the spectrum that is kept of a tensor of that shape."""
     n, d = matrix_shape(shape)

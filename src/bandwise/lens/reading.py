@@ -9,7 +9,7 @@ import torch
 from torch.optim import Optimizer
 
 from bandwise import schedules, spectrum
-from bandwise.lens.spatial import coming_mask, energies, matrix
+from bandwise.lens.spatial import coming_mask, energies
 from bandwise.nsf import NSF
 from bandwise.smi import SMI
 
@@ -78,7 +78,7 @@ def _kept(optimizer: SMI, group: dict[str, Any]) -> dict[str, float]:
             continue
         if grad.layout != torch.strided or hasattr(param, "device_mesh"):
             continue
-        G = matrix(grad)
+        G = spectrum.matrix(grad)
         M = spectrum.magnitude(spectrum.transform(G), G)
         peak = M.amax().item()
         if not 0 < peak < math.inf:

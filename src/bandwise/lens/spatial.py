@@ -36,15 +36,9 @@ BANDS = ("low", "mid", "high")
 _PLACES = 1 << 16
 
 
-def matrix(gradient: Tensor) -> Tensor:
-    """The gradient as SMI lays it out, (n, d), in single precision at least."""
-    dtype = torch.promote_types(gradient.dtype, torch.float32)
-    return gradient.detach().to(dtype).reshape(spectrum.matrix_shape(gradient.shape))
-
-
 def momentary_mask(gradient: Tensor, q: float) -> Tensor:
     """SMI's mask at a first step: True where a coefficient of the (half) spectrum is kept."""
-    G = matrix(gradient)
+    G = spectrum.matrix(gradient.detach())
     M = spectrum.magnitude(spectrum.transform(G), G)
     return spectrum.threshold(M, q, G) <= M
 
@@ -53,7 +47,7 @@ def mask_filter(mask: Tensor, alpha: float = 1.0) -> Callable[[Tensor], Tensor]:
     """SMI's filter with a given mask: alpha times the filtered gradient, 1 - alpha the gradient."""
 
     def filtered(gradient: Tensor) -> Tensor:
-        G = matrix(gradient)
+        G = spectrum.matrix(gradient.detach())
         kept = spectrum.inverse(spectrum.transform(G) * mask, G)
         return G.lerp(kept, alpha).view(gradient.shape).to(gradient.dtype)
 
@@ -137,7 +131,7 @@ def spectral_figures(gradient: Tensor, mask: Tensor | None = None) -> dict[str, 
         ``energy``, the sum of its squares; ``low``, ``mid`` and ``high``, the bands' shares of it;
         ``white_low`` and so on, those of white noise; ``entropy``; with a mask ``kept``.
     """
-    G = matrix(gradient)
+    G = spectrum.matrix(gradient.detach())
     return _figures(spectrum.transform(G).abs(), mask, G)
 
 
@@ -278,7 +272,7 @@ class Spatial:
         self._rows.append({**row, **figures})
 
     def _measured(self, t: Traced, grad: Tensor) -> dict[str, float | None] | None:
-        G = matrix(grad)
+        G = spectrum.matrix(grad)
         M = spectrum.magnitude(spectrum.transform(G), G)
         peak = M.amax().item()
         if peak == 0 or not math.isfinite(peak):
