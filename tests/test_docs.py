@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from html import unescape
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 
 import bandwise as bw
 from bandwise import cli, papers, tasks
+from bandwise.papers.ledger import editions, markdown
 from bandwise.study import optimizers, spec
 from bandwise.tasks import Recipe
 
@@ -235,3 +237,23 @@ def test_every_public_name_is_in_the_reference(site, module, page):
         places = {f"{place}.{value.__name__}" for place in (module, value.__module__)}
         ids = set(re.findall(r'<h\d id="([\w.]+)"', site[f"api/{page}.html"]))
         assert places & (ids - set(sys.modules)), value.__name__
+
+
+# Figures: the ledger's are the stored results', and the texts count as it does.
+
+
+def test_the_ledger_is_made_from_the_stored_results():
+    found = editions(ROOT / "papers" / "results")
+    assert (ROOT / "docs" / "claims.md").read_text("utf-8") == markdown(found)
+
+
+@of([ROOT / "README.md", ROOT / "docs" / "index.md", ROOT / "docs" / "smi.md"])
+def test_kept_claims_are_counted_right(page):
+    (smi,) = (e for e in editions(ROOT / "papers" / "results") if e.paper.name == "smi")
+    verdicts = Counter(smi.finding(claim).verdict for claim in smi.paper.claims)
+    text = " ".join(page.read_text("utf-8").split())
+    counts = (
+        rf"{verdicts.total()} claims .*?{verdicts['holds']} held, {verdicts['does not hold']} did "
+        rf"not,? and {verdicts['cannot tell yet']} could not be told"
+    )
+    assert re.search(counts, text)

@@ -54,8 +54,8 @@ def shifted(by, spread=0.01, n=5):
 SHIFTS = [
     (shifted(-0.1), "holds"),
     (shifted(0.1), "does not hold"),
-    # Five seeds that show nothing, and three.
-    (shifted(0.0, 0.1), "does not hold"),
+    # That five seeds show nothing says no more than that three do.
+    (shifted(0.0, 0.1), "cannot tell yet"),
     (shifted(0.0, 0.1, 3), "cannot tell yet"),
     (shifted(-0.1, n=1), "cannot tell yet"),
     ([*shifted(-0.1)[:4], None], "does not hold"),
@@ -109,14 +109,15 @@ def test_consistently_means_on_every_task_and_some_means_one():
     assert claims.quarter_of_the_cost({"a": early, "b": late}).verdict == "holds"
     assert claims.quarter_of_the_cost({"b": late}).verdict == "does not hold"
     assert claims.faster({"a": early, "b": late}).verdict == "holds"
-    assert claims.faster({"a": early, "b": curves(100, 100)}).verdict == "does not hold"
+    assert claims.faster({"a": early, "b": curves(100, 100)}).verdict == "cannot tell yet"
+    assert claims.faster({"a": early, "b": curves(100, 50)}).verdict == "does not hold"
 
 
 def curves(ours, theirs):
-    """Both reach AdamW's last error of 0.1 at steps of their own."""
+    """Both reach AdamW's last error of 0.1 at steps of their own; AdamW sooner with two seeds."""
     data = study({"adamw": [0.1] * 5, CYCLE: [0.1] * 5}, metric="val_error")
     for run in data["runs"]:
-        reached = theirs if run["optimizer"] == "adamw" else ours
+        reached = theirs - 10 * (run["seed"] % 2) if run["optimizer"] == "adamw" else ours
         steps = list(range(0, 101, 10))
         run["evals"] = {"step": steps, "val_error": [0.1 if s >= reached else 0.9 for s in steps]}
     return data
@@ -131,6 +132,16 @@ def test_a_quarter_is_of_what_the_baseline_itself_needed():
     assert never.verdict == "does not hold"
     assert "not reached (AdamW itself after 100%; 5 of 5 seeds never)" in never.ours
     assert claims.faster({"a": curves(200, 100)}).verdict == "does not hold"
+
+
+def test_one_run_that_never_is_as_good_says_little():
+    """Of equal methods half of the runs never are as good as the other's end."""
+    data = curves(100, 100)
+    late = runs_of(data, CYCLE)[2]
+    late["evals"]["val_error"] = [0.9] * 11
+    finding = claims.faster({"a": data})
+    assert "1 of 5 seeds never" in finding.ours
+    assert finding.verdict == "cannot tell yet"
 
 
 def response(slopes, n=3):
@@ -165,6 +176,7 @@ def aligning(ours, theirs, ours_loss=1.0, theirs_loss=0.5):
     for run in data["runs"]:
         mine = run["optimizer"] != "adamw"
         reached, loss = (ours, ours_loss) if mine else (theirs, theirs_loss)
+        reached -= 10 * (run["seed"] % 2) * (not mine)
         run["lens"] = [
             {
                 "quantity": "decisions",
@@ -243,7 +255,7 @@ def test_what_one_of_two_tests_sees_cannot_be_told_yet():
     assert seen.interval[1] < 0
     assert not seen.below(0)
     assert claims.verdict(seen, 0) == "cannot tell yet"
-    assert claims.verdict(Values((-0.03, 0.01, -0.02, 0.02, 0.01)), 0) == "does not hold"
+    assert claims.verdict(Values((-0.03, 0.01, -0.02, 0.02, 0.01)), 0) == "cannot tell yet"
 
 
 def test_every_claim_has_a_part():

@@ -71,6 +71,34 @@ def test_the_same_run_twice_is_no_difference():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_one_example_more_with_every_seed_is_no_certainty(seeds):
+    """Counted errors are often apart by the same count; the t-test would say p = 0."""
+    base = [0.023, 0.031, 0.027, 0.026, 0.029][:seeds]
+    other = [0.024, 0.032, 0.028, 0.027, 0.03][:seeds]
+    found = verdict(base, other)
+    assert found.p_value == 2 ** (1 - seeds)
+    assert found.verdict == "no detectable difference"
+    assert "by chance" in found.why
+
+
+def test_the_same_difference_with_many_seeds_is_told():
+    base = [i / 10 for i in range(8)]
+    found = verdict(base, [b + 0.25 for b in base])
+    assert (found.verdict, found.p_value) == ("worse", 2**-7)
+
+
+def test_counted_errors_of_equal_methods_are_seldom_told_apart():
+    generator = np.random.default_rng(0)
+    trials, tests = 4000, 7
+    found = 0
+    for _ in range(trials):
+        differences = generator.normal(size=3).round() / 1000
+        one_sided = abs(np.sign(differences).sum()) == 3  # so that the interval excludes zero
+        found += one_sided and paired_p_value(differences, tests) < 0.05
+    assert found / trials < 0.05 / tests + 3 * math.sqrt(0.05 / tests / trials)
+
+
 def test_divergence():
     nan = math.nan
     assert verdict([1.0, 1.1], [0.9, nan], diverged={1}).verdict == "worse"

@@ -42,9 +42,9 @@ class NSF(Optimizer):
     terms p > 0 favours low frequencies and p < 0 high ones, a parameter's frequency being how fast
     its gradient changes over time.
 
-    The paper keeps the learning rate as it is. With the bare formula that diverges for p <= 0 at
-    Adam's learning rates, so by default every p takes the length of Adam's step. This scale is part
-    of our reading of the paper.
+    The paper keeps the learning rate as it is. With the bare formula the weights hardly move for
+    p <= 0 at Adam's learning rates, since d is small, so by default every p takes the length of
+    Adam's step. This scale is part of our reading of the paper.
 
     ``p``, like the other arguments, may differ by parameter group and may be changed in
     ``param_groups`` at any time.
@@ -66,8 +66,8 @@ class NSF(Optimizer):
             by one as the equations say, in double precision (``False``, and whenever ``|p|`` > 1
             or ``eps`` is 0). The results differ by rounding.
         fused: whether the fast path computes every value where it reads it, in kernels that are
-            compiled at the first step: by a C++ compiler on a CPU, by Triton on a CUDA GPU. Several
-            times as fast on a CPU for large tensors; small ones, and those that are not
+            compiled at the first step: by a C++ compiler on a CPU, by Triton on a CUDA GPU. Two
+            thirds of the time on a CPU for large tensors; small ones, and those that are not
             contiguous, stay with ``foreach``.
 
     ``state[param]`` holds ``step``, ``exp_avg`` and ``exp_avg_sq``, as in AdamW. A group's ``step``

@@ -110,11 +110,16 @@ def markdown(found: Sequence[Edition]) -> str:
         "# What the papers claim, and what was measured",
         "",
         "Written by `bandwise claims` from stored results: do not edit. Differences are paired by "
-        "seed; in brackets stands the 95% bootstrap interval of the mean. A claim with a figure "
-        "*holds* if the difference is real (the interval excludes zero and a paired t-test agrees "
-        "at 5%), goes the way claimed and is at least half as large; it *does not hold* if a "
-        "difference half as large is ruled out in the same way. A verdict is one on the scale that "
-        "it stands under: `small` is the same design shrunk to two processors.",
+        "seed; in brackets stands the 95% bootstrap interval of the mean, of timings that of the "
+        "median over rounds within one process (another process may differ by more). A difference "
+        "is *real* if the interval excludes zero and a paired t-test agrees at 5%. A claim with a "
+        "figure *holds* if the difference is real, goes the way claimed and is at least half as "
+        "large; it *does not hold* if a difference half as large is ruled out in the same way. A "
+        "claim without a figure holds if the difference is real and goes the way claimed, and does "
+        "not hold if it is real and goes the other way: that none was seen is no verdict. The "
+        "tests are not corrected for the number of claims: where there is no difference, one test "
+        "in twenty sees one. A verdict is one on the scale that it stands under: `small` is the "
+        "same design shrunk to two processors.",
     ]
     for edition in found:
         paper = edition.paper
