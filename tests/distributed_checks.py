@@ -76,7 +76,8 @@ def process(rank, world, folder, device, names):
         init_method=f"file://{folder}/meeting-{world}",
         rank=rank,
         world_size=world,
-        timeout=timedelta(seconds=60),
+        # One may compile kernels while the others wait, on a busy machine.
+        timeout=timedelta(seconds=200),
     )
     for name in names:
         torch.manual_seed(0)
