@@ -61,6 +61,13 @@ def test_import_leaves_the_upper_layers_alone():
     assert set(done.stdout.split()) == {f"bandwise.{name}" for name in allowed}
 
 
+def test_names_that_are_imported_when_asked_for_are_listed():
+    import bandwise
+
+    assert {"Lens", "SMI", "readings"} <= set(dir(bandwise))
+    assert "Any" not in dir(bandwise)
+
+
 def test_a_lens_without_scipy_says_so_before_the_training():
     code = """
 import sys

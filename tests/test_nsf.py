@@ -371,7 +371,11 @@ def test_defaults_are_adamw_s_and_p_is_0_7():
         ({"eps": -1e-8}, ValueError, "eps must be at least 0, got -1e-08"),
         ({"weight_decay": math.nan}, ValueError, "weight_decay must be finite, got nan"),
         ({"weight_decay": -0.1}, ValueError, "weight_decay must be at least 0, got -0.1"),
-        ({"p": "half"}, TypeError, "p must be a number, got 'half'"),
+        (
+            {"p": "half"},
+            TypeError,
+            r"p must be a number or a schedule such as Cosine\(0.1, 0.5\), got 'half'",
+        ),
         ({"p": math.inf}, ValueError, "p must be finite, got inf"),
         ({"p": -3.1}, ValueError, "p must be at least -3, got -3.1"),
         ({"p": 3.1}, ValueError, "p must be at most 3, got 3.1"),

@@ -2,6 +2,9 @@
 
 import importlib
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -180,6 +183,20 @@ def test_kernels_take_what_single_precision_can_hold(fast, change, taken, monkey
     assert len(calls) == taken  # the transposed and the scalar are left to foreach
     torch.testing.assert_close(params[0], params[1], rtol=1e-6, atol=0)
     assert (params[0] < 1).all()
+
+
+def test_without_a_compiler_fused_says_what_is_missing(tmp_path):
+    code = """
+import torch, bandwise as bw
+param = torch.zeros(100, 100)
+param.grad = torch.ones(100, 100)
+bw.NSF([param], fused=True).step()
+"""
+    environment = {**os.environ, "CXX": "no-such", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert "RuntimeError: fused=True compiles loops for the CPU, and that failed" in done.stderr
 
 
 def test_p_and_lr_change_without_compiling_again():

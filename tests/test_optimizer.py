@@ -500,6 +500,26 @@ def test_the_state_dict_of_another_base_is_refused_and_changes_nothing(name, oth
     assert opt.state is state
 
 
+@pytest.mark.parametrize("name", ["AdamW", "NSF"])
+@pytest.mark.parametrize("lost", ["param_groups", "state"])
+def test_half_a_state_dict_is_refused(name, lost):
+    model, opt = make(name)
+    train(model, opt, range(2))
+    before, saved = everything(model, opt), opt.state_dict()
+    del saved[lost]
+    with pytest.raises(ValueError, match=f"the state_dict lacks '{lost}': it must be what"):
+        opt.load_state_dict(saved)
+    assert same(everything(model, opt), before)
+
+
+def test_a_setting_that_a_state_dict_lacks_is_named():
+    _, opt = make("AdamW")
+    saved = opt.state_dict()
+    del saved["param_groups"][0]["smi_q"]
+    with pytest.raises(ValueError, match="parameter groups do not fit: they lack 'smi_q'"):
+        opt.load_state_dict(saved)
+
+
 def test_a_failure_that_is_no_misfit_is_not_called_one(monkeypatch):
     model, opt = make("AdamW")
     train(model, opt, range(2))

@@ -168,7 +168,7 @@ def test_a_schedule_of_the_user_s_own_is_saved_and_loaded():
 
 def test_two_schedules_cannot_have_one_name():
     with pytest.raises(
-        TypeError, match="bandwise has a schedule named Linear: call yours otherwise"
+        TypeError, match="bandwise has a schedule named Linear: give yours another name"
     ):
 
         class Linear(schedules.Schedule):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 import warnings
 
 import pytest
@@ -72,7 +73,11 @@ def test_an_unknown_preset_names_those_there_are(param):
 
 WRONG = [
     ({"alpha": 1.5}, ValueError, "alpha must be at most 1, got 1.5"),
-    ({"alpha": "cosine"}, TypeError, "alpha must be a number, got 'cosine'"),
+    (
+        {"alpha": "cosine"},
+        TypeError,
+        r"alpha must be a number or a schedule such as Cosine\(0.1, 0.5\), got 'cosine'",
+    ),
     ({"alpha": bw.Linear(0.1, 2.0)}, ValueError, "alpha must stay within .0, 1., got Linear"),
     ({"alpha": bw.Cyclic(0.5, -0.1, 8)}, ValueError, "alpha must stay within .0, 1."),
     ({"total_steps": None}, ValueError, r"Cosine.* needs total_steps"),
@@ -506,6 +511,52 @@ def test_a_mask_that_was_kept_is_not_kept_for_later(foreach, param, gradients):
     history = opt.state[param]["smi_history"]
     mask = spectrum.threshold(history, 0.25, param) <= history
     assert torch.equal(opt.state[param]["smi_mask"], mask)
+
+
+def test_who_steps_the_base_alone_is_told(param, gradients):
+    base = sgd([param])
+    opts = [bw.SMI(base, alpha=0.5)]
+    opts += [copy.deepcopy(opts[0]), pickle.loads(pickle.dumps(opts[0]))]
+    for opt in opts:
+        (p,) = opt.param_groups[0]["params"]
+        p.grad = gradients[0].clone()
+        with pytest.warns(UserWarning, match="SGD.step was called without the SMI") as caught:
+            opt.base.step()
+        assert caught[0].filename == __file__
+        assert torch.equal(p.grad, gradients[0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            opt.step()
+            opt.step(lambda: 0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del opt, opts
+        base.step()  # of an SMI that is gone
+
+
+def test_a_setting_without_its_prefix_is_told(param, gradients):
+    with pytest.warns(UserWarning, match=r"q, min_ndim .* are called smi_q, smi_min_ndim there"):
+        bw.SMI(sgd([{"params": [param], "min_ndim": 1, "q": 0.9}]), alpha=0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opt = bw.SMI(torch.optim.RMSprop([param], alpha=0.9), alpha=0.5)
+        opt = bw.SMI(bw.NSF([param]), alpha=0.5)
+    with pytest.warns(UserWarning, match=r"beta changes nothing: .* smi_beta there"):
+        opt.add_param_group({"params": [torch.zeros(3)], "beta": 0.9})
+
+
+@pytest.mark.parametrize("add", ["to the base", "to the list"])
+def test_a_group_that_was_not_added_to_it_is_refused(add, param, gradients):
+    opt = bw.SMI(sgd([param]), alpha=0.5)
+    group = {"params": [torch.zeros(3)]}
+    if add == "to the base":
+        opt.base.add_param_group(group)
+    else:
+        opt.param_groups.append(group)
+    param.grad = gradients[0].clone()
+    with pytest.raises(ValueError, match="add groups to the SMI, not to its base; it has params"):
+        opt.step()
+    assert torch.equal(param.grad, gradients[0])
 
 
 def test_groups_and_state_can_be_given_to_it(param, gradients):

@@ -25,6 +25,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """What measures is no part of the optimizers: it is imported when it is asked for."""
     if name in ("Lens", "readings"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+import weakref
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -30,10 +33,34 @@ class Around(Optimizer):
     base: Optimizer
     # What it adds to a parameter's state.
     _state_keys: ClassVar[frozenset[str]] = frozenset()
+    _stepping = False
 
     def __init__(self, base: Optimizer, defaults: Group) -> None:
         # Having no groups and state of its own, it is set up as an unpickled optimizer is.
         self.__setstate__({"base": base, "defaults": {**base.defaults, **defaults}})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        outer = weakref.ref(self)
+
+        def warn(base: Optimizer, args: Any, kwargs: Any) -> None:
+            around = outer()
+            if around is not None and around.base is base and not around._stepping:
+                name = type(around).__name__
+                warnings.warn(
+                    f"{type(base).__name__}.step was called without the {name} around it, which "
+                    f"has no part in this step: call step on the {name}",
+                    stacklevel=3,
+                )
+
+        self.base.register_step_pre_hook(warn)
+
+    def _step_base(self, closure: Callable[[], float] | None = None) -> float | None:
+        self._stepping = True
+        try:
+            return self.base.step() if closure is None else self.base.step(closure)
+        finally:
+            self._stepping = False
 
     @property
     def param_groups(self) -> list[Group]:
@@ -74,13 +101,13 @@ class Around(Optimizer):
         for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = pre_hook(self, state_dict) or state_dict
 
-        groups = _checkpoint.revived(state_dict["param_groups"])
+        groups, state = _checkpoint.parts(state_dict)
         matched = _checkpoint.matched(groups, self.param_groups)
-        self._fit(groups, state_dict["state"], matched)
+        self._fit(groups, state, matched)
 
         # Taken out of what the base loads, which would cast it to the parameter's dtype.
         base_state, own_state = {}, {}
-        for key, entries in state_dict["state"].items():
+        for key, entries in state.items():
             own_state[key] = {k: v for k, v in entries.items() if k in self._state_keys}
             if len(own_state[key]) < len(entries):
                 base_state[key] = {k: v for k, v in entries.items() if k not in self._state_keys}

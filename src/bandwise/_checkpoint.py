@@ -28,6 +28,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def parts(state_dict: dict[str, Any]) -> tuple[list[Group], dict[Any, Any]]:
+    """The groups of a state_dict, with their schedules and dtypes, and its state."""
+    for name in ("param_groups", "state"):
+        if name not in state_dict:
+            raise ValueError(
+                f"the state_dict lacks {name!r}: it must be what state_dict() returned"
+            )
+    return revived(state_dict["param_groups"]), state_dict["state"]
+
+
 def revived(groups: list[Group]) -> list[Group]:
     """The inverse of ``plain``."""
     return [{key: _revived(value) for key, value in group.items()} for group in groups]
@@ -75,7 +85,11 @@ def check_groups(groups: list[Group], check: Callable[[Group], None]) -> None:
     for group in groups:
         try:
             check(group)
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise ValueError(
+                f"the state_dict's parameter groups do not fit: they lack {error}"
+            ) from error
+        except (TypeError, ValueError) as error:
             raise ValueError(f"the state_dict's parameter groups do not fit: {error}") from error
 
 

@@ -434,10 +434,8 @@ _LATER_SETTINGS = {"fused": None}
 
 
 def _made_loadable(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-    groups = [
-        {**_LATER_SETTINGS, **group} for group in _checkpoint.revived(state_dict["param_groups"])
-    ]
-    state = state_dict["state"]
+    groups, state = _checkpoint.parts(state_dict)
+    groups = [{**_LATER_SETTINGS, **group} for group in groups]
     _check_fit(groups, state, _checkpoint.matched(groups, optimizer.param_groups))
     # torch takes the saved tensors as they are; two optimizers would share them.
     return {**state_dict, "state": deepcopy(state), "param_groups": groups}

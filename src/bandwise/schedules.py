@@ -177,6 +177,10 @@ def check(
     if total_steps is not None:
         _checks.whole("total_steps", total_steps, low=1)
     if not isinstance(value, Schedule):
+        if not isinstance(value, (int, float)):
+            raise TypeError(
+                f"{name} must be a number or a schedule such as Cosine(0.1, 0.5), got {value!r}"
+            )
         _checks.number(name, value, low, high)
         return
     value(1, total_steps)

@@ -158,6 +158,7 @@ class SMI(Around):
         groups = [{**defaults, **group} for group in base.param_groups]
         for group in groups:
             _check_group(group)
+            _warn_of_misnamed(group, base.defaults)
         for group, complete in zip(base.param_groups, groups, strict=True):
             group.update(complete)
         super().__init__(base, defaults)
@@ -207,6 +208,7 @@ class SMI(Around):
         settings["smi_step"] = max(g["smi_step"] for g in self.param_groups)
         complete = {**settings, **param_group}
         _check_group(complete)
+        _warn_of_misnamed(complete, self.base.defaults)
         self.base.add_param_group(complete)
 
     @overload
@@ -226,13 +228,18 @@ class SMI(Around):
         """
         _checks.not_captured("SMI")
         for group in self.param_groups:
+            if "smi_step" not in group:
+                raise ValueError(
+                    "a parameter group has no settings of SMI: add groups to the SMI, not to its "
+                    f"base; it has {', '.join(map(str, group))}"
+                )
             _check_group(group)
         # Optimizers create their state where they find none, so a parameter's first history joins
         # only after the base's step.
         first: dict[Tensor, State] = {}
         if closure is None:
             self._filter(first)
-            loss = self.base.step()
+            loss = self._step_base()
         else:
 
             def filtered() -> float:
@@ -240,7 +247,7 @@ class SMI(Around):
                 self._filter(first)
                 return value
 
-            loss = self.base.step(filtered)
+            loss = self._step_base(filtered)
         for param, state in first.items():
             self.state[param].update(state)
         for group in self.param_groups:
@@ -587,6 +594,21 @@ def _writable(param: Tensor) -> Tensor:
     if expanded or grad.is_inference():
         param.grad = grad = grad.clone()
     return grad
+
+
+def _warn_of_misnamed(group: Group, known: Group) -> None:
+    """A setting of SMI without its prefix is one of the base, if that knows it."""
+    misnamed = [
+        name.removeprefix("smi_")
+        for name in _SETTINGS
+        if name.removeprefix("smi_") in group.keys() - known.keys() - {"step"}
+    ]
+    if misnamed:
+        warnings.warn(
+            f"a parameter group's {', '.join(misnamed)} changes nothing: SMI's settings are called "
+            f"{', '.join('smi_' + name for name in misnamed)} there",
+            stacklevel=3,
+        )
 
 
 def _check_group(group: Group) -> None:

@@ -14,6 +14,16 @@ from bandwise._fused.nsf import MOST, Tensors, Update
 
 def step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
     """See ``bandwise._fused.nsf.step``."""
+    try:
+        _step(tensors, roots, rates, update)
+    except torch._dynamo.exc.BackendCompilerFailed as error:
+        raise RuntimeError(
+            "fused=True compiles loops for the CPU, and that failed: it needs a C++ compiler such "
+            "as g++; install one, or leave fused out"
+        ) from error
+
+
+def _step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
     dtype = torch.promote_types(tensors[0][0].dtype, torch.float32)
     kept = torch.empty(0, dtype=dtype)
     if update.passes == 2:
