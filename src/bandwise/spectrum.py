@@ -187,10 +187,10 @@ def _search(H: Tensor, q: float, like: Tensor, out: Tensor) -> None:
     # Every other value is there twice, whether it stands for itself and its mirror image or has
     # that in its own column.
     lone = H[:: H.shape[0] // 2 if H.shape[0] % 2 == 0 else H.shape[0], own].flatten().tolist()
-    sample = H.reshape(-1)[_sample_places(H.numel())].sort().values.tolist()
+    sample = H.reshape(-1)[_sample_places(H.numel())].sort().values
 
     low, fewer, high, more = -math.inf, 0, math.inf, count
-    at, limit = q * (_SAMPLE - 1), sample[order(q, _SAMPLE)]
+    at, limit = q * (_SAMPLE - 1), sample[order(q, _SAMPLE)].item()
     for _ in range(_PASSES):
         torch.lt(H, limit, out=out)
         found = _count(out, own)
@@ -209,7 +209,8 @@ def _search(H: Tensor, q: float, like: Tensor, out: Tensor) -> None:
             at += 1.2 * (place - found) / count * _SAMPLE + math.copysign(2, place - found)
             if not 0 <= at < _SAMPLE - 1:
                 break
-            limit = sample[int(at)] + at % 1 * (sample[int(at) + 1] - sample[int(at)])
+            left, right = sample[int(at) : int(at) + 2].tolist()
+            limit = left + at % 1 * (right - left)
         if not low < limit < high:
             break
     _select(H, place - fewer, low, high, own, out)
