@@ -71,7 +71,8 @@ def magnitude(spectrum: Tensor, like: Tensor, first: int = 0) -> Tensor:
 
 def quick_magnitude(spectrum: Tensor, like: Tensor) -> Tensor:
     """``magnitude`` by squares, twice as fast on a CPU; see ``squares_fit``."""
-    return _paired((spectrum * spectrum.conj()).real.sqrt(), like)
+    squares = torch.view_as_real(spectrum).square()
+    return _paired((squares[..., 0] + squares[..., 1]).sqrt_(), like)
 
 
 def squares_fit(peaks: Tensor) -> bool:
