@@ -241,6 +241,23 @@ def test_kernels_on_a_gpu(dtype, p, scale):
         assert torch.equal(b, c)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_kernels_on_a_gpu_that_is_not_the_current_one():
+    slow, quick = (
+        bw.NSF([torch.ones(300, 200, device=device)], lr=1e-2, **path)
+        for device, path in (("cpu", {"foreach": False}), ("cuda:1", {"fused": True}))
+    )
+    for _ in range(3):
+        gradient = torch.randn(300, 200)
+        for opt in (slow, quick):
+            (param,) = opt.param_groups[0]["params"]
+            param.grad = gradient.to(param.device)
+            opt.step()
+    (right,), (found,) = (opt.param_groups[0]["params"] for opt in (slow, quick))
+    torch.testing.assert_close(found.cpu(), right, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "path"),
     [

@@ -188,6 +188,33 @@ def test_the_same_filter_on_a_gpu(dtype, history_dtype, fused):
     )
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_the_same_filter_on_a_gpu_that_is_not_the_current_one():
+    compare_paths(
+        [(300, 131), (7, 9)], torch.float32, 0.25, 0.5, 1, None, 0, fused=True, device="cuda:1"
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_paths_may_take_turns_on_a_gpu():
+    shapes = [(40, 31), (40, 31), (64, 3, 3)]
+    (slow, params), (turns, others) = pair(
+        shapes, torch.float32, None, "cuda", q=0.25, alpha=0.5, beta=0.8, min_ndim=1
+    )
+    for step in range(6):
+        turns.param_groups[0]["smi_fused"] = [True, None][step % 2]
+        for a, b in zip(params, others, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        slow.step()
+        turns.step()
+        for a, b in zip(params, others, strict=True):
+            torch.testing.assert_close(b.grad, a.grad)
+            torch.testing.assert_close(turns.state[b], slow.state[a])
+
+
 def compare_paths(
     shapes, dtype, q, alpha, refresh_every, history_dtype, seed, fused=None, device="cpu"
 ):
