@@ -66,9 +66,11 @@ def _step(
     device = grads[0].device
     n, d = shape
     m, size, batch = d // 2 + 1, n * (d // 2 + 1), len(grads)
-    G = torch.stack([grad.view(n, d).to(torch.float32) for grad in grads])
-    # The order in memory of what an FFT returns is not promised.
-    G_hat = torch.fft.rfft2(G).contiguous()
+    # What is not needed further on is not kept. The order in memory of what an FFT returns is not
+    # promised.
+    G_hat = torch.fft.rfft2(
+        torch.stack([grad.view(n, d).to(torch.float32) for grad in grads])
+    ).contiguous()
     M = torch.empty(batch, n, m, device=device)
     # By matrix: whether it has a value that is not finite, whether its history is to begin.
     flags = torch.zeros(batch, 2, dtype=torch.int32, device=device)
@@ -98,6 +100,7 @@ def _step(
             _tallied[grid](M, found, tallies, n, m, even, shift, _BLOCK)
         _chosen[(batch,)](tallies, found, left)
     _weighed[grid](parts, M, found, n, m, alpha, _BLOCK)
+    del M
     filtered = torch.fft.irfft2(G_hat, s=shape).contiguous()
     _returned[(triton.cdiv(n * d, _BLOCK), batch)](
         filtered, addresses, flags, n * d, _DTYPES[stored], _BLOCK
