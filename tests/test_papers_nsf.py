@@ -424,7 +424,6 @@ def context(tmp_path, monkeypatch):
         period=2,
         short_steps=40,
         trials=2,
-        trial_steps=2,
         image_steps=(10, 10),
         response_steps=36,
     )

@@ -62,6 +62,15 @@ def test_it_finds_the_best_rate(task, tmp_path, gain):
     assert found.value == (max if gain else min)(value for _, value in found.trials)
 
 
+def test_what_is_known_to_do_is_tried_first(task, tmp_path):
+    space = {"lr": Range(0.01, 10.0, first=0.5), "weight_decay": Range(0.01, 1.0)}
+    first, *others = tune(task, "sgd", space, 4, out=tmp_path / "out").trials
+    assert first[0].startswith("sgd:lr=0.5,weight_decay=")
+    assert not any("lr=0.5," in text for text, _ in others)
+    with pytest.raises(ValueError, match="a range's first must be at most 2, got 3"):
+        Range(1, 2, first=3)
+
+
 def test_one_that_was_stopped_goes_on_to_the_same_result(task, tmp_path, monkeypatch):
     whole = tune(task, "sgd", SPACE, 7, out=tmp_path / "whole")
     trained = []

@@ -26,16 +26,24 @@ _RANDOM_TRIALS = 4
 
 @dataclass(frozen=True)
 class Range:
-    """Where an option is looked for: between two positive numbers, where factors count."""
+    """Where an option is looked for: between two positive numbers, where factors count.
+
+    Attributes:
+        low, high: the ends.
+        first: what is tried first, as it is known to do.
+    """
 
     low: float
     high: float
+    first: float | None = None
 
     def __post_init__(self) -> None:
         _checks.number("a range's low", self.low)
         _checks.number("a range's high", self.high, low=self.low)
         if self.low <= 0:
             raise ValueError(f"a range's low must be above 0, got {self.low}")
+        if self.first is not None:
+            _checks.number("a range's first", self.first, low=self.low, high=self.high)
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,9 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=_RANDOM_TRIALS)
+    )
+    study.enqueue_trial(
+        {name: span.first for name, span in space.items() if span.first is not None}
     )
     tried: list[tuple[str, float]] = []
     with locked(out):

@@ -178,11 +178,18 @@ def mechanism(context: Context) -> dict[str, Any]:
 
 
 def tuned(context: Context) -> dict[str, Any]:
-    """Every optimizer at the learning rate and decay that the same small budget found for it."""
+    """Every optimizer at the learning rate and decay that the same budget found for it; the task's
+    own are tried first."""
     scale = SCALES[context.scale]
-    usual = {"lr": Range(scale.lr / 4, scale.lr * 4), "weight_decay": Range(0.01, 1.0)}
+    usual = {
+        "lr": Range(scale.lr / 4, scale.lr * 4, first=scale.lr),
+        "weight_decay": Range(0.01, 1.0, first=0.1),
+    }
     # Its authors: a tenth of AdamW's rate, ten times its decay.
-    lions = {"lr": Range(scale.lr / 40, scale.lr / 2.5), "weight_decay": Range(0.1, 10.0)}
+    lions = {
+        "lr": Range(scale.lr / 40, scale.lr / 2.5, first=scale.lr / 10),
+        "weight_decay": Range(0.1, 10.0, first=1.0),
+    }
     spaces = {
         "adamw": usual,
         "nadam:decoupled_weight_decay=True": usual,
@@ -199,7 +206,7 @@ def tuned(context: Context) -> dict[str, Any]:
             space,
             scale.trials,
             out=context.folder / "tuning" / str(number),
-            steps=scale.trial_steps,
+            steps=scale.short_steps,
             device=context.device,
             task_options={"size": scale.size},
         )
@@ -209,7 +216,7 @@ def tuned(context: Context) -> dict[str, Any]:
         context, "tuned", [one.optimizer for one in found], scale.short_steps, scale.seeds
     )
     tuning = {name: asdict(one) for name, one in zip(spaces, found, strict=True)}
-    budget = {"trials": scale.trials, "steps": scale.trial_steps, "seeds": list(TUNING_SEEDS)}
+    budget = {"trials": scale.trials, "steps": scale.short_steps, "seeds": list(TUNING_SEEDS)}
     return {"budget": budget, "tuning": tuning, **compared}
 
 

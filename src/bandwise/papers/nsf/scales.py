@@ -19,10 +19,9 @@ class Scale:
         steps: of the lead, and of the images' comparison with everything else the same.
         lengths: steps of a run, and seeds of each.
         period: steps in a cycle of the lead.
-        short_steps: of ablations, layers and of the comparison at tuned settings.
+        short_steps: of ablations, layers, tuning and of the comparison at tuned settings.
         short_seeds: of the ablation.
         trials: of every optimizer's tuning.
-        trial_steps: of each of them.
         image_steps: of MNIST-5k and of CIFAR-10.
         response_steps: of a run whose response is measured.
     """
@@ -36,7 +35,6 @@ class Scale:
     short_steps: int
     short_seeds: int
     trials: int
-    trial_steps: int
     image_steps: tuple[int, int]
     response_steps: int
 
@@ -51,8 +49,7 @@ SCALES: dict[ScaleName, Scale] = {
         period=200,
         short_steps=500,
         short_seeds=3,
-        trials=8,
-        trial_steps=300,
+        trials=16,
         image_steps=(1000, 400),
         response_steps=384,
     ),
@@ -66,7 +63,6 @@ SCALES: dict[ScaleName, Scale] = {
         short_steps=2000,
         short_seeds=5,
         trials=20,
-        trial_steps=1000,
         image_steps=(5000, 20000),
         response_steps=1536,
     ),
