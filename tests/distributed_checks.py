@@ -195,7 +195,7 @@ def of_any_dtype_in_batches_of_one_and_with_masks_kept(rank, world):
 
 
 @check()
-def the_readable_path_filters_sharded_gradients_too(rank, world):
+def sharded_gradients_are_filtered_as_the_readable_path_does(rank, world):
     for mesh in meshes(world):
         compare_filters(mesh, SHAPES, torch.float64, q=0.3, alpha=0.5, foreach=False)
 

@@ -83,7 +83,8 @@ class SMI(Around):
         refresh_every: the mask [H ≥ τ] is made anew every so many steps; the history
             is updated at each.
         foreach: whether gradients are filtered in batches by the fast path (``None``, ``True``) or
-            one by one as the equations say (``False``); the results differ by rounding.
+            one by one as the equations say (``False``); the results differ by rounding. What
+            processes share is always filtered in batches.
         fused: whether the fast path takes, between the two transforms, kernels in Triton that find
             the threshold without a sort. They are for CUDA GPUs, for contiguous gradients of
             float32, bfloat16 and float16 that no processes share, and for ``refresh_every=1``; all
