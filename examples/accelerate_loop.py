@@ -2,9 +2,9 @@
 
     WANDB_MODE=offline python examples/accelerate_loop.py OUT
 
-It saves its state in OUT every 20 steps, and started again goes on from the last one to the same
-weights that it would have come to at once. Loss, alpha, p and kept energy are logged to Weights &
-Biases; offline, `wandb sync` sends them later.
+It saves its state in OUT every 20 steps. Started again, it continues from the last one and ends
+with the same weights as an uninterrupted run. Loss, alpha, p and kept energy are logged to Weights
+& Biases; offline, `wandb sync` sends them later.
 """
 
 import sys

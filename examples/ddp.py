@@ -2,8 +2,8 @@
 
     torchrun --standalone --nproc-per-node 2 examples/ddp.py
 
-Run it again, with more --steps and any number of processes, and it goes on from its checkpoint. It
-takes the GPUs if there are any.
+Run it again, with more --steps and any number of processes, and it continues from its checkpoint.
+It uses the GPUs if there are any.
 """
 
 import argparse

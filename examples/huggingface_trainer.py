@@ -2,8 +2,8 @@
 
     python examples/huggingface_trainer.py OUT
 
-It saves checkpoints in OUT, and started again goes on from the last one to the same weights that it
-would have come to at once. `tensorboard --logdir OUT` shows loss, alpha and kept energy.
+It saves checkpoints in OUT. Started again, it continues from the last one and ends with the same
+weights as an uninterrupted run. `tensorboard --logdir OUT` shows loss, alpha and kept energy.
 """
 
 import sys

@@ -2,8 +2,8 @@
 
     python examples/lightning_module.py OUT
 
-It saves a checkpoint in OUT after every epoch, and started again goes on from the last one to
-the same weights that it would have come to at once. Loss and p stand in OUT/lightning_logs/.
+It saves a checkpoint in OUT after every epoch. Started again, it continues from the last one and
+ends with the same weights as an uninterrupted run. Loss and p are written to OUT/lightning_logs/.
 """
 
 import sys

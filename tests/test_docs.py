@@ -39,29 +39,22 @@ def examples(page, *parsers):
     return Sybil(parsers=[*parsers, SkipParser()]).parse(page)
 
 
-# Python: a page from top to bottom, with what its reader has at hand.
-
-
-def at_hand():
-    model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 3))
-    batches = [(torch.randn(8, 16), torch.randint(3, (8,))) for _ in range(30)]
-
-    def train(model, optimizer):
-        for inputs, labels in batches:
-            torch.nn.functional.cross_entropy(model(inputs), labels).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-    optimizer = torch.optim.AdamW(model.parameters())
-    return {"model": model, "batches": batches, "train": train, "optimizer": optimizer}
+# Python: a page from top to bottom, as a reader pastes it; nothing is defined beforehand.
 
 
 @of(DOCS)
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     document = examples(page, PythonCodeBlockParser())
-    document.namespace |= at_hand()
     for example in document.examples():
+        example.evaluate()
+
+
+def test_a_name_that_a_page_does_not_define_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nprint(model)\n```\n")
+    (example,) = examples(page, PythonCodeBlockParser()).examples()
+    with pytest.raises(NameError, match="model"):
         example.evaluate()
 
 
