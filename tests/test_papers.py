@@ -17,7 +17,8 @@ from bandwise.papers.ledger import rebuild
 from bandwise.papers.paper import Claim, Finding, Paper, Part, Table
 from bandwise.papers.run import reproduce
 from bandwise.papers.smi import claims, measures, optimizers, runs, scales, sensitivity
-from bandwise.papers.stored import Study, Values, final, judged
+from bandwise.papers.stored import Study, Values, final
+from bandwise.papers.verdicts import as_large, lower
 
 SEEDS = 3
 
@@ -152,11 +153,12 @@ def differences(mean, spread=0.1):
         (differences(-3, 10), -5, "cannot tell yet"),
         (Values((-4.0,)), -5, "cannot tell yet"),  # one seed
         (Values((-4.0, math.nan, -4.1)), -5, "cannot tell yet"),
+        (Values((-4.0, math.inf, -4.1)), -5, "does not hold"),  # a run diverged
         (differences(-2.6, 0.5), -5, "holds"),
     ],
 )
 def test_a_difference_is_judged_by_half_of_what_is_claimed(found, claimed, verdict):
-    assert judged(found, claimed).verdict == verdict
+    assert as_large(found, claimed) == verdict
 
 
 def test_a_difference_in_words():
@@ -188,6 +190,23 @@ def study(losses, metric="val_loss", direction="min"):
     ]
     seeds = list(range(SEEDS))
     return {"metric": metric, "direction": direction, "steps": 100, "seeds": seeds, "runs": made}
+
+
+def test_a_run_that_diverged_keeps_no_claim_and_a_baseline_that_did_decides_none():
+    data = study({runs.ADAMW: 1.0, runs.COSINE: 0.5})
+    maintained = next(claim for claim in claims.CLAIMS if claim.where == "abstract")
+    assert maintained.judge({"study": data}).verdict == "holds"
+    last = {text: Study(data).runs(text)[-1] for text in (runs.ADAMW, runs.COSINE)}
+    for diverged, verdict in (
+        ((runs.COSINE,), "does not hold"),
+        ((runs.ADAMW,), "cannot tell yet"),
+        ((runs.ADAMW, runs.COSINE), "cannot tell yet"),
+    ):
+        for text, each in last.items():
+            each["diverged"] = text in diverged
+        assert maintained.judge({"study": data}).verdict == verdict
+        less = Study(data).difference(runs.COSINE, runs.ADAMW, final("val_loss"))
+        assert lower(less) == verdict
 
 
 def test_iterations_variance_and_roughness_of_a_known_run():
