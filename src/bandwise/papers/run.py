@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
-import platform
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import torch
 from rich.console import Console
 
-import bandwise
 from bandwise import _checks, papers
 from bandwise.papers.paper import Context, Paper, Part, ScaleName
 from bandwise.papers.stored import read_part
 from bandwise.study.files import locked, write_json
+from bandwise.study.versions import versions
 
-_LIBRARIES = ("torch", "pytorch-optimizer", "numpy", "scipy")
+_LIBRARIES = ("pytorch-optimizer", "numpy", "scipy")
 
 
 def reproduce(
@@ -89,7 +86,7 @@ def reproduce(
                     "settings": settings,
                     "command": _command(name, scale, part, seeds, device),
                     "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-                    "versions": _versions(device),
+                    "versions": versions(device, *_LIBRARIES),
                     "data": data,
                 },
             )
@@ -109,18 +106,3 @@ def _command(name: str, scale: str, part: Part, seeds: int | None, device: str) 
     words += [] if seeds is None else ["--seeds", str(seeds)]
     words += [] if device == "cpu" else ["--device", device]
     return shlex.join(words)
-
-
-def _versions(device: str) -> dict[str, Any]:
-    kind = torch.device(device)
-    versions = {
-        "bandwise": bandwise.__version__,
-        "Python": platform.python_version(),
-        "device": torch.cuda.get_device_name(kind) if kind.type == "cuda" else platform.machine(),
-    }
-    for library in _LIBRARIES:
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            versions[library] = "not installed"
-    return versions
