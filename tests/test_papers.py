@@ -5,6 +5,10 @@ import importlib.metadata
 import json
 import math
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +25,7 @@ from bandwise.papers.stored import Study, Values, final
 from bandwise.papers.verdicts import as_large, lower
 
 SEEDS = 3
+ROOT = Path(__file__).parents[1]
 
 
 def quiet():
@@ -96,6 +101,31 @@ def test_the_ledger_says_what_is_not_measured_and_is_the_same_every_time(paper, 
     (tmp_path / "results/smi-second-small.json").write_text("[]")
     with pytest.raises(ValueError, match="does not hold a part's results"):
         rebuild(tmp_path / "results", tmp_path / "claims.md")
+
+
+def test_claims_are_set_beside_what_is_stored_without_what_only_training_needs(tmp_path):
+    """Optuna and pytorch_optimizer are not there; a part that needs them says so at once."""
+    results = ROOT / "papers" / "results"
+    if not results.is_dir():
+        pytest.skip("papers/results is not beside the tests")
+    shutil.copytree(results, tmp_path / "results")
+    code = """
+import sys
+sys.modules["optuna"] = sys.modules["pytorch_optimizer"] = None
+from bandwise.cli import main
+main()
+"""
+
+    def command(*words):
+        command = [sys.executable, "-c", code, *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    done = command("claims", "results", "--out", "claims.md")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} >= {"claims.md", "nsf-small.html"}
+    done = command("reproduce", "nsf", "--part", "tuned")
+    assert done.returncode == 1
+    assert "the part 'tuned' needs the package 'optuna': pip install" in done.stderr
 
 
 # --- the SMI paper, tiny --------------------------------------------------------------------------

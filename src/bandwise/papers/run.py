@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -52,6 +53,7 @@ def reproduce(
         The files of the parts asked for.
 
     Raises:
+        ImportError: a package of the ``papers`` extra that a part needs is not installed.
         ValueError: there is no such paper, scale or part, or a stored one is damaged.
         StudyError: a run failed, or another command is at the same part. The same call tries again.
         KeyboardInterrupt: stopped; the same call goes on.
@@ -61,6 +63,14 @@ def reproduce(
     if seeds is not None:
         _checks.whole("seeds", seeds, low=1)
     wanted = _wanted(paper, parts)
+    for part in wanted:
+        for module in part.needs:
+            # Before the hours of the parts that come first.
+            if importlib.util.find_spec(module) is None:
+                raise ImportError(
+                    f"the part {part.name!r} needs the package {module!r}: "
+                    "pip install 'bandwise[papers]'"
+                )
     console = console or Console(stderr=True)
     (out / "results").mkdir(parents=True, exist_ok=True)
     settings = {"seeds": seeds, "device": device}

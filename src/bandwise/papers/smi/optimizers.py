@@ -110,4 +110,4 @@ class _Stepping:
         return loss.detach()
 
 
-PART = Part("optimizers", "Beside modern optimizers, and around them", _run)
+PART = Part("optimizers", "Beside modern optimizers, and around them", _run, ("pytorch_optimizer",))
