@@ -370,6 +370,10 @@ def test_the_most_sensitive_setting(varied, verdict):
     data = study(losses)
     assert claims.most_sensitive(data).verdict == verdict
     assert claims._best_value(varied)(data).verdict == "holds"
+    Study(data).runs(next(iter(sensitivity.VARIED["Alpha schedule"].values())))[0]["diverged"] = (
+        True
+    )
+    assert claims.most_sensitive(data).verdict == "cannot tell yet"
     losses[sensitivity.BEST] = 1.4
     assert claims._best_value(varied)(study(losses)).verdict == "does not hold"
 
