@@ -5,6 +5,10 @@ import importlib.metadata
 import json
 import math
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,9 +21,11 @@ from bandwise.papers.ledger import rebuild
 from bandwise.papers.paper import Claim, Finding, Paper, Part, Table
 from bandwise.papers.run import reproduce
 from bandwise.papers.smi import claims, measures, optimizers, runs, scales, sensitivity
-from bandwise.papers.stored import Study, Values, final, judged
+from bandwise.papers.stored import Study, Values, final
+from bandwise.papers.verdicts import as_large, lower
 
 SEEDS = 3
+ROOT = Path(__file__).parents[1]
 
 
 def quiet():
@@ -97,6 +103,31 @@ def test_the_ledger_says_what_is_not_measured_and_is_the_same_every_time(paper, 
         rebuild(tmp_path / "results", tmp_path / "claims.md")
 
 
+def test_claims_are_set_beside_what_is_stored_without_what_only_training_needs(tmp_path):
+    """Optuna and pytorch_optimizer are not there; a part that needs them says so at once."""
+    results = ROOT / "papers" / "results"
+    if not results.is_dir():
+        pytest.skip("papers/results is not beside the tests")
+    shutil.copytree(results, tmp_path / "results")
+    code = """
+import sys
+sys.modules["optuna"] = sys.modules["pytorch_optimizer"] = None
+from bandwise.cli import main
+main()
+"""
+
+    def command(*words):
+        command = [sys.executable, "-c", code, *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    done = command("claims", "results", "--out", "claims.md")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} >= {"claims.md", "nsf-small.html"}
+    done = command("reproduce", "nsf", "--part", "tuned")
+    assert done.returncode == 1
+    assert "the part 'tuned' needs the package 'optuna': pip install" in done.stderr
+
+
 # --- the SMI paper, tiny --------------------------------------------------------------------------
 
 
@@ -152,11 +183,12 @@ def differences(mean, spread=0.1):
         (differences(-3, 10), -5, "cannot tell yet"),
         (Values((-4.0,)), -5, "cannot tell yet"),  # one seed
         (Values((-4.0, math.nan, -4.1)), -5, "cannot tell yet"),
+        (Values((-4.0, math.inf, -4.1)), -5, "does not hold"),  # a run diverged
         (differences(-2.6, 0.5), -5, "holds"),
     ],
 )
 def test_a_difference_is_judged_by_half_of_what_is_claimed(found, claimed, verdict):
-    assert judged(found, claimed).verdict == verdict
+    assert as_large(found, claimed) == verdict
 
 
 def test_a_difference_in_words():
@@ -188,6 +220,23 @@ def study(losses, metric="val_loss", direction="min"):
     ]
     seeds = list(range(SEEDS))
     return {"metric": metric, "direction": direction, "steps": 100, "seeds": seeds, "runs": made}
+
+
+def test_a_run_that_diverged_keeps_no_claim_and_a_baseline_that_did_decides_none():
+    data = study({runs.ADAMW: 1.0, runs.COSINE: 0.5})
+    maintained = next(claim for claim in claims.CLAIMS if claim.where == "abstract")
+    assert maintained.judge({"study": data}).verdict == "holds"
+    last = {text: Study(data).runs(text)[-1] for text in (runs.ADAMW, runs.COSINE)}
+    for diverged, verdict in (
+        ((runs.COSINE,), "does not hold"),
+        ((runs.ADAMW,), "cannot tell yet"),
+        ((runs.ADAMW, runs.COSINE), "cannot tell yet"),
+    ):
+        for text, each in last.items():
+            each["diverged"] = text in diverged
+        assert maintained.judge({"study": data}).verdict == verdict
+        less = Study(data).difference(runs.COSINE, runs.ADAMW, final("val_loss"))
+        assert lower(less) == verdict
 
 
 def test_iterations_variance_and_roughness_of_a_known_run():
@@ -321,6 +370,10 @@ def test_the_most_sensitive_setting(varied, verdict):
     data = study(losses)
     assert claims.most_sensitive(data).verdict == verdict
     assert claims._best_value(varied)(data).verdict == "holds"
+    Study(data).runs(next(iter(sensitivity.VARIED["Alpha schedule"].values())))[0]["diverged"] = (
+        True
+    )
+    assert claims.most_sensitive(data).verdict == "cannot tell yet"
     losses[sensitivity.BEST] = 1.4
     assert claims._best_value(varied)(study(losses)).verdict == "does not hold"
 

@@ -599,11 +599,8 @@ def _writable(param: Tensor) -> Tensor:
 
 def _warn_of_misnamed(group: Group, known: Group) -> None:
     """A setting of SMI without its prefix is one of the base, if that knows it."""
-    misnamed = [
-        name.removeprefix("smi_")
-        for name in _SETTINGS
-        if name.removeprefix("smi_") in group.keys() - known.keys() - {"step"}
-    ]
+    names = ("alpha", "beta", "q", "min_ndim", "history_dtype", "refresh_every")
+    misnamed = [name for name in names if name in group and name not in known]
     if misnamed:
         warnings.warn(
             f"a parameter group's {', '.join(misnamed)} changes nothing: SMI's settings are called "

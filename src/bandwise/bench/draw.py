@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 
 from bandwise.bench.results import Bench, Case, Law, Quartiles, Row
 from bandwise.bench.table import law
+from bandwise.drawing.figure import line
 from bandwise.study.files import replacing
 
-# Okabe and Ito's colours for every kind of colour vision; black is for the floors.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "osD^vP"
 _FLOOR_DASHES = ("--", ":", "-.")
 _STYLE: dict[Any, Any] = {
@@ -41,8 +40,8 @@ def _drawn(results: Bench, name: str, cases: Sequence[Case], path: Path) -> Path
         axes = figure.add_subplot()
         floors = [row for row in cases[0].rows if row.against is None]
         others = [row for row in cases[0].rows if row.against is not None]
-        for row, colour, marker in zip(others, _COLOURS, _MARKERS, strict=False):
-            _line(axes, row, cases, colour, "-", marker)
+        for place, (row, marker) in enumerate(zip(others, _MARKERS, strict=False), 1):
+            _line(axes, row, cases, line(place).colour, "-", marker)
         for row, dashes in zip(floors, _FLOOR_DASHES, strict=False):
             _line(axes, row, cases, "black", dashes, "")
         axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="milliseconds a step")

@@ -28,7 +28,7 @@ def smi(shapes: Sequence[torch.Size], device: torch.device) -> list[Footprint]:
     for name, dtype in (("float32", None), ("bfloat16", torch.bfloat16)):
         optimizer = SMI(Idle(work.params), alpha=0.3, history_dtype=dtype)
         optimizer.step()
-        kept = _state_bytes(optimizer)
+        kept = state_bytes(optimizer)
         footprints.append(Footprint(f"SMI state, {name} history", kept, "parameters", parameters))
     largest = max(shape.numel() * equal * FLOAT_BYTES for shape, equal in Counter(shapes).items())
     optimizer = SMI(Idle(work.params), alpha=0.3)
@@ -47,9 +47,19 @@ def nsf(shapes: Sequence[torch.Size], device: torch.device) -> list[Footprint]:
     adamw.step()
     peak = peak_extra(optimizer.step, device)
     return [
-        Footprint("NSF state", _state_bytes(optimizer), "AdamW's state", _state_bytes(adamw)),
+        Footprint("NSF state", state_bytes(optimizer), "AdamW's state", state_bytes(adamw)),
         Footprint("NSF, peak extra in a step", peak, "parameters", count(shapes) * FLOAT_BYTES),
     ]
+
+
+def state_bytes(optimizer: Optimizer) -> int:
+    """Of all tensors that an optimizer keeps between steps."""
+    return sum(
+        value.nbytes
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    )
 
 
 def peak_extra(call: Callable[[], object], device: torch.device) -> int:
@@ -78,13 +88,3 @@ def peak_extra(call: Callable[[], object], device: torch.device) -> int:
         held += change["args"]["Bytes"]
         peak = max(peak, held)
     return peak
-
-
-def _state_bytes(optimizer: Optimizer) -> int:
-    states = optimizer.state.values()
-    return sum(
-        value.nbytes
-        for state in states
-        for value in state.values()
-        if isinstance(value, torch.Tensor)
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shlex
@@ -14,13 +13,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-import bandwise
 from bandwise import _checks
 from bandwise.bench import memory, nsf, smi, training
 from bandwise.bench.plan import FULL, QUICK, Extent, Plan, matrices
 from bandwise.bench.results import Bench, Case, Footprint
 from bandwise.bench.timing import clock_of, interleaved
 from bandwise.study.files import locked
+from bandwise.study.versions import versions
 
 
 class _Subject(NamedTuple):
@@ -35,7 +34,7 @@ _SUBJECTS = {
     "nsf": _Subject(nsf.plans, memory.nsf),
     "lens": _Subject(training.watched),
 }
-_LIBRARIES = ("torch", "pytorch-optimizer", "heavyball")
+_LIBRARIES = ("pytorch-optimizer", "heavyball")
 
 
 def run(
@@ -145,24 +144,15 @@ def _command(subject: str, device: str, threads: int | None, quick: bool) -> str
 
 
 def _machine(device: torch.device) -> dict[str, str]:
-    cuda = device.type == "cuda"
-    described = {
+    return {
         "processor": _processor(),
         "processors": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "load before": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown",
-        "device": torch.cuda.get_device_name(device) if cuda else device.type,
         "CUDA": torch.version.cuda or "none",
         "system": f"{platform.system()} {platform.machine()}",
-        "Python": platform.python_version(),
-        "bandwise": bandwise.__version__,
+        **versions(device, *_LIBRARIES),
     }
-    for library in _LIBRARIES:
-        try:
-            described[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            described[library] = "not installed"
-    return described
 
 
 def _processor() -> str:

@@ -53,12 +53,12 @@ def _title(batch: int) -> str:
 
 
 def _build(extent: Extent, device: torch.device, makers: Mapping[str, MakeOptimizer]) -> Lineup:
-    tokens = _tokens(extent.gpt, extent.batch, device)
+    tokens = some_tokens(extent.gpt, extent.batch, device)
     baseline = next(iter(makers))
     contenders = [
         Contender(
             name,
-            _Training(extent.gpt, make, tokens).step,
+            Training(extent.gpt, make, tokens).step,
             against=None if name == baseline else baseline,
         )
         for name, make in makers.items()
@@ -67,8 +67,8 @@ def _build(extent: Extent, device: torch.device, makers: Mapping[str, MakeOptimi
 
 
 def _build_watched(config: GPTConfig, batch: int, device: torch.device) -> Lineup:
-    tokens = _tokens(config, batch, device)
-    trainings = [_Training(config, AdamW, tokens) for _ in range(2)]
+    tokens = some_tokens(config, batch, device)
+    trainings = [Training(config, AdamW, tokens) for _ in range(2)]
     return Lineup(
         [
             Contender(_UNWATCHED, trainings[0].steps),
@@ -77,35 +77,48 @@ def _build_watched(config: GPTConfig, batch: int, device: torch.device) -> Lineu
     )
 
 
-def _tokens(config: GPTConfig, batch: int, device: torch.device) -> Tensor:
+def some_tokens(config: GPTConfig, batch: int, device: torch.device) -> Tensor:
+    """A batch at random, whose last tokens are there to be guessed alone."""
     return torch.randint(config.vocabulary, (batch, config.context + 1), device=device)
 
 
-class _Training:
-    """Each contender trains a model of its own, all on the same tokens."""
+class Training:
+    """Each contender trains a model of its own, all on the same tokens.
 
-    def __init__(self, config: GPTConfig, make: MakeOptimizer, tokens: Tensor) -> None:
-        self._model = GPT(config).to(tokens.device)
-        self._optimizer = make(list(self._model.parameters()))
-        self._tokens = tokens
+    Args:
+        config: of the model.
+        make: its optimizer, from its parameters.
+        tokens: every step's.
+        autocast: whether the forward pass is in bfloat16.
+    """
+
+    def __init__(
+        self, config: GPTConfig, make: MakeOptimizer, tokens: Tensor, autocast: bool = True
+    ) -> None:
+        self.model = GPT(config).to(tokens.device)
+        self.optimizer = make(list(self.model.parameters()))
+        self._tokens, self._autocast = tokens, autocast
 
     def step(self) -> None:
+        """Forward, backward and step."""
         read, wanted = self._tokens[:, :-1], self._tokens[:, 1:]
-        self._optimizer.zero_grad()
-        with torch.autocast(self._tokens.device.type, torch.bfloat16):
-            logits = self._model(read)
+        self.optimizer.zero_grad()
+        with torch.autocast(self._tokens.device.type, torch.bfloat16, enabled=self._autocast):
+            logits = self.model(read)
             loss = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
         loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
+        self.optimizer.step()
 
     def steps(self) -> None:
+        """As many as a lens measures one of."""
         for _ in range(_EVERY):
             self.step()
 
     def watched_steps(self) -> None:
+        """The same, and a lens that measures one."""
         # Not from its first step on, which it measures as well.
         with (
             tempfile.TemporaryDirectory() as folder,
-            Lens(self._model, self._optimizer, every=_EVERY, out=folder, start=_EVERY),
+            Lens(self.model, self.optimizer, every=_EVERY, out=folder, start=_EVERY),
         ):
             self.steps()

@@ -16,12 +16,6 @@ def load(name: str) -> Paper:
 
     Raises:
         ValueError: there is no such paper.
-        ImportError: a package of the ``papers`` extra is not installed.
     """
     _checks.one_of("name", name, NAMES)
-    try:
-        return cast(Paper, importlib.import_module(f"bandwise.papers.{name}").PAPER)
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"the papers need the package {error.name!r}: pip install 'bandwise[papers]'"
-        ) from error
+    return cast(Paper, importlib.import_module(f"bandwise.papers.{name}").PAPER)

@@ -116,10 +116,11 @@ def markdown(found: Sequence[Edition]) -> str:
         "figure *holds* if the difference is real, goes the way claimed and is at least half as "
         "large; it *does not hold* if a difference half as large is ruled out in the same way. A "
         "claim without a figure holds if the difference is real and goes the way claimed, and does "
-        "not hold if it is real and goes the other way: that none was seen is no verdict. The "
-        "tests are not corrected for the number of claims: where there is no difference, one test "
-        "in twenty sees one. A verdict is one on the scale that it stands under: `small` is the "
-        "same design shrunk to two processors.",
+        "not hold if it is real and goes the other way: that none was seen is no verdict. A claim "
+        "on training does not hold if the optimizer diverged with a seed. The tests are not "
+        "corrected for the number of claims: where there is no difference, one test in twenty sees "
+        "one. A verdict is one on the scale that it stands under: `small` is the same design "
+        "shrunk to two processors.",
     ]
     for edition in found:
         paper = edition.paper

@@ -50,11 +50,13 @@ class Part:
         name: in commands and file names.
         title: in headings.
         run: trains and measures; returns plain data, small enough to be committed.
+        needs: modules of the ``papers`` extra that it imports.
     """
 
     name: str
     title: str
     run: Callable[[Context], dict[str, Any]]
+    needs: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

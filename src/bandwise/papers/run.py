@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
-import platform
+import importlib.util
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import torch
 from rich.console import Console
 
-import bandwise
 from bandwise import _checks, papers
 from bandwise.papers.paper import Context, Paper, Part, ScaleName
 from bandwise.papers.stored import read_part
 from bandwise.study.files import locked, write_json
+from bandwise.study.versions import versions
 
-_LIBRARIES = ("torch", "pytorch-optimizer", "numpy", "scipy")
+_LIBRARIES = ("pytorch-optimizer", "numpy", "scipy")
 
 
 def reproduce(
@@ -55,6 +53,7 @@ def reproduce(
         The files of the parts asked for.
 
     Raises:
+        ImportError: a package of the ``papers`` extra that a part needs is not installed.
         ValueError: there is no such paper, scale or part, or a stored one is damaged.
         StudyError: a run failed, or another command is at the same part. The same call tries again.
         KeyboardInterrupt: stopped; the same call goes on.
@@ -64,6 +63,14 @@ def reproduce(
     if seeds is not None:
         _checks.whole("seeds", seeds, low=1)
     wanted = _wanted(paper, parts)
+    for part in wanted:
+        for module in part.needs:
+            # Before the hours of the parts that come first.
+            if importlib.util.find_spec(module) is None:
+                raise ImportError(
+                    f"the part {part.name!r} needs the package {module!r}: "
+                    "pip install 'bandwise[papers]'"
+                )
     console = console or Console(stderr=True)
     (out / "results").mkdir(parents=True, exist_ok=True)
     settings = {"seeds": seeds, "device": device}
@@ -89,7 +96,7 @@ def reproduce(
                     "settings": settings,
                     "command": _command(name, scale, part, seeds, device),
                     "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-                    "versions": _versions(device),
+                    "versions": versions(device, *_LIBRARIES),
                     "data": data,
                 },
             )
@@ -109,18 +116,3 @@ def _command(name: str, scale: str, part: Part, seeds: int | None, device: str) 
     words += [] if seeds is None else ["--seeds", str(seeds)]
     words += [] if device == "cpu" else ["--device", device]
     return shlex.join(words)
-
-
-def _versions(device: str) -> dict[str, Any]:
-    kind = torch.device(device)
-    versions = {
-        "bandwise": bandwise.__version__,
-        "Python": platform.python_version(),
-        "device": torch.cuda.get_device_name(kind) if kind.type == "cuda" else platform.machine(),
-    }
-    for library in _LIBRARIES:
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            versions[library] = "not installed"
-    return versions

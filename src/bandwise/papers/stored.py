@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -13,14 +14,11 @@ import numpy as np
 import scipy.stats
 
 from bandwise.drawing.words import number
-from bandwise.papers.paper import Data, Finding, Verdict
+from bandwise.papers.paper import Data
 from bandwise.study import Results
 from bandwise.study.files import read_json
 from bandwise.study.results import Run
 from bandwise.study.statistics import LEVEL, bootstrap_interval, paired_p_value
-
-_DIGITS = 6
-
 
 _FIELDS = ("part", "settings", "command", "date", "versions", "data")
 
@@ -101,15 +99,7 @@ def _columns(rows: Sequence[dict[str, float]], names: Sequence[str]) -> dict[str
 
 def rounded(data: Any) -> Any:
     """Plain data with its floats rounded to six digits."""
-    match data:
-        case float() if math.isfinite(data):
-            return float(f"{data:.{_DIGITS}g}")
-        case dict():
-            return {key: rounded(value) for key, value in data.items()}
-        case list() | tuple():
-            return [rounded(value) for value in data]
-        case _:
-            return data
+    return json.loads(json.dumps(data), parse_float=lambda text: float(f"{float(text):.6g}"))
 
 
 Figure = Callable[[dict[str, Any]], float]
@@ -126,7 +116,7 @@ class Values:
     """A figure a seed, and what they say of its mean.
 
     Attributes:
-        values: a seed each.
+        values: a seed each: infinite where its run diverged, NaN where there is no figure.
     """
 
     values: tuple[float, ...]
@@ -137,6 +127,11 @@ class Values:
         return bool(self.values) and all(map(math.isfinite, self.values))
 
     @property
+    def diverged(self) -> int:
+        """Seeds whose run did."""
+        return sum(map(math.isinf, self.values))
+
+    @property
     def n(self) -> int:
         """Seeds."""
         return len(self.values)
@@ -145,6 +140,11 @@ class Values:
     def mean(self) -> float:
         """Over seeds."""
         return statistics.fmean(self.values) if self.values else math.nan
+
+    @property
+    def std(self) -> float:
+        """Over seeds; NaN for one, or if there is not a figure for every seed."""
+        return statistics.stdev(self.values) if self._testable else math.nan
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -199,53 +199,40 @@ class Study:
         return list(dict.fromkeys(run["optimizer"] for run in self.data["runs"]))
 
     def runs(self, optimizer: str) -> list[dict[str, Any]]:
-        """The runs of an optimizer, by seed."""
-        return [run for run in self.data["runs"] if run["optimizer"] == optimizer]
+        """The runs, by seed, of the one optimizer whose text is this, or starts so and goes on.
 
-    def values(self, optimizer: str, figure: Figure) -> list[float]:
-        """The figure of each of its runs; NaN where a run diverged."""
-        return [math.nan if r["diverged"] else figure(r) for r in self.runs(optimizer)]
+        Raises:
+            LookupError: there is none, or there are several.
+        """
+        texts = self.optimizers
+        found = [t for t in texts if t == optimizer] or [
+            t for t in texts if t.startswith(optimizer)
+        ]
+        if len(found) != 1:
+            raise LookupError(f"one optimizer must start with {optimizer!r}, got {sorted(found)}")
+        runs = (run for run in self.data["runs"] if run["optimizer"] == found[0])
+        return sorted(runs, key=lambda run: int(run["seed"]))
 
-    def mean(self, optimizer: str, figure: Figure) -> float:
-        """Over seeds."""
-        return statistics.fmean(self.values(optimizer, figure))
-
-    def std(self, optimizer: str, figure: Figure) -> float:
-        """Over seeds; NaN for one."""
-        values = self.values(optimizer, figure)
-        return statistics.stdev(values) if len(values) > 1 else math.nan
+    def values(self, optimizer: str, figure: Figure) -> Values:
+        """The figure of each of its runs."""
+        return Values(
+            tuple(math.inf if run["diverged"] else figure(run) for run in self.runs(optimizer))
+        )
 
     def difference(self, optimizer: str, baseline: str, figure: Figure) -> Values:
         """By seed, in units of the figure."""
-        pairs = zip(self.values(optimizer, figure), self.values(baseline, figure), strict=True)
-        return Values(tuple(one - other for one, other in pairs))
+        both = (self.values(name, figure).values for name in (optimizer, baseline))
+        # Nothing can be said of a difference from a run that diverged.
+        return Values(
+            tuple(a - b if math.isfinite(b) else math.nan for a, b in zip(*both, strict=True))
+        )
 
     def change(self, optimizer: str, baseline: str, figure: Figure) -> Values:
         """By seed, in percent of the baseline's mean."""
-        mean = self.mean(baseline, figure)
+        mean = self.values(baseline, figure).mean
         absolute = self.difference(optimizer, baseline, figure)
         # Not of each seed's own figure: where one is near zero it would decide everything.
         return Values(tuple(100 * value / mean if mean else math.nan for value in absolute.values))
-
-
-def judged(change: Values, claimed: float) -> Finding:
-    """Whether a change is what was claimed, both in percent.
-
-    The claim holds if the change is real, goes the same way and is at least half as large; it does
-    not if one half as large is ruled out. "Real" and "ruled out" as in ``Values.above``.
-    Otherwise more seeds are needed.
-
-    Args:
-        change: ours.
-        claimed: theirs, not zero.
-    """
-    ours, half = (change, claimed / 2) if claimed > 0 else (change.negated(), -claimed / 2)
-    verdict: Verdict = "cannot tell yet"
-    if ours.above(0) and ours.mean >= half:
-        verdict = "holds"
-    elif ours.below(half):
-        verdict = "does not hold"
-    return Finding(change.percent(), verdict)
 
 
 def within(values: Sequence[float]) -> tuple[float, float]:

@@ -35,6 +35,7 @@ from bandwise.study.progress import StudyProgress
 from bandwise.study.results import Results, Run
 from bandwise.study.run import RESULT, RunConfig, read_run, train
 from bandwise.study.statistics import compare_runs
+from bandwise.study.versions import versions
 from bandwise.tasks import Recipe, Task
 
 # A full disk, quota or file, and a disk for reading only.
@@ -388,12 +389,5 @@ def _command(
 
 
 def _versions(device: str) -> dict[str, str]:
-    kind = torch.device(device)
-    return {
-        "bandwise": bandwise.__version__,
-        "torch": torch.__version__,
-        "Python": platform.python_version(),
-        "device": torch.cuda.get_device_name(kind) if kind.type == "cuda" else platform.machine(),
-        "system": platform.system(),
-        "processors": str(os.cpu_count()),
-    }
+    machine = {"system": platform.system(), "processors": str(os.cpu_count())}
+    return versions(device) | machine

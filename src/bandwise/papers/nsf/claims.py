@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from bandwise.papers.nsf.values import differences, rate_slope, runs_of, values
+from bandwise.papers.nsf.measures import rate_slope
 from bandwise.papers.paper import Claim, Data, Finding, Verdict
-from bandwise.papers.stored import Figure, Values, final
+from bandwise.papers.stored import Figure, Study, Values, final
+from bandwise.papers.verdicts import as_large, lower, together, told
 
 # The cycle that has exponents of both signs, as the paper's; its period differs by part.
 _CYCLE = "nsf:p=cyclic(0.5,-0.25,"
@@ -20,61 +21,51 @@ _NEGLIGIBLE = 5.0  # percent of a training step
 _QUARTER = 0.25
 
 
-def verdict(found: Values, below: float) -> Verdict:
-    """Whether figures that are claimed to lie below a value do; an infinite one is a run that
-    diverged. That no difference is seen does not say that there is none."""
-    if found.below(below):
-        return "holds"
-    if any(map(math.isinf, found.values)) or found.above(below):
-        return "does not hold"
-    return "cannot tell yet"
-
-
-def _together(found: Mapping[str, tuple[str, Verdict]], wanted: Callable[..., bool]) -> Finding:
+def _together(
+    found: Mapping[str, tuple[str, Verdict]], wanted: Callable[..., bool] = all
+) -> Finding:
     """A finding on several tasks: ``wanted`` is ``all`` or ``any`` of them."""
     ours = "; ".join(f"{task}: {text}" for task, (text, _) in found.items())
-    verdicts = [v for _, v in found.values()]
-    if verdicts and wanted(v == "holds" for v in verdicts):
-        return Finding(ours, "holds")
-    settled = any if wanted is all else all
-    if verdicts and settled(v == "does not hold" for v in verdicts):
-        return Finding(ours, "does not hold")
-    return Finding(ours or "no task", "cannot tell yet")
+    return Finding(ours or "no task", together([verdict for _, verdict in found.values()], wanted))
 
 
-def _measured(data: Data) -> dict[str, Any]:
-    return {task: study for task, study in data.items() if "skipped" not in study}
+def _measured(data: Data) -> dict[str, Study]:
+    return {task: Study(study) for task, study in data.items() if "skipped" not in study}
+
+
+def _less(data: Data, optimizer: str, baseline: str = "adamw") -> tuple[str, Verdict]:
+    """Whether an optimizer ends below another."""
+    less = Study(data).difference(optimizer, baseline, final(data["metric"]))
+    return less.written(), lower(less)
 
 
 # --- frequencies --------------------------------------------------------------------------------
 
 
 def _slopes(data: Data, optimizer: str) -> dict[str, Values]:
-    return {task: values(study, optimizer, rate_slope) for task, study in data.items()}
+    return {task: Study(study).values(optimizer, rate_slope) for task, study in data.items()}
 
 
 def adaptive_favours_low(data: Data) -> Finding:
     """From the part ``response``."""
     slopes = _slopes(data, "adam")
-    return _together({task: (s.written("+.2f"), verdict(s, 0)) for task, s in slopes.items()}, all)
+    return _together({task: (s.written("+.2f"), lower(s)) for task, s in slopes.items()})
 
 
 def sgd_is_neutral(data: Data) -> Finding:
     """From the part ``response``."""
-    found: dict[str, tuple[str, Verdict]] = {}
+    found = {}
     for task, slopes in _slopes(data, "sgd").items():
-        largest = max(map(abs, slopes.values)) if slopes.finite else math.inf
-        found[task] = (slopes.written("+.2f"), "holds" if largest <= _NEUTRAL else "does not hold")
-    return _together(found, all)
+        sizes = [abs(slope) for slope in slopes.values]
+        verdict = told(all(x <= _NEUTRAL for x in sizes), any(x > _NEUTRAL for x in sizes))
+        found[task] = (slopes.written("+.2f"), verdict)
+    return _together(found)
 
 
 def negative_favours_high(data: Data) -> Finding:
     """From the part ``response``."""
-    found = {}
-    for task, slopes in _slopes(data, "nsf:p=-0.5").items():
-        negated = slopes.negated()
-        found[task] = (slopes.written("+.2f"), verdict(negated, 0))
-    return _together(found, all)
+    slopes = _slopes(data, "nsf:p=-0.5")
+    return _together({task: (s.written("+.2f"), lower(s.negated())) for task, s in slopes.items()})
 
 
 # --- cycles -------------------------------------------------------------------------------------
@@ -84,50 +75,58 @@ def lower_test_error(data: Data) -> Finding:
     """From the part ``images``."""
     found = {}
     for task, study in _measured(data).items():
-        tested = study["metric"].replace("val_", "test_")
-        percent = Values(
-            tuple(100 * d for d in differences(study, _CYCLE, "adamw", final(tested)).values)
-        )
-        found[task] = (percent.written("+.2f", " points"), verdict(percent, 0))
-    return _together(found, all)
+        tested = study.data["metric"].replace("val_", "test_")
+        percent = study.difference(_CYCLE, "adamw", _percent(tested))
+        found[task] = (percent.written("+.2f", " points"), lower(percent))
+    return _together(found)
+
+
+def _percent(name: str) -> Figure:
+    return lambda run: 100 * final(name)(run)
 
 
 def lower_loss(data: Data) -> Finding:
     """From the part ``lead``."""
-    found = differences(data, _CYCLE, "adamw", final(data["metric"]))
-    return Finding(found.written(), verdict(found, 0))
+    return Finding(*_less(data, _CYCLE))
 
 
-def _first_reached(study: Data, optimizer: str) -> tuple[float, ...]:
-    """By seed, the first evaluated step with a metric as good as AdamW's last; inf if none."""
-    metric = study["metric"]
-    sign = 1 if study["direction"] == "min" else -1
-    steps = []
-    for run, baseline in zip(runs_of(study, optimizer), runs_of(study, "adamw"), strict=True):
-        target = sign * baseline["final"][metric]
+def _first_reached(study: Study, optimizer: str) -> Values:
+    """The first evaluated step with a metric as good as AdamW's last; infinite if there is none."""
+    metric = study.data["metric"]
+    sign = 1 if study.data["direction"] == "min" else -1
+    targets = {run["seed"]: sign * run["final"][metric] for run in study.runs("adamw")}
+
+    def step(run: dict[str, Any]) -> float:
         curve = zip(run["evals"]["step"], run["evals"][metric], strict=True)
-        steps.append(next((float(s) for s, value in curve if sign * value <= target), math.inf))
-    return tuple(steps)
+        reached = (float(s) for s, value in curve if sign * value <= targets[run["seed"]])
+        return next(reached, math.inf)
+
+    return study.values(optimizer, step)
 
 
-def _log_ratio(ours: tuple[float, ...], theirs: tuple[float, ...]) -> Values:
+def _log_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Values:
+    """Of steps; there is none to a step before the training, or to one that is never reached."""
     return Values(
         tuple(
-            math.log2(a / b) if 0 < a < math.inf and 0 < b < math.inf else math.inf
+            math.log2(a / b) if a > 0 and 0 < b < math.inf else math.nan
             for a, b in zip(ours, theirs, strict=True)
         )
     )
 
 
-def _cost(study: Data) -> tuple[str, Values]:
-    ours, theirs = _first_reached(study, _CYCLE), _first_reached(study, "adamw")
-    share, own = (float(np.median(steps)) / study["steps"] for steps in (ours, theirs))
-    missed = sum(map(math.isinf, ours))
+def _cost(study: Study) -> tuple[str, Values]:
+    ours, theirs = (_first_reached(study, name) for name in (_CYCLE, "adamw"))
+    share, own = (_median(steps) / study.data["steps"] for steps in (ours, theirs))
+    missed = sum(map(math.isinf, ours.values))
     text = f"after {share:.0%} of the run" if math.isfinite(share) else "not reached"
-    text += f" (AdamW itself after {own:.0%}; {missed} of {len(ours)} seeds never)"
+    text += f" (AdamW itself after {own:.0%}; {missed} of {ours.n} seeds never)"
     # Of equal methods every second run never is as good: the least that it is late by counts.
-    *_, before, end = runs_of(study, "adamw")[0]["evals"]["step"]
-    return text, _log_ratio(tuple(min(step, 2 * end - before) for step in ours), theirs)
+    *_, before, end = study.runs("adamw")[0]["evals"]["step"]
+    return text, _log_ratio([min(step, 2 * end - before) for step in ours.values], theirs.values)
+
+
+def _median(found: Values) -> float:
+    return float(np.median(found.values))
 
 
 def quarter_of_the_cost(data: Data) -> Finding:
@@ -136,7 +135,7 @@ def quarter_of_the_cost(data: Data) -> Finding:
     found = {}
     for task, study in _measured(data).items():
         text, ratio = _cost(study)
-        found[task] = (text, _kept(float(np.median(ratio.values)) <= math.log2(_QUARTER)))
+        found[task] = (text, as_large(ratio, math.log2(_QUARTER)))
     return _together(found, any)
 
 
@@ -145,16 +144,16 @@ def faster(data: Data) -> Finding:
     found = {}
     for task, study in _measured(data).items():
         text, ratio = _cost(study)
-        found[task] = (text, verdict(ratio, 0))
-    return _together(found, all)
-
-
-def _kept(holds: bool) -> Verdict:
-    return "holds" if holds else "does not hold"
+        found[task] = (text, lower(ratio))
+    return _together(found)
 
 
 def _decisions(run: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for row in run["lens"] if row["quantity"] == "decisions"]
+
+
+def _aligned(run: dict[str, Any]) -> float:
+    return next(float(row["step"]) for row in _decisions(run) if row["agreement"] >= 0.9)
 
 
 def early_alignment(data: Data) -> Finding:
@@ -162,18 +161,12 @@ def early_alignment(data: Data) -> Finding:
     run's last does."""
     found = {}
     for task, study in _measured(data).items():
-        aligned = [
-            tuple(
-                next(float(row["step"]) for row in _decisions(run) if row["agreement"] >= 0.9)
-                for run in runs_of(study, optimizer)
-            )
-            for optimizer in (_CYCLE, "adamw")
-        ]
-        ratio = _log_ratio(*aligned)
-        ours, theirs = (np.median(steps) / study["steps"] for steps in aligned)
-        text = f"after {ours:.0%} of the run, AdamW after {theirs:.0%}, n = {ratio.n}"
-        found[task] = (text, verdict(ratio, 0))
-    return _together(found, all)
+        ours, theirs = (study.values(optimizer, _aligned) for optimizer in (_CYCLE, "adamw"))
+        ratio = _log_ratio(ours.values, theirs.values)
+        share, own = (_median(steps) / study.data["steps"] for steps in (ours, theirs))
+        text = f"after {share:.0%} of the run, AdamW after {own:.0%}, n = {ratio.n}"
+        found[task] = (text, lower(ratio))
+    return _together(found)
 
 
 def accurate_at_high_loss(data: Data) -> Finding:
@@ -182,12 +175,11 @@ def accurate_at_high_loss(data: Data) -> Finding:
     found = {}
     for task, study in _measured(data).items():
         targets = {
-            run["seed"]: 0.95 * _decisions(run)[-1]["accuracy"] for run in runs_of(study, "adamw")
+            run["seed"]: 0.95 * _decisions(run)[-1]["accuracy"] for run in study.runs("adamw")
         }
-        higher = differences(study, _CYCLE, "adamw", _loss_at(targets))
-        negated = higher.negated()
-        found[task] = (higher.written("+.3f"), verdict(negated, 0))
-    return _together(found, all)
+        higher = study.difference(_CYCLE, "adamw", _loss_at(targets))
+        found[task] = (higher.written("+.3f"), lower(higher.negated()))
+    return _together(found)
 
 
 def _loss_at(accuracy: Mapping[int, float]) -> Figure:
@@ -200,15 +192,10 @@ def _loss_at(accuracy: Mapping[int, float]) -> Figure:
 
 def negligible_cost(data: Data) -> Finding:
     """From the part ``lead``, whose runs no lens slows down."""
-    ours, theirs = (
-        values(data, name, lambda run: float(run["seconds_per_step"])).values
-        for name in (_CYCLE, "adamw")
-    )
-    change = Values(tuple(100 * (a / b - 1) for a, b in zip(ours, theirs, strict=True)))
-    text = change.written("+.1f", "% of a step")
-    if change.below(_NEGLIGIBLE):
-        return Finding(text, "holds")
-    return Finding(text, "does not hold" if change.above(_NEGLIGIBLE) else "cannot tell yet")
+    runs = (Study(data).runs(name) for name in (_CYCLE, "adamw"))
+    ratios = (a["seconds_per_step"] / b["seconds_per_step"] for a, b in zip(*runs, strict=True))
+    change = Values(tuple(100 * (ratio - 1) for ratio in ratios))
+    return Finding(change.written("+.1f", "% of a step"), lower(change, _NEGLIGIBLE))
 
 
 # --- ours ---------------------------------------------------------------------------------------
@@ -216,39 +203,35 @@ def negligible_cost(data: Data) -> Finding:
 
 def seven_tenths(data: Data) -> Finding:
     """From the part ``lead``."""
-    found = differences(data, "nsf:p=0.7", "adamw", final(data["metric"]))
-    return Finding(found.written(), verdict(found, 0))
+    return Finding(*_less(data, "nsf:p=0.7"))
 
 
 def at_every_length(data: Data) -> Finding:
     """From the part ``steps``."""
-    found = {}
-    for length, study in data.items():
-        less = differences(study, "nsf:p=0.7", "adamw", final(study["metric"]))
-        found[f"{length} steps"] = (less.written(), verdict(less, 0))
-    return _together(found, all)
+    return _together(
+        {f"{length} steps": _less(study, "nsf:p=0.7") for length, study in data.items()}
+    )
 
 
 def when_tuned(data: Data) -> Finding:
     """From the part ``tuned``."""
-    return _together({"adamw": _tuned_less(data, "adamw")}, all)
+    return _together({"adamw": _tuned_less(data, "adamw")})
 
 
 def beyond_others(data: Data) -> Finding:
     """From the part ``tuned``."""
-    found = {
-        name.partition(":")[0].rpartition(".")[2]: _tuned_less(data, name)
-        for name in data["tuning"]
-        if not name.startswith(("nsf:", "adamw"))
-    }
-    return _together(found, all)
+    return _together(
+        {
+            name.partition(":")[0].rpartition(".")[2]: _tuned_less(data, name)
+            for name in data["tuning"]
+            if not name.startswith(("nsf:", "adamw"))
+        }
+    )
 
 
 def _tuned_less(data: Data, name: str) -> tuple[str, Verdict]:
     """The tuned p = 0.7 less another optimizer as it was tuned."""
-    ours, theirs = (data["tuning"][key]["optimizer"] for key in ("nsf:p=0.7", name))
-    less = differences(data, ours, theirs, final(data["metric"]))
-    return less.written(), verdict(less, 0)
+    return _less(data, *(data["tuning"][key]["optimizer"] for key in ("nsf:p=0.7", name)))
 
 
 CLAIMS = (

@@ -9,7 +9,6 @@ from bandwise.drawing.dots import Dots, dot_plot
 from bandwise.drawing.figure import Figure
 from bandwise.drawing.words import number
 from bandwise.papers.nsf.tables import studies
-from bandwise.papers.nsf.values import differences, runs_of
 from bandwise.papers.paper import Data
 from bandwise.papers.stored import Study, final
 
@@ -22,28 +21,29 @@ def figures(parts: Mapping[str, Data]) -> list[Figure]:
     ]
 
 
-def _differences(name: str, title: str, study: Data) -> Figure:
-    baseline, *others = Study(study).optimizers
+def _differences(name: str, title: str, data: Data) -> Figure:
+    study = Study(data)
+    baseline, *others = study.optimizers
     rows, means = [], {}
     for index, optimizer in enumerate(others, 1):
-        found = differences(study, optimizer, baseline, final(study["metric"]))
+        found = study.difference(optimizer, baseline, final(data["metric"]))
         seeds = [
             (f"seed {run['seed']}: {number(value, '+.4g')}", value)
-            for run, value in zip(runs_of(study, optimizer), found.values, strict=True)
+            for run, value in zip(study.runs(optimizer), found.values, strict=True)
             if math.isfinite(value)
         ]
         mean = found.mean if found.finite else None
         if mean is not None:
             means[optimizer] = mean
         rows.append(Dots(index, optimizer, "seeds", seeds, mean, found.interval, found.written()))
-    sign = 1 if study["direction"] == "min" else -1
+    sign = 1 if data["direction"] == "min" else -1
     best = min(means, key=lambda optimizer: sign * means[optimizer]) if means else None
     seen = f"{best} ends best ({number(means[best], '+.4g')})" if best else "every run diverged"
     return Figure(
         name,
         f"{title}: {seen}",
-        f"{study['metric']} less {baseline}'s with the same seed, after {study['steps']} steps. "
+        f"{data['metric']} less {baseline}'s with the same seed, after {data['steps']} steps. "
         "Dots are seeds, the diamond is their mean, the bar its 95% interval. Runs that diverged "
         "are left out.",
-        dot_plot(rows, f"{study['metric']} less {baseline}'s", {"baseline": 0}),
+        dot_plot(rows, f"{data['metric']} less {baseline}'s", {"baseline": 0}),
     )

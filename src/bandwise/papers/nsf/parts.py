@@ -16,7 +16,6 @@ from bandwise.papers.nsf.scales import SCALES, Scale
 from bandwise.papers.paper import Context
 from bandwise.papers.stored import condensed
 from bandwise.study import Results, compare
-from bandwise.study.tune import TUNING_SEEDS, Range, Tuned, tune
 
 _HERE = "bandwise.papers.nsf.optimizers"
 MUON = f"{_HERE}.MuonAdamW"
@@ -180,6 +179,9 @@ def mechanism(context: Context) -> dict[str, Any]:
 def tuned(context: Context) -> dict[str, Any]:
     """Every optimizer at the learning rate and decay that the same budget found for it; the task's
     own are tried first."""
+    # Optuna's: what is stored can be read without it.
+    from bandwise.study.tune import TUNING_SEEDS, Range, Tuned, tune
+
     scale = SCALES[context.scale]
     usual = {
         "lr": Range(scale.lr / 4, scale.lr * 4, first=scale.lr),

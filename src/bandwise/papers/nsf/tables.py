@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bandwise.papers.nsf.values import differences, rate_slope, values
+from bandwise.papers.nsf.measures import rate_slope
 from bandwise.papers.paper import Data, Table
 from bandwise.papers.stored import Study, Values, final
 
@@ -39,36 +39,34 @@ def studies(parts: Mapping[str, Data]) -> list[tuple[str, Data]]:
     return found
 
 
-def _slopes(task: str, study: Data) -> Table:
+def _slopes(task: str, data: Data) -> Table:
+    study = Study(data)
     return Table(
         f"Which frequencies each exponent favours ({task})",
         "How the step of a coordinate goes with how often its gradient changes sign, the slope of "
         "the logarithms: below 0 slow coordinates are favoured. Mean over seeds and its 95% "
         "bootstrap interval.",
         ["optimizer", "slope"],
-        [
-            [name, values(study, name, rate_slope).written("+.2f")]
-            for name in Study(study).optimizers
-        ],
+        [[name, study.values(name, rate_slope).written("+.2f")] for name in study.optimizers],
     )
 
 
-def _table(title: str, study: Data) -> Table:
-    metric = study["metric"]
-    baseline, *_ = names = Study(study).optimizers
+def _table(title: str, data: Data) -> Table:
+    study, metric = Study(data), data["metric"]
+    baseline, *_ = names = study.optimizers
     tested = metric.replace("val_", "test_")
-    has_test = tested in study["runs"][0]["final"]
+    has_test = tested in data["runs"][0]["final"]
     rows = []
     for name in names:
-        difference = differences(study, name, baseline, final(metric))
+        difference = study.difference(name, baseline, final(metric))
         row = [
             name,
-            _mean(values(study, name, final(metric))),
+            _mean(study.values(name, final(metric))),
             "baseline" if name == baseline else difference.written(),
         ]
-        rows.append(row + ([_mean(values(study, name, final(tested)))] if has_test else []))
+        rows.append(row + ([_mean(study.values(name, final(tested)))] if has_test else []))
     note = (
-        f"{study['steps']} steps; means over seeds, and the mean of the differences from "
+        f"{data['steps']} steps; means over seeds, and the mean of the differences from "
         f"{baseline} by seed with its 95% bootstrap interval."
     )
     columns = ["optimizer", metric, "difference", *([tested] if has_test else [])]
@@ -76,5 +74,4 @@ def _table(title: str, study: Data) -> Table:
 
 
 def _mean(found: Values) -> str:
-    diverged = sum(value == float("inf") for value in found.values)
-    return f"{diverged} of {found.n} diverged" if diverged else f"{found.mean:.4g}"
+    return f"{found.diverged} of {found.n} diverged" if found.diverged else f"{found.mean:.4g}"

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from bandwise.drawing.words import MINUS
-from bandwise.papers.paper import Claim, Data, Finding, Verdict
+from bandwise.papers.paper import Claim, Data, Finding
 from bandwise.papers.smi.domains import DOMAINS, OPTIMIZERS
 from bandwise.papers.smi.measures import (
     activation,
@@ -28,20 +28,12 @@ from bandwise.papers.smi.overhead import ADAMW as BASE
 from bandwise.papers.smi.overhead import AROUND
 from bandwise.papers.smi.runs import ADAMW, AGGRESSIVE, COSINE, HIGHER_EMA, TOP_75
 from bandwise.papers.smi.sensitivity import BEST, VARIED
-from bandwise.papers.stored import Figure, Study, Values, final, judged, within
+from bandwise.papers.stored import Figure, Study, Values, final, within
+from bandwise.papers.verdicts import as_large, lower, together, told
 
 Judge = Callable[[Data], Finding]
 _VAL = final("val_loss")
-
-
-def directed(ours: Values, text: str | None = None) -> Finding:
-    """Whether a claim without a figure holds, by a difference that it says is positive."""
-    verdict: Verdict = "cannot tell yet"
-    if ours.above(0):
-        verdict = "holds"
-    elif ours.below(0):
-        verdict = "does not hold"
-    return Finding(text or ours.percent(), verdict)
+_LENGTHENED = 1.5 * 4.5  # percent of a training step
 
 
 def _change(
@@ -50,7 +42,8 @@ def _change(
     """By the change of a figure of Runs 0 to 5, in percent."""
 
     def judge(data: Data) -> Finding:
-        return judged(Study(data["study"]).change(optimizer, baseline, figure), claimed)
+        change = Study(data["study"]).change(optimizer, baseline, figure)
+        return Finding(change.percent(), as_large(change, claimed))
 
     return judge
 
@@ -58,7 +51,7 @@ def _change(
 def _iterations(curve: str, which: int, claimed: float) -> Judge:
     def judge(data: Data) -> Finding:
         figure = iterations_to(curve, thresholds(data)[which])
-        return judged(Study(data["study"]).change(TOP_75, ADAMW, figure), claimed)
+        return _change(figure, claimed, TOP_75)(data)
 
     return judge
 
@@ -66,7 +59,7 @@ def _iterations(curve: str, which: int, claimed: float) -> Judge:
 def _smoother(figure: Figure, optimizer: str) -> Judge:
     def judge(data: Data) -> Finding:
         change = Study(data["study"]).change(optimizer, ADAMW, figure)
-        return directed(change.negated(), change.percent())
+        return Finding(change.percent(), lower(change))
 
     return judge
 
@@ -80,38 +73,31 @@ def _best_validation(data: Data) -> Finding:
 
 def _best(differences: Sequence[Values]) -> Finding:
     """Whether all the others are worse: have larger losses, by differences from the best."""
-    verdict: Verdict = "cannot tell yet"
-    # That one of several is better is found by chance more often.
-    if all(difference.above(0) for difference in differences):
-        verdict = "holds"
-    elif any(difference.below(0, len(differences)) for difference in differences):
-        verdict = "does not hold"
     nearest = min(differences, key=lambda difference: difference.mean)
-    return Finding(f"the best of the others: {nearest.percent()} in loss", verdict)
+    return Finding(
+        f"the best of the others: {nearest.percent()} in loss",
+        told(
+            all(difference.above(0) for difference in differences),
+            # That one of several is better is found by chance more often.
+            any(difference.below(0, len(differences)) for difference in differences),
+        ),
+    )
 
 
 def faster(data: Data) -> Finding:
     """Run 5's inference."""
     ours = Values(tuple(each["median"] for each in data["faster"][COSINE]))
-    found = judged(ours, 15.0)
     control = [abs(each["median"]) for each in data["control"]]
     beside = f"; two seeds of AdamW differ by up to {max(control):.2f}%" if control else ""
-    return Finding(found.ours + beside, found.verdict)
+    return Finding(ours.percent() + beside, as_large(ours, 15.0))
 
 
 def all_faster(data: Data) -> Finding:
     """Every run's inference: 12% at the least."""
-    found = [
-        judged(Values(tuple(r["median"] for r in runs)), 12.0) for runs in data["faster"].values()
-    ]
-    medians = [r["median"] for runs in data["faster"].values() for r in runs]
+    found = [Values(tuple(r["median"] for r in runs)) for runs in data["faster"].values()]
+    medians = [median for each in found for median in each.values]
     text = f"{min(medians):+.2f}% to {max(medians):+.2f}% over {len(medians)} models"
-    verdicts = {each.verdict for each in found}
-    verdict: Verdict = "cannot tell yet"
-    if verdicts == {"holds"}:
-        verdict = "holds"
-    elif "does not hold" in verdicts:
-        verdict = "does not hold"
+    verdict = together([as_large(each, 12.0) for each in found])
     return Finding(text.replace("-", MINUS), verdict)
 
 
@@ -125,12 +111,7 @@ def overhead(data: Data) -> Finding:
         f"{statistics.median(percent):+.1f}% [{low:+.1f}, {high:+.1f}] at {size['parameters']:,} "
         f"parameters and {tokens:,} tokens a step, {len(percent)} rounds"
     )
-    verdict: Verdict = "cannot tell yet"
-    if high <= 1.5 * 4.5:
-        verdict = "holds"
-    elif low > 1.5 * 4.5:
-        verdict = "does not hold"
-    return Finding(text, verdict)
+    return Finding(text, told(high <= _LENGTHENED, low > _LENGTHENED))
 
 
 def scaling(data: Data) -> Finding:
@@ -166,7 +147,7 @@ def one_tensor(data: Data) -> Finding:
 
 def best_text(study: Study, by_factor: dict[str, str]) -> tuple[str, str]:
     """The learning rate's factor at which the mean loss is lowest, and the optimizer's text."""
-    means = {factor: study.mean(text, _VAL) for factor, text in by_factor.items()}
+    means = {factor: study.values(text, _VAL).mean for factor, text in by_factor.items()}
     known = {factor: mean for factor, mean in means.items() if math.isfinite(mean)}
     factor = min(known, key=lambda f: known[f]) if known else "1.0"
     return factor, by_factor[factor]
@@ -181,16 +162,8 @@ def combined(data: Data) -> Finding:
         _, around = best_text(study, data["texts"][f"SMI+{base}"])
         change = study.change(around, alone, _VAL)
         parts.append(f"{base} {change.percent()}")
-        if change.above(1.0) or not change.finite:
-            verdicts.append("does not hold")
-        else:
-            verdicts.append("holds" if change.below(1.0) else "cannot tell yet")
-    verdict: Verdict = "cannot tell yet"
-    if "does not hold" in verdicts:
-        verdict = "does not hold"
-    elif set(verdicts) == {"holds"}:
-        verdict = "holds"
-    return Finding("; ".join(parts) + " in loss", verdict)
+        verdicts.append(lower(change, 1.0))
+    return Finding("; ".join(parts) + " in loss", together(verdicts))
 
 
 def _time(name: str, least: float, most: float) -> Judge:
@@ -203,12 +176,7 @@ def _time(name: str, least: float, most: float) -> Judge:
         low, high = within(ratios)
         median = statistics.median(ratios)
         text = f"{median:.2f} times AdamW's [{low:.2f}, {high:.2f}], {len(ratios)} rounds"
-        verdict: Verdict = "cannot tell yet"
-        if least <= low and high <= most:
-            verdict = "holds"
-        elif high < least or low > most:
-            verdict = "does not hold"
-        return Finding(text, verdict)
+        return Finding(text, told(least <= low and high <= most, high < least or low > most))
 
     return judge
 
@@ -216,8 +184,8 @@ def _time(name: str, least: float, most: float) -> Judge:
 def lion_memory(data: Data) -> Finding:
     """Bytes of state, counted."""
     ratio = data["steps"]["Lion"]["state_bytes"] / data["steps"]["AdamW"]["state_bytes"]
-    verdict: Verdict = "holds" if abs(ratio - 0.5) < 0.05 else "does not hold"
-    return Finding(f"{100 * (ratio - 1):+.0f}%".replace("-", MINUS), verdict)
+    text = f"{100 * (ratio - 1):+.0f}%".replace("-", MINUS)
+    return Finding(text, "holds" if abs(ratio - 0.5) < 0.05 else "does not hold")
 
 
 def _best_value(name: str) -> Judge:
@@ -231,8 +199,8 @@ def _best_value(name: str) -> Judge:
 def spread(data: Data, name: str) -> float:
     """How far the mean losses of a hyperparameter's values lie apart, in percent of the best's."""
     study = Study(data)
-    means = [study.mean(text, _VAL) for text in (BEST, *VARIED[name].values())]
-    return 100 * (max(means) - min(means)) / study.mean(BEST, _VAL)
+    best, *others = [study.values(text, _VAL).mean for text in (BEST, *VARIED[name].values())]
+    return 100 * (max(best, *others) - min(best, *others)) / best
 
 
 def most_sensitive(data: Data) -> Finding:
@@ -248,16 +216,16 @@ def most_sensitive(data: Data) -> Finding:
         ]
         pairs = zip(*per_seed, strict=True)
         differences.append(Values(tuple(one - two for one, two in pairs)))
-    verdict: Verdict = "cannot tell yet"
-    if all(difference.above(0) for difference in differences):
-        verdict = "holds"
-    elif any(difference.below(0) for difference in differences):
-        verdict = "does not hold"
+    # Not by ``lower``: a spread that is infinite does not speak against the setting.
+    verdict = told(
+        all(difference.above(0) for difference in differences),
+        any(difference.below(0) for difference in differences),
+    )
     return Finding(f"losses spread by: {text}; n = {len(data['seeds'])}", verdict)
 
 
 def _seed_spread(study: Study, name: str, seed: int) -> float:
-    losses = [study.values(text, _VAL)[seed] for text in (BEST, *VARIED[name].values())]
+    losses = [study.values(text, _VAL).values[seed] for text in (BEST, *VARIED[name].values())]
     return max(losses) - min(losses)
 
 
@@ -266,16 +234,17 @@ def _domain(task: str) -> Judge:
         study = Study(data[task])
         adamw, smi = OPTIMIZERS
         change = study.change(smi, adamw, final(study.data["metric"]))
-        better = change if study.data["direction"] == "max" else change.negated()
-        return directed(
-            better, f"{change.percent()} in {study.data['metric'].removeprefix('val_')}"
-        )
+        worse = change if study.data["direction"] == "min" else change.negated()
+        metric = study.data["metric"].removeprefix("val_")
+        return Finding(f"{change.percent()} in {metric}", lower(worse))
 
     return judge
 
 
 def _claims() -> list[Claim]:
     runs: list[tuple[str, str, str, Judge]] = [
+        ("abstract", "the model's performance is maintained: Run 5's validation loss", "-0.1%",
+         _change(_VAL, -0.1)),
         ("Table 1", "Run 4 (top 75%) lowers the validation loss", "-0.2%",
          _change(_VAL, -0.2, TOP_75)),
         ("Table 1", "Run 4 lowers the training loss", "-0.7%",

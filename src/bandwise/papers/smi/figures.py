@@ -42,7 +42,7 @@ def _figure_2(study: Study, inference: Data) -> Figure:
     for text, index in _INDEX.items():
         plot.add_scatter(
             x=inference["tokens_per_second"][text],
-            y=study.values(text, final("val_loss")),
+            y=study.values(text, final("val_loss")).values,
             mode="markers",
             name=_LABELS[text],
             legendgroup=str(index),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from bandwise import tasks
+from bandwise.bench.memory import state_bytes
 from bandwise.bench.timing import Contender, clock_of, interleaved
 from bandwise.papers.paper import Context, Part
 from bandwise.papers.smi import scales
@@ -110,14 +110,4 @@ class _Stepping:
         return loss.detach()
 
 
-def state_bytes(optimizer: Optimizer) -> int:
-    """Of all tensors that it keeps."""
-    return sum(
-        value.nbytes
-        for state in optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, torch.Tensor)
-    )
-
-
-PART = Part("optimizers", "Beside modern optimizers, and around them", _run)
+PART = Part("optimizers", "Beside modern optimizers, and around them", _run, ("pytorch_optimizer",))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
+from bandwise.bench.memory import state_bytes
 from bandwise.bench.timing import Contender, clock_of, interleaved
+from bandwise.bench.training import Training, some_tokens
 from bandwise.papers.paper import Context, Part
 from bandwise.papers.smi import scales
-from bandwise.papers.smi.optimizers import state_bytes
 from bandwise.papers.stored import rounded
 from bandwise.smi import SMI
-from bandwise.tasks.gpt import GPT, GPTConfig
+from bandwise.tasks.gpt import GPTConfig
 
 ADAMW, AROUND = "AdamW", "SMI around AdamW"
 
@@ -36,23 +37,16 @@ def _run(context: Context) -> dict[str, Any]:
 def _measured(
     context: Context, config: GPTConfig, batch: int, device: torch.device
 ) -> dict[str, Any]:
-    tokens = torch.randint(
-        config.vocabulary,
-        (batch, config.context + 1),
-        generator=torch.Generator().manual_seed(0),
-    ).to(device)
+    torch.manual_seed(0)
+    tokens = some_tokens(config, batch, device)
     training = {}
     for name, make in ((ADAMW, _adamw), (AROUND, _smi)):
         torch.manual_seed(0)
-        model = GPT(config).to(device)
-        training[name] = (model, make(model))
-    parameters = sum(param.numel() for param in training[ADAMW][0].parameters())
+        training[name] = Training(config, make, tokens, autocast=device.type == "cuda")
+    parameters = sum(param.numel() for param in training[ADAMW].model.parameters())
     context.console.print(f"{parameters:,} parameters", highlight=False)
     rows, _ = interleaved(
-        [
-            Contender(name, _step(model, optimizer, tokens))
-            for name, (model, optimizer) in training.items()
-        ],
+        [Contender(name, each.step) for name, each in training.items()],
         scales.of(context).rounds,
         clock_of(device),
     )
@@ -61,30 +55,16 @@ def _measured(
         "width": config.width,
         "context": config.context,
         "seconds": {row.name: rounded(row.seconds) for row in rows},
-        "state_bytes": {name: state_bytes(optimizer) for name, (_, optimizer) in training.items()},
+        "state_bytes": {name: state_bytes(each.optimizer) for name, each in training.items()},
     }
 
 
-def _adamw(model: nn.Module) -> Optimizer:
-    return AdamW(model.parameters(), lr=1e-3)
+def _adamw(params: Sequence[Tensor]) -> Optimizer:
+    return AdamW(params, lr=1e-3)
 
 
-def _smi(model: nn.Module) -> Optimizer:
-    return SMI(_adamw(model), alpha=0.3, min_ndim=1)
-
-
-def _step(model: nn.Module, optimizer: Optimizer, tokens: Tensor) -> Callable[[], None]:
-    def step() -> None:
-        optimizer.zero_grad()
-        with torch.autocast(
-            tokens.device.type, torch.bfloat16, enabled=tokens.device.type == "cuda"
-        ):
-            logits = model(tokens[:, :-1])
-            loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return step
+def _smi(params: Sequence[Tensor]) -> Optimizer:
+    return SMI(_adamw(params), alpha=0.3, min_ndim=1)
 
 
 PART = Part("overhead", "Computational overhead", _run)

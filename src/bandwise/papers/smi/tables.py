@@ -175,8 +175,8 @@ def _comparison(study: Study, title: str, note: str, figures: Mapping[str, Figur
         [
             [
                 name,
-                _plain(study.mean(ADAMW, figure)),
-                _plain(study.mean(COSINE, figure)),
+                _plain(study.values(ADAMW, figure).mean),
+                _plain(study.values(COSINE, figure).mean),
                 study.change(COSINE, ADAMW, figure).percent(),
             ]
             for name, figure in figures.items()
@@ -190,7 +190,7 @@ def _table_5(data: Data) -> Table:
     rows = []
     for label, texts in data["texts"].items():
         factor, text = best_text(study, texts)
-        means = {f: study.mean(t, _VAL) for f, t in texts.items()}
+        means = {f: study.values(t, _VAL).mean for f, t in texts.items()}
         step = data["steps"][label]
         pairs = zip(step["seconds"], base_seconds, strict=True)
         ratio = statistics.median(one / other for one, other in pairs)
@@ -319,7 +319,8 @@ def _cell(study: Study, text: str, figure: Figure) -> str:
 
 def _spread(study: Study, text: str, figure: Figure) -> str:
     """Mean ± standard deviation."""
-    return f"{_plain(study.mean(text, figure))} ± {_plain(study.std(text, figure), '.2g')}"
+    values = study.values(text, figure)
+    return f"{_plain(values.mean)} ± {_plain(values.std, '.2g')}"
 
 
 def _plain(value: float, form: str = ".4g") -> str:
