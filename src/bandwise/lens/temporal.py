@@ -326,7 +326,10 @@ class Temporal:
             )
         missing = places.keys() - {t.name for t in tensors}
         if missing:
-            raise ValueError(f"the state_dict follows {min(missing)!r}; the optimizer has it not")
+            raise ValueError(
+                f"the state_dict follows {min(missing)!r}, which is not among the optimizer's "
+                "parameters"
+            )
         self._count, self._reported = state["count"], state["reported"]
         self._step = state["step"]
         self._follow(tensors, places)
