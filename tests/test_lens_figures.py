@@ -174,7 +174,8 @@ def test_slopes_say_who_favours_what() -> None:
     figure = figure_of(runs, "size-slope")
     assert words(figure) == (
         "Size slope: nsf:p=0.7 evens steps out most (-1.41); "
-        "nsf:p=-0.5 favours large gradients most (+0.75); neutral: sgd"
+        "nsf:p=-0.5 favours large gradients most (+0.75); "
+        "cannot be told from neutral: sgd (+0.02, interval -0.08 to +0.22)"
     )
     mean = traces(figure, "mean")["nsf:p=0.7"]
     assert mean.x == (-1.41,)
@@ -182,6 +183,67 @@ def test_slopes_say_who_favours_what() -> None:
     assert mean.error_x.array == pytest.approx([0.2])
     references = {note.text: note.x for note in figure.plot.layout.annotations}
     assert references == {"SGD": 0, "Adam": -1}
+
+
+Interval = tuple[float, float, float]
+
+
+@pytest.mark.parametrize(
+    ("slopes", "says"),
+    [
+        (
+            {"AdamW": (-0.31, -0.68, 0.05)},
+            "cannot be told from neutral: AdamW (-0.31, interval -0.68 to +0.05)",
+        ),
+        ({"AdamW": (-0.31, -0.6, -0.02)}, "AdamW favours slow gradients (-0.31)"),
+        ({"SGD": (0.02, -0.05, 0.09)}, "neutral: SGD"),
+        # What momentum can feign is no effect, however surely it is there.
+        (
+            {"a": (0.09, 0.01, 0.17)},
+            "cannot be told from neutral: a (+0.09, interval +0.01 to +0.17)",
+        ),
+        (
+            {"smi": (-0.8, -0.9, -0.7), "adamw": (-0.7, -0.8, -0.6), "sgd": (0, -0.01, 0.01)},
+            "smi favours slow gradients (-0.80), and so does adamw; neutral: sgd",
+        ),
+        (
+            {"smi": (-0.8, -0.9, -0.7), "adamw": (-0.6, -0.69, -0.5)},
+            "smi favours slow gradients most (-0.80)",
+        ),
+        (
+            {"a": (0.8, 0.7, 0.9), "b": (0.7, 0.6, 0.8), "c": (0.6, 0.5, 0.75)},
+            "a favours fast gradients (+0.80), and so do b, c",
+        ),
+        (
+            {"a": (-0.8, -0.9, -0.7), "b": (-0.4, -0.8, 0.1), "c": (0.1, -0.9, 1.1)},
+            "a favours slow gradients (-0.80); cannot be told from neutral: b, c",
+        ),
+    ],
+)
+def test_titles_of_slopes_say_no_more_than_their_intervals(
+    slopes: dict[str, Interval], says: str
+) -> None:
+    runs = {
+        label: [[temporal(9, rate_slope=mean, rate_slope_low=low, rate_slope_high=high)]]
+        for label, (mean, low, high) in slopes.items()
+    }
+    assert words(figure_of(runs, "rate-slope")) == f"Rate slope: {says}"
+
+
+def test_a_single_point_is_no_course() -> None:
+    def weights(*norms: float) -> list[list[Row]]:
+        row = {"quantity": "weights", "tensor": "all"}
+        return [[row | {"step": 1 + 49 * i, "spectral_norm": n} for i, n in enumerate(norms)]]
+
+    def title(**norms: Sequence[float]) -> str:
+        runs = {label: weights(*some) for label, some in norms.items()}
+        return figure_of(runs, "weights-spectral-norm").title
+
+    assert title(a=[0.782]) == "Spectral norm: 0.782 (a), at step 1 alone"
+    assert title(a=[2], smi=[1.5]) == "Spectral norm: from 1.5 (smi) to 2 (a), at step 1 alone"
+    assert title(a=[2], smi=[2]) == "Spectral norm: 2 (all), at step 1 alone"
+    assert title(a=[0.782, 0.9]) == "Spectral norm: a goes from 0.782 to 0.9"
+    assert title(a=[2, 2], smi=[1.5, 1]) == "Spectral norm: smi ends lowest (1), a highest (2)"
 
 
 def test_across_is_step_over_rate() -> None:
@@ -254,6 +316,12 @@ def test_alignment_is_the_first_crossing() -> None:
     assert traces(figure, "mean")["early"].x == pytest.approx([0.2])
     agreement = figure_of({"early": [EARLY], "late": [LATE]}, "agreement")
     assert agreement.title == "Decisions are 90% the final ones: early by step 40; late by step 80"
+
+
+def test_one_evaluation_has_nothing_to_agree_with() -> None:
+    runs = {"a": [EARLY[-1:]], "b": [EARLY]}
+    assert list(traces(figure_of(runs, "agreement"), "mean")) == ["b"]
+    assert not {"lens-agreement", "lens-alignment"} & {f.id for f in figures({"a": runs["a"]})}
 
 
 def half_plane(a: float, b: float, c: float) -> nn.Linear:

@@ -74,6 +74,8 @@ def alignment(runs: Runs) -> Figure | None:
 def agreement(runs: Runs) -> Figure | None:
     """Agreement with the last evaluation, over steps."""
     drawn = over_steps(runs, "decisions", lambda row: row.get("agreement"))
+    # A single evaluation agrees with itself.
+    drawn = [curve for curve in drawn if len(curve.x) > 1]
     reached = sorted(
         (next(x for x, mean in zip(c.x, c.mean, strict=True) if mean >= LEVEL), c.name)
         for c in drawn
