@@ -24,7 +24,6 @@ from bandwise.drawing.figure import Figure, line
 from bandwise.drawing.words import MINUS
 from bandwise.lens import Lens, Spatial, Temporal, Weights, figures
 from bandwise.lens.boundary import boundary_grid
-from bandwise.lens.instruments.decisions import aligned
 from bandwise.lens.quantity import Row
 
 
@@ -51,7 +50,7 @@ def temporal(step: int, steps: int = 100, gain: Sequence[float] = (1, 1, 1), **m
     return row | more
 
 
-def decisions(step: int, agreement: float, loss: float) -> Row:
+def decisions(step: int, agreement: float, loss: float | None) -> Row:
     row = {"step": step, "quantity": "decisions", "tensor": "all"}
     return row | {"agreement": agreement, "accuracy": agreement, "loss": loss}
 
@@ -302,11 +301,13 @@ EARLY = [
 LATE = [decisions(0, 0.5, 2.0), decisions(40, 0.6, 1.2), decisions(80, 1.0, 1.0)]
 
 
+def test_a_loss_that_did_not_fall_has_no_early_or_late() -> None:
+    for end in (2.0, math.nan, None):
+        rows = [decisions(0, 1.0, 1.0), decisions(9, 1.0, end)]
+        assert "lens-alignment" not in {figure.id for figure in figures({"a": [rows]})}
+
+
 def test_alignment_is_the_first_crossing() -> None:
-    assert aligned(EARLY) == (40, pytest.approx(0.2))
-    assert aligned(EARLY, level=0.95) == (80, 1)
-    assert aligned(EARLY[:2]) is None
-    assert aligned([decisions(0, 1.0, 1.0), decisions(9, 1.0, 2.0)]) is None
     figure = figure_of({"early": [EARLY], "late": [LATE]}, "alignment")
     assert figure.title == (
         "Aligned with its last decisions at 90%: "

@@ -11,9 +11,9 @@ from rich.console import Console
 from torch import nn
 
 from bandwise import tasks, userfile
-from bandwise.lens import Lens, decisions
-from bandwise.lens.decisions import with_agreement
-from bandwise.study import DamagedRunError, Results, StudyError, compare
+from bandwise.lens import Lens
+from bandwise.study import DamagedRunError, Results, StudyError, compare, decisions
+from bandwise.study.decisions import with_agreement
 from bandwise.study.run import RunConfig, read_metrics, read_run, train
 from bandwise.tasks import Recipe
 

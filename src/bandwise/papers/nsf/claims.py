@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bandwise.lens.boundary import aligned
 from bandwise.papers.nsf.values import differences, rate_slope, runs_of, values
 from bandwise.papers.paper import Claim, Data, Finding, Verdict
 from bandwise.papers.stored import Figure, Values, final
@@ -157,20 +158,23 @@ def _decisions(run: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for row in run["lens"] if row["quantity"] == "decisions"]
 
 
+def _aligned(run: dict[str, Any]) -> float:
+    rows = _decisions(run)
+    step = aligned(rows, rows[-1]["loss"]).step
+    return math.inf if step is None else float(step)
+
+
 def early_alignment(data: Data) -> Finding:
     """From the part ``images``: the first evaluation that decides nine in ten examples as the
     run's last does."""
     found = {}
     for task, study in _measured(data).items():
-        aligned = [
-            tuple(
-                next(float(row["step"]) for row in _decisions(run) if row["agreement"] >= 0.9)
-                for run in runs_of(study, optimizer)
-            )
+        steps = [
+            tuple(_aligned(run) for run in runs_of(study, optimizer))
             for optimizer in (_CYCLE, "adamw")
         ]
-        ratio = _log_ratio(*aligned)
-        ours, theirs = (np.median(steps) / study["steps"] for steps in aligned)
+        ratio = _log_ratio(*steps)
+        ours, theirs = (np.median(some) / study["steps"] for some in steps)
         text = f"after {ours:.0%} of the run, AdamW after {theirs:.0%}, n = {ratio.n}"
         found[task] = (text, verdict(ratio, 0))
     return _together(found, all)
