@@ -194,12 +194,12 @@ Interval = tuple[float, float, float]
             {"AdamW": (-0.31, -0.68, 0.05)},
             "cannot be told from neutral: AdamW (-0.31, interval -0.68 to +0.05)",
         ),
-        ({"AdamW": (-0.31, -0.6, -0.02)}, "AdamW favours slow gradients (-0.31)"),
+        ({"AdamW": (-0.31, -0.51, -0.11)}, "AdamW favours slow gradients (-0.31)"),
         ({"SGD": (0.02, -0.05, 0.09)}, "neutral: SGD"),
         # What momentum can feign is no effect, however surely it is there.
         (
-            {"a": (0.09, 0.01, 0.17)},
-            "cannot be told from neutral: a (+0.09, interval +0.01 to +0.17)",
+            {"a": (0.13, 0.01, 0.25)},
+            "cannot be told from neutral: a (+0.13, interval +0.01 to +0.25)",
         ),
         (
             {"smi": (-0.8, -0.9, -0.7), "adamw": (-0.7, -0.8, -0.6), "sgd": (0, -0.01, 0.01)},

@@ -41,10 +41,11 @@ class _Slope(NamedTuple):
 
     @property
     def side(self) -> int | None:
-        """-1 or 1 where it lies below or above 0, 0 if neutral, ``None`` if it cannot be told."""
+        """-1 or 1 where all of it is below or above what is neutral, 0 where all of it is neutral;
+        ``None`` if it cannot be told."""
         if -_NEUTRAL <= self.low and self.high <= _NEUTRAL:
             return 0
-        if self.low <= 0 <= self.high or abs(self.mean) <= _NEUTRAL:
+        if self.low <= _NEUTRAL and self.high >= -_NEUTRAL:
             return None
         return -1 if self.mean < 0 else 1
 
@@ -103,7 +104,8 @@ def _dots(runs: Runs, what: Literal["size", "rate"]) -> Figure | None:
         )
     note = (
         f"{_NOTES[what]} Dots are windows of training, the first above the last; the diamond is "
-        f"their mean, the bar a window's 95% interval. {SETTLED}"
+        f"their mean, the bar a window's 95% interval. Up to {_NEUTRAL} from 0 is neutral: "
+        f"momentum alone can do that. {SETTLED}"
     )
     plot = dot_plot(dots, f"{what} slope (log per log)", _REFERENCES[what])
     return Figure(f"lens-{what}-slope", _said(found, what), note, plot, small=True)
