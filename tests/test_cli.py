@@ -129,6 +129,8 @@ def test_lens_draws_logs_side_by_side(tmp_path):
     assert status == 0, err
     assert [line.split()[0] for line in table.splitlines()[5:7]] == ["first", "second"]
     assert f"Lens: {first / 'lens.html'}" in table
+    measured = "Last measured: temporal at step 40, spatial at step 40, weights at step 40."
+    assert measured in " ".join(table.split())
     page = (first / "lens.html").read_text()
     assert "first and second through the lens" in page
     assert not (second / "lens.html").exists()

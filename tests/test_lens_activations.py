@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -47,28 +48,46 @@ def test_sparsity_of_normal_values() -> None:
 
 def test_attention_weights_are_a_causal_softmax() -> None:
     heads, d, length = 2, 3, 5
-    qkv = torch.randn(4, length, 3 * heads * d)
-    weights = attention_weights(qkv, heads)
+    query, key = torch.randn(2, 4, heads, length, d)
+    weights = attention_weights(query, key)
     assert weights.shape == (4, heads, length, length)
     torch.testing.assert_close(weights.sum(-1), torch.ones(4, heads, length))
     assert not weights.triu(1).any()
     for head in range(heads):
-        q = qkv[1, :, head * d : (head + 1) * d]
-        k = qkv[1, :, (heads + head) * d : (heads + head + 1) * d]
+        q, k = query[1, head], key[1, head]
         for i in range(length):
             expected = torch.softmax(k[: i + 1] @ q[i] / math.sqrt(d), 0)
             torch.testing.assert_close(weights[1, head, i, : i + 1], expected)
 
 
 def test_attention_weights_are_those_the_model_uses() -> None:
-    attention = Attention(CONFIG).eval()
-    seen: dict[str, Tensor] = {}
-    attention.qkv.register_forward_hook(lambda _, __, qkv: seen.update(qkv=qkv))
-    attention.project.register_forward_pre_hook(lambda _, args: seen.update(mixed=args[0]))
-    attention(torch.randn(3, 8, 16))
-    values = seen["qkv"][..., 32:].unflatten(-1, (2, 8)).transpose(1, 2)
-    mixed = attention_weights(seen["qkv"], 2) @ values
-    torch.testing.assert_close(mixed.transpose(1, 2).flatten(2), seen["mixed"])
+    """Also of fewer heads for the keys than for the queries, and with another scale."""
+    query, key, value = torch.randn(3, 4, 8, 6), torch.randn(3, 2, 8, 6), torch.randn(3, 2, 8, 6)
+    for scale in (None, 0.7):
+        mixed = attention_weights(query, key, scale) @ value.repeat_interleave(2, -3)
+        right = nn.functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scale, enable_gqa=True
+        )
+        torch.testing.assert_close(mixed, right)
+
+
+class Attending(nn.Module):
+    """Attention of tokens to each other, with the arguments that it is made with."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        self.args, self.kwargs = args, kwargs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.scaled_dot_product_attention(x, x, x, *self.args, **self.kwargs)
+
+
+def test_attention_is_seen_in_any_model_and_causal_alone() -> None:
+    x = torch.zeros(2, 4, 3)  # even attention: 1; 1/2, 1/2; ...
+    for causal in (Attending(is_causal=True), Attending(None, 0.0, True)):
+        assert activation_figures(causal, [x], 0.6)["attention_weights"] == pytest.approx(0.4)
+    for other in (Attending(), Attending(None, 0.0, False), Attending(torch.ones(4, 4).bool())):
+        assert activation_figures(other, [x]) == {}
 
 
 def test_even_attention_has_a_known_sparsity() -> None:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from bandwise import tasks
 from bandwise.lens.boundary import (
     agreement,
+    aligned,
     alignment,
     boundary_grid,
+    decision_figures,
     margin_figures,
     margins,
 )
@@ -117,6 +119,19 @@ def test_a_loss_that_did_not_fall_has_no_fraction() -> None:
     found = alignment([(1, decided(1.0)), (2, decided(3.0))], decided(0.5), LABELS)
     assert found.step == 1
     assert found.loss_fall is None
+
+
+def test_recorded_figures_say_the_same() -> None:
+    history = [(step, decided(1.0, wrong=10 - step)) for step in range(11)]
+    found = alignment(history, decided(2.0), LABELS)
+    assert found.loss_fall is not None
+    assert aligned(found.rows, decision_figures(decided(2.0), LABELS)["loss"]) == found
+    assert found.step == 9
+    # What was recorded of a model that is not finite is None.
+    lost = [*found.rows[:9], {**found.rows[9], "loss": None}]
+    assert aligned(lost, cross_entropy(2)).loss_fall is None
+    assert aligned(found.rows, None).loss_fall is None
+    assert aligned([], None).step is None
 
 
 def test_tokens_are_examples() -> None:

@@ -24,7 +24,6 @@ from bandwise.drawing.figure import Figure, line
 from bandwise.drawing.words import MINUS
 from bandwise.lens import Lens, Spatial, Temporal, Weights, figures
 from bandwise.lens.boundary import boundary_grid
-from bandwise.lens.instruments.decisions import aligned
 from bandwise.lens.quantity import Row
 
 
@@ -51,7 +50,7 @@ def temporal(step: int, steps: int = 100, gain: Sequence[float] = (1, 1, 1), **m
     return row | more
 
 
-def decisions(step: int, agreement: float, loss: float) -> Row:
+def decisions(step: int, agreement: float, loss: float | None) -> Row:
     row = {"step": step, "quantity": "decisions", "tensor": "all"}
     return row | {"agreement": agreement, "accuracy": agreement, "loss": loss}
 
@@ -174,7 +173,8 @@ def test_slopes_say_who_favours_what() -> None:
     figure = figure_of(runs, "size-slope")
     assert words(figure) == (
         "Size slope: nsf:p=0.7 evens steps out most (-1.41); "
-        "nsf:p=-0.5 favours large gradients most (+0.75); neutral: sgd"
+        "nsf:p=-0.5 favours large gradients most (+0.75); "
+        "cannot be told from neutral: sgd (+0.02, interval -0.08 to +0.22)"
     )
     mean = traces(figure, "mean")["nsf:p=0.7"]
     assert mean.x == (-1.41,)
@@ -182,6 +182,67 @@ def test_slopes_say_who_favours_what() -> None:
     assert mean.error_x.array == pytest.approx([0.2])
     references = {note.text: note.x for note in figure.plot.layout.annotations}
     assert references == {"SGD": 0, "Adam": -1}
+
+
+Interval = tuple[float, float, float]
+
+
+@pytest.mark.parametrize(
+    ("slopes", "says"),
+    [
+        (
+            {"AdamW": (-0.31, -0.68, 0.05)},
+            "cannot be told from neutral: AdamW (-0.31, interval -0.68 to +0.05)",
+        ),
+        ({"AdamW": (-0.31, -0.51, -0.11)}, "AdamW favours slow gradients (-0.31)"),
+        ({"SGD": (0.02, -0.05, 0.09)}, "neutral: SGD"),
+        # What momentum can feign is no effect, however surely it is there.
+        (
+            {"a": (0.13, 0.01, 0.25)},
+            "cannot be told from neutral: a (+0.13, interval +0.01 to +0.25)",
+        ),
+        (
+            {"smi": (-0.8, -0.9, -0.7), "adamw": (-0.7, -0.8, -0.6), "sgd": (0, -0.01, 0.01)},
+            "smi favours slow gradients (-0.80), and so does adamw; neutral: sgd",
+        ),
+        (
+            {"smi": (-0.8, -0.9, -0.7), "adamw": (-0.6, -0.69, -0.5)},
+            "smi favours slow gradients most (-0.80)",
+        ),
+        (
+            {"a": (0.8, 0.7, 0.9), "b": (0.7, 0.6, 0.8), "c": (0.6, 0.5, 0.75)},
+            "a favours fast gradients (+0.80), and so do b, c",
+        ),
+        (
+            {"a": (-0.8, -0.9, -0.7), "b": (-0.4, -0.8, 0.1), "c": (0.1, -0.9, 1.1)},
+            "a favours slow gradients (-0.80); cannot be told from neutral: b, c",
+        ),
+    ],
+)
+def test_titles_of_slopes_say_no_more_than_their_intervals(
+    slopes: dict[str, Interval], says: str
+) -> None:
+    runs = {
+        label: [[temporal(9, rate_slope=mean, rate_slope_low=low, rate_slope_high=high)]]
+        for label, (mean, low, high) in slopes.items()
+    }
+    assert words(figure_of(runs, "rate-slope")) == f"Rate slope: {says}"
+
+
+def test_a_single_point_is_no_course() -> None:
+    def weights(*norms: float) -> list[list[Row]]:
+        row = {"quantity": "weights", "tensor": "all"}
+        return [[row | {"step": 1 + 49 * i, "spectral_norm": n} for i, n in enumerate(norms)]]
+
+    def title(**norms: Sequence[float]) -> str:
+        runs = {label: weights(*some) for label, some in norms.items()}
+        return figure_of(runs, "weights-spectral-norm").title
+
+    assert title(a=[0.782]) == "Spectral norm: 0.782 (a), at step 1 alone"
+    assert title(a=[2], smi=[1.5]) == "Spectral norm: from 1.5 (smi) to 2 (a), at step 1 alone"
+    assert title(a=[2], smi=[2]) == "Spectral norm: 2 (all), at step 1 alone"
+    assert title(a=[0.782, 0.9]) == "Spectral norm: a goes from 0.782 to 0.9"
+    assert title(a=[2, 2], smi=[1.5, 1]) == "Spectral norm: smi ends lowest (1), a highest (2)"
 
 
 def test_across_is_step_over_rate() -> None:
@@ -240,11 +301,13 @@ EARLY = [
 LATE = [decisions(0, 0.5, 2.0), decisions(40, 0.6, 1.2), decisions(80, 1.0, 1.0)]
 
 
+def test_a_loss_that_did_not_fall_has_no_early_or_late() -> None:
+    for end in (2.0, math.nan, None):
+        rows = [decisions(0, 1.0, 1.0), decisions(9, 1.0, end)]
+        assert "lens-alignment" not in {figure.id for figure in figures({"a": [rows]})}
+
+
 def test_alignment_is_the_first_crossing() -> None:
-    assert aligned(EARLY) == (40, pytest.approx(0.2))
-    assert aligned(EARLY, level=0.95) == (80, 1)
-    assert aligned(EARLY[:2]) is None
-    assert aligned([decisions(0, 1.0, 1.0), decisions(9, 1.0, 2.0)]) is None
     figure = figure_of({"early": [EARLY], "late": [LATE]}, "alignment")
     assert figure.title == (
         "Aligned with its last decisions at 90%: "
@@ -254,6 +317,12 @@ def test_alignment_is_the_first_crossing() -> None:
     assert traces(figure, "mean")["early"].x == pytest.approx([0.2])
     agreement = figure_of({"early": [EARLY], "late": [LATE]}, "agreement")
     assert agreement.title == "Decisions are 90% the final ones: early by step 40; late by step 80"
+
+
+def test_one_evaluation_has_nothing_to_agree_with() -> None:
+    runs = {"a": [EARLY[-1:]], "b": [EARLY]}
+    assert list(traces(figure_of(runs, "agreement"), "mean")) == ["b"]
+    assert not {"lens-agreement", "lens-alignment"} & {f.id for f in figures({"a": runs["a"]})}
 
 
 def half_plane(a: float, b: float, c: float) -> nn.Linear:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import weakref
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ def test_training_is_bitwise_the_same(tmp_path, name):
             assert leaf == watched_leaf
     assert [row["step"] for row in rows_of(tmp_path, "spatial")] == [1, 7, 14, 21, 28, 35]
     assert [row["step"] for row in rows_of(tmp_path, "temporal")] == [40]
-    assert [row["step"] for row in rows_of(tmp_path, "weights")] == [1]
+    assert [row["step"] for row in rows_of(tmp_path, "weights")] == [1, 40]
     names = {"0.weight", "0.bias", "3.weight", "3.bias", "all"}
     assert {row["tensor"] for row in Lens.read(tmp_path)} == names
 
@@ -167,7 +168,7 @@ def test_a_log_that_was_cut_off_can_be_read_and_gone_on_with(tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     assert Lens.read(tmp_path) == whole[:-1]
 
-    with Lens(model, optimizer, every=5, out=tmp_path, quantities=[Spatial()]) as lens:
+    with Lens(model, optimizer, every=5, out=tmp_path, quantities=[Spatial()], start=10) as lens:
         assert lens.step == 10
         train(model, optimizer, 10)
     rows = Lens.read(tmp_path)
@@ -177,6 +178,76 @@ def test_a_log_that_was_cut_off_can_be_read_and_gone_on_with(tmp_path):
     with Lens(model, optimizer, out=tmp_path, start=5) as lens:
         assert lens.step == 5
     assert {row["step"] for row in Lens.read(tmp_path)} == {1, 5}
+
+
+def test_a_second_training_does_not_join_the_log_of_the_first(tmp_path):
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, every=5, out=tmp_path):
+        train(model, optimizer, 10)
+    log = (tmp_path / "lens.jsonl").read_bytes()
+    lens = Lens(model, optimizer, every=5, out=tmp_path)
+    with pytest.raises(FileExistsError) as refused, lens:
+        raise AssertionError("it was entered")
+    for words in (f"got {tmp_path}", "holds steps 1 to 10 of a training", "start=0", "state_dict"):
+        assert words in str(refused.value)
+    assert hooks(optimizer) == 0
+    assert (tmp_path / "lens.jsonl").read_bytes() == log
+
+    with Lens(model, optimizer, every=5, out=tmp_path, start=0) as lens:
+        assert lens.step == 0
+        lens.record("mine", {"figure": 1.5})
+        train(model, optimizer, 5)
+    assert {row["step"] for row in Lens.read(tmp_path)} == {0, 1, 5}
+    with Lens(model, optimizer, every=5, out=tmp_path, start=0):
+        assert Lens.read(tmp_path) == []
+
+
+def test_a_log_without_a_row_is_no_training(tmp_path):
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for left in (b"", b'{"step": 1, "quan'):
+        (tmp_path / "lens.jsonl").write_bytes(left)
+        with Lens(model, optimizer, out=tmp_path):
+            assert Lens.read(tmp_path) == []
+
+
+def test_a_lens_entered_again_continues_its_own_log(tmp_path):
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    lens = Lens(model, optimizer, every=5, out=tmp_path, quantities=[Spatial()], start=0)
+    for epoch in range(3):
+        with lens:
+            lens.record("epoch", {"number": epoch})
+            train(model, optimizer, 5)
+    assert lens.step == 15
+    assert [row["step"] for row in rows_of(tmp_path, "spatial")] == [1, 5, 10, 15]
+    assert [row["step"] for row in rows_of(tmp_path, "epoch")] == [0, 5, 10]
+
+
+@pytest.mark.parametrize("how", ["start", "state"])
+def test_the_log_of_another_model_is_not_continued(tmp_path, how):
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, every=5, out=tmp_path, quantities=[Spatial()]) as lens:
+        train(model, optimizer, 10)
+        state = on_disk(lens.state_dict())
+    log = (tmp_path / "lens.jsonl").read_bytes()
+    other = nn.Sequential(nn.Linear(6, 3))
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+    start = 5 if how == "start" else None
+    lens = Lens(other, optimizer, every=5, out=tmp_path, quantities=[Spatial()], start=start)
+    if how == "state":
+        lens.load_state_dict(state)
+    with (
+        pytest.raises(ValueError, match=r"has a tensor '3\.weight', which this model does not"),
+        lens,
+    ):
+        raise AssertionError("it was entered")
+    assert (tmp_path / "lens.jsonl").read_bytes() == log
+    with Lens(other, optimizer, out=tmp_path, start=0):
+        train(other, optimizer, 1)
+    assert {row["tensor"] for row in Lens.read(tmp_path)} == {"0.weight", "all"}
 
 
 def on_disk(state):
@@ -272,6 +343,7 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
     with lens:
         train(model, optimizer, 10)
         state = on_disk(lens.state_dict())
+        size = (tmp_path / "lens.jsonl").stat().st_size
         with pytest.raises(RuntimeError, match="before its `with`"):
             lens.load_state_dict(state)
 
@@ -280,9 +352,8 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match="window must be the state_dict's, 32, got 256"):
         Lens(model, optimizer, out=tmp_path).load_state_dict(state)
     part = torch.optim.SGD(model[0].parameters(), lr=0.1)
-    with pytest.raises(ValueError, match=r"follows '3\.bias'; the optimizer has it not"):
+    with pytest.raises(ValueError, match=r"follows '3\.bias', which is not among the optimizer's"):
         watched(model, part, tmp_path).load_state_dict(state)
-    size = (tmp_path / "lens.jsonl").stat().st_size
     (tmp_path / "lens.jsonl").write_bytes(b"\n")
     with pytest.raises(ValueError, match=f"had {state['log_bytes']} bytes, and has 1 now"):
         watched(model, optimizer, tmp_path).load_state_dict(state)
@@ -509,6 +580,47 @@ def test_weights_keep_within_their_budget(tmp_path):
             optimizer.step()
     assert {row["tensor"] for row in Lens.read(tmp_path)} == {"0.weight", "1.weight", "all"}
     assert [row["step"] for row in rows_of(tmp_path, "weights")] == [1, 3, 5]
+
+
+def test_weights_are_measured_at_the_end_as_they_are_then(tmp_path):
+    """Once, and not where nothing was trained since; an exception is an end, too."""
+    model = nn.Linear(8, 8, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, every=5, out=tmp_path / "a", quantities=[Weights(2)]) as lens:
+        train_linear(model, optimizer, 10)
+    assert [row["step"] for row in rows_of(tmp_path / "a", "weights")] == [1, 10]
+    norm = torch.linalg.matrix_norm(model.weight, 2).item()
+    (last,) = lens.summary()
+    assert last["spectral_norm"] == pytest.approx(norm, rel=1e-5)
+    assert last["spectral_norm"] != rows_of(tmp_path / "a", "weights")[0]["spectral_norm"]
+
+    with Lens(model, optimizer, every=5, out=tmp_path / "a", quantities=[Weights(2)], start=10):
+        pass
+    with Lens(model, optimizer, every=5, out=tmp_path / "b", quantities=[Weights(1)]):
+        train_linear(model, optimizer, 10)
+    lens = Lens(model, optimizer, every=5, out=tmp_path / "c", quantities=[Weights(2)])
+    with pytest.raises(KeyboardInterrupt), lens:
+        train_linear(model, optimizer, 100, stop=7)
+    steps = [[row["step"] for row in rows_of(tmp_path / name, "weights")] for name in "abc"]
+    assert steps == [[1, 10], [1, 5, 10], [1, 7]]
+
+
+def train_linear(model, optimizer, steps, stop=None):
+    for step in range(steps):
+        if step == stop:
+            raise KeyboardInterrupt
+        model.weight.grad = torch.randn(8, 8)
+        optimizer.step()
+
+
+def test_a_lens_keeps_no_gradient_alive(tmp_path):
+    model = nn.Linear(8, 8, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, out=tmp_path):
+        train_linear(model, optimizer, 2)
+        gradient = weakref.ref(model.weight.grad)
+        optimizer.zero_grad()
+        assert gradient() is None
 
 
 def test_a_long_window_wraps_around(tmp_path):

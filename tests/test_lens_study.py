@@ -11,9 +11,9 @@ from rich.console import Console
 from torch import nn
 
 from bandwise import tasks, userfile
-from bandwise.lens import Lens, decisions
-from bandwise.lens.decisions import with_agreement
-from bandwise.study import DamagedRunError, Results, StudyError, compare
+from bandwise.lens import Lens
+from bandwise.study import DamagedRunError, Results, StudyError, compare, decisions
+from bandwise.study.decisions import with_agreement
 from bandwise.study.run import RunConfig, read_metrics, read_run, train
 from bandwise.tasks import Recipe
 
@@ -96,7 +96,7 @@ def test_what_a_run_records(moons, tmp_path):
     [
         (300, 25, [0, 12, 24, 60, 132, 300], 6, [1, 60, 120, 180, 240, 300]),
         (400, 2, [0, 200, 400], 6, [1, 50, 100, 150, 200, 250, 300, 350, 400]),
-        (30, 25, [0, 1, 2, 5, 13, 30], 0, [1, 7, 13, 19, 25]),
+        (30, 25, [0, 1, 2, 5, 13, 30], 0, [1, 7, 13, 19, 25, 30]),
         (3, 1, [0, 3], 0, [1, 3]),
     ],
 )

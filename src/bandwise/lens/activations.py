@@ -11,17 +11,19 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from bandwise import _checks
 from bandwise.lens._evaluating import evaluating
-from bandwise.tasks.gpt import Attention
 
 _KINDS = ("attention_weights", "feed_forward_hidden", "layer_norm_outputs")
+_ATTENTION_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 
 def activation_figures(
@@ -29,10 +31,11 @@ def activation_figures(
 ) -> dict[str, float]:
     """How much of a model's activations is as good as zero, in evaluation mode: shares in [0, 1].
 
-    Three kinds of layers are seen, the rows of Table 3; all other modules are passed over:
+    Three kinds of layers are seen, the rows of Table 3; all others are passed over:
 
-    - ``attention_weights``: softmax(QKᵀ/√d) of every ``bandwise.tasks.gpt.Attention``. The
-      weights on later tokens do not count: they are zero in every model.
+    - ``attention_weights``: softmax(QKᵀ/√d) of every call of torch's
+      ``scaled_dot_product_attention`` with ``is_causal=True``. The weights on later tokens do not
+      count: they are zero in every model.
     - ``feed_forward_hidden``: the outputs of every ``nn.GELU`` and ``nn.ReLU``.
     - ``layer_norm_outputs``: the outputs of every ``nn.LayerNorm``.
 
@@ -82,20 +85,13 @@ def activation_figures(
         (z,) = inputs
         shares["a_sparse"].append(((z > 0).sum() / (z != 0).sum()).item())
 
-    def inside(attention: Attention, qkv: Tensor) -> None:
-        weights = attention_weights(qkv, attention.heads)
-        earlier = torch.ones(weights.shape[-2:], dtype=torch.bool, device=weights.device).tril()
-        note("attention_weights", weights[..., earlier])
+    def attending(query: Tensor, key: Tensor, scale: float | None) -> None:
+        weights = attention_weights(query, key, scale)
+        note("attention_weights", weights[..., _earlier(weights)])
 
-    with evaluating(model) as device, ExitStack() as hooks:
+    with evaluating(model) as device, _CausalAttention(attending), ExitStack() as hooks:
         for module in model.modules():
-            if isinstance(module, Attention):
-                hooks.enter_context(
-                    module.qkv.register_forward_hook(
-                        lambda _, __, qkv, attention=module: inside(attention, qkv)
-                    )
-                )
-            elif isinstance(module, nn.LayerNorm):
+            if isinstance(module, nn.LayerNorm):
                 hooks.enter_context(module.register_forward_hook(after_norm))
             elif isinstance(module, nn.GELU | nn.ReLU):
                 hooks.enter_context(module.register_forward_pre_hook(before_activation))
@@ -123,20 +119,47 @@ def sparsity(values: Tensor, threshold: float) -> float:
     return (magnitudes <= threshold * magnitudes.square().mean().sqrt()).float().mean().item()
 
 
-def attention_weights(qkv: Tensor, heads: int) -> Tensor:
+def attention_weights(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
     """The weights that ``scaled_dot_product_attention`` keeps to itself: softmax(QKᵀ/√d), causal.
 
     Args:
-        qkv: what the ``qkv`` layer of ``bandwise.tasks.gpt.Attention`` gives: queries, keys
-            and values, (batch, length, 3 · heads · d).
-        heads: attention heads.
+        query: (…, heads, length, d).
+        key: the same; of fewer heads, each serves as many queries' heads.
+        scale: in the place of 1/√d.
 
     Returns:
-        (batch, heads, length, length) float32; row i sums to 1 over columns 0 to i.
+        (…, heads, length, length) float32; row i sums to 1 over columns 0 to i.
     """
-    batch, length, _ = qkv.shape
-    q, k, _ = qkv.float().view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
-    scores = q @ k.mT / math.sqrt(q.shape[-1])
-    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-    weights: Tensor = scores.masked_fill(later, -math.inf).softmax(-1)
+    if query.ndim > 2:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = query.float() @ key.float().mT * scale
+    weights: Tensor = scores.masked_fill(~_earlier(scores), -math.inf).softmax(-1)
     return weights
+
+
+def _earlier(weights: Tensor) -> Tensor:
+    """Which weights are of a token itself and of those before it, (length, length)."""
+    return torch.ones(weights.shape[-2:], dtype=torch.bool, device=weights.device).tril()
+
+
+class _CausalAttention(TorchFunctionMode):
+    """Inside its ``with``, shows the query, key and scale of every causal attention."""
+
+    def __init__(self, show: Callable[[Tensor, Tensor, float | None], None]) -> None:
+        super().__init__()
+        self._show = show
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.functional.scaled_dot_product_attention:
+            given = dict(zip(_ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
+            if given.get("is_causal", False):
+                self._show(given["query"], given["key"], given.get("scale"))
+        return func(*args, **kwargs)

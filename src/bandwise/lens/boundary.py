@@ -9,7 +9,7 @@ Logits are (…, classes) and labels (…) int64: one example each, or one token
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 from bandwise import _checks
 from bandwise.lens._evaluating import evaluating
+from bandwise.lens.quantity import Row
+
+LEVEL = 0.9  # of agreement, where decisions count as the final ones
 
 
 def agreement(logits: Tensor, final: Tensor) -> float:
@@ -27,7 +30,12 @@ def agreement(logits: Tensor, final: Tensor) -> float:
         raise ValueError(
             f"logits must have the shape of final, {tuple(final.shape)}, got {tuple(logits.shape)}"
         )
-    return (logits.argmax(-1) == final.argmax(-1)).double().mean().item()
+    return agreeing(*(some.argmax(-1).flatten().tolist() for some in (logits, final)))
+
+
+def agreeing(classes: Sequence[int], final: Sequence[int]) -> float:
+    """``agreement`` of predicted classes."""
+    return sum(a == b for a, b in zip(classes, final, strict=True)) / len(final)
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
@@ -66,27 +74,27 @@ def decision_figures(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Alignment:
-    """What ``alignment`` found.
+    """How a model came to decide as it does in the end.
 
     Attributes:
-        rows: one for each entry of the history: ``step``, ``agreement`` with the final model, and
+        rows: one for each look at it: ``step``, ``agreement`` with the final model, and
             the ``decision_figures``.
         step: the first step with an agreement of at least the level asked for; ``None`` if there
             is none. The agreement may fall below the level again later.
-        loss_fall: the loss's fall up to that step, as a fraction of its fall from the first entry
-            to the final logits. Alignment is early where it is small. ``None`` where ``step`` is,
-            and where the loss did not fall in all.
+        loss_fall: the loss's fall up to that step, as a fraction of its fall from the first row
+            to the final model. Alignment is early where it is small. ``None`` where ``step`` is,
+            where the loss did not fall in all, and where one of the losses is not known.
     """
 
-    rows: list[dict[str, float]]
+    rows: list[Row]
     step: int | None
     loss_fall: float | None
 
 
 def alignment(
-    history: Iterable[tuple[int, Tensor]], final: Tensor, labels: Tensor, level: float = 0.9
+    history: Iterable[tuple[int, Tensor]], final: Tensor, labels: Tensor, level: float = LEVEL
 ) -> Alignment:
-    """How a model came to decide as it does in the end.
+    """How a model came to decide as it does in the end, from its logits on the way.
 
     Args:
         history: (step, logits) in the order of the steps, on one fixed held-out set. The first
@@ -99,18 +107,31 @@ def alignment(
         ValueError: the history is empty, or some logits have not the shape of ``final``.
     """
     _checks.number("level", level, low=0, high=1)
-    rows = [
+    rows: list[Row] = [
         {"step": step, "agreement": agreement(logits, final), **decision_figures(logits, labels)}
         for step, logits in history
     ]
     if not rows:
         raise ValueError("history must hold at least one (step, logits), got none")
-    aligned = next((row for row in rows if row["agreement"] >= level), None)
-    if aligned is None:
+    return aligned(rows, decision_figures(final, labels)["loss"], level)
+
+
+def aligned(rows: list[Row], loss: float | None, level: float = LEVEL) -> Alignment:
+    """``alignment`` from figures that were recorded on the way.
+
+    Args:
+        rows: with ``step``, ``agreement`` and ``loss``, in the order of the steps.
+        loss: of the trained model.
+        level: the agreement that counts as aligned.
+    """
+    at = next((row for row in rows if row["agreement"] >= level), None)
+    if at is None:
         return Alignment(rows, step=None, loss_fall=None)
-    first, last = rows[0]["loss"], decision_figures(final, labels)["loss"]
-    fall = (first - aligned["loss"]) / (first - last) if last < first else None
-    return Alignment(rows, step=int(aligned["step"]), loss_fall=fall)
+    first, then = rows[0]["loss"], at["loss"]
+    fall = None
+    if loss is not None and None not in (first, then) and loss < first:
+        fall = (first - then) / (first - loss)
+    return Alignment(rows, step=at["step"], loss_fall=fall)
 
 
 class Grid(NamedTuple):

@@ -1,4 +1,4 @@
-"""The lens's log: a row a line of strict JSON, readable whenever the run is cut off."""
+"""The lens's log: one row on each line, as strict JSON, readable whenever the run is cut off."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,26 +55,38 @@ def size(folder: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def until(folder: Path, start: int | None) -> tuple[int, int]:
-    """The bytes of the rows up to a step, of all whole rows for ``None``, and the last one's step.
-
-    Without rows both are 0.
+def until(folder: Path, step: int) -> int:
+    """The bytes of the rows up to a step; 0 without any.
 
     Raises:
         ValueError: a line is damaged.
     """
-    kept = last = 0
-    path = folder / NAME
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith(b"\n"):
-            break
-        step = _row(path, number, line)["step"]
+    kept = 0
+    for end, row in _rows(folder):
         # Rows stand in the order of their steps.
-        if start is not None and step > start:
+        if row["step"] > step:
             break
-        kept, last = kept + len(line), step
-    return kept, last
+        kept = end
+    return kept
+
+
+def steps(folder: Path) -> tuple[int, int] | None:
+    """The steps of the first row and of the last; ``None`` without any.
+
+    Raises:
+        ValueError: a line is damaged.
+    """
+    found = [row["step"] for _, row in _rows(folder)]
+    return (found[0], found[-1]) if found else None
+
+
+def tensors(folder: Path, size: int) -> set[str]:
+    """The names of the tensors that the rows in the first ``size`` bytes are of.
+
+    Raises:
+        ValueError: a line is damaged.
+    """
+    return {row["tensor"] for _, row in _rows(folder, size)}
 
 
 def read(folder: Path) -> list[Row]:
@@ -86,8 +99,17 @@ def read(folder: Path) -> list[Row]:
     path = folder / NAME
     if not path.is_file():
         raise FileNotFoundError(f"there is no log {path}: a bandwise.Lens writes one")
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [_row(path, number, line) for number, line in enumerate(lines, start=1)]
+    return [row for _, row in _rows(folder)]
+
+
+def _rows(folder: Path, size: int | None = None) -> Iterator[tuple[int, Row]]:
+    """The whole rows in the first ``size`` bytes, or in all, each behind the byte it ends at."""
+    path = folder / NAME
+    lines = path.read_bytes()[:size].split(b"\n")[:-1] if path.exists() else []
+    end = 0
+    for number, line in enumerate(lines, start=1):
+        end += len(line) + 1
+        yield end, _row(path, number, line)
 
 
 def _row(path: Path, number: int, line: bytes) -> Row:

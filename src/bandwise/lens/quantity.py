@@ -67,8 +67,8 @@ class Quantity(Protocol):
     def rows(self, closing: bool = False) -> list[Row]:
         """The rows that are finished since the last call; ``closing``: no step will follow.
 
-        A row has ``step``, ``quantity``, ``tensor`` (a name, or ``"all"``), then figures: numbers,
-        ``None`` where one is not defined, or short lists.
+        A row has ``step``, ``quantity``, ``tensor`` (a parameter's name, or ``"all"``), then
+        figures: numbers, ``None`` where one is not defined, or short lists.
         """
 
     def state_dict(self) -> dict[str, Any]:

@@ -23,8 +23,8 @@ def readings(optimizer: Optimizer) -> dict[str, float]:
 
     - ``smi/alpha``: the part of the filtered gradient.
     - ``smi/kept``: the share of the gradients' energy, the sum of their squares, that the mask
-      keeps. Left out where there is no finite gradient to be filtered, and of what processes share
-      (``DTensor`` s, ``shard_work``): nothing is communicated.
+      keeps. It is left out where there is no finite gradient to be filtered. Parameters whose
+      filter processes share (``DTensor`` s, ``shard_work``) do not count: nothing is communicated.
     - ``nsf/p``: the exponent.
 
     With several parameter groups the names end in the group's number: ``smi/alpha/0``.

@@ -53,15 +53,19 @@ class Lens:
     With its state in the training's checkpoints (``state_dict``), a training that is cut off
     and resumed leaves the same log as one that never was, byte for byte.
 
+    A log holds one training. Where there is a log, a lens must be told whether it is to continue
+    it (``load_state_dict``, or ``start``) or to begin a new one (``start=0``).
+
     Args:
         model: gives the parameters their names.
         optimizer: the one whose ``step`` is called: SMI, not its base.
         every: costly figures are measured at the first step and at every so many.
-        out: the folder of the log. A log that is there is gone on with.
+        out: the folder of the log.
         quantities: what to measure; by default ``Temporal``,
             ``Spatial`` and ``Weights``.
-        start: the steps that training has taken before; rows of later ones, which a run that was
-            cut off has left, are removed. By default the last step in the log.
+        start: the steps that this training has taken before. The log in ``out`` is continued;
+            rows of later steps, which a run that was cut off has left, are removed. 0 begins a new
+            log, and removes the one that is there. By default there must be none.
         writer: a TensorBoard ``SummaryWriter`` that is given every number as well, under
             ``quantity/figure/tensor``.
 
@@ -96,7 +100,7 @@ class Lens:
         if start is not None:
             _checks.whole("start", start, low=0)
         self.optimizer, self.every, self.out = optimizer, every, Path(out)
-        self.step = 0
+        self.step = start or 0
         chosen = (Temporal(), Spatial(), Weights()) if quantities is None else quantities
         self._quantities: list[Quantity] = list(chosen)
         self._start, self._writer = start, writer
@@ -105,7 +109,8 @@ class Lens:
         }
         self._hooks: list[RemovableHandle] = []
         self._log: log.Log | None = None
-        self._log_bytes: int | None = None
+        # What is kept of the log that is there, where it is not told by steps.
+        self._log_bytes = 0 if start == 0 else None
         self._current: Step | None = None
         self._call: FrameType | None = None
 
@@ -114,8 +119,9 @@ class Lens:
             raise RuntimeError("this lens is in use already")
         size = self._log_bytes
         if size is None:
-            size, last_step = log.until(self.out, self._start)
-            self.step = last_step if self._start is None else self._start
+            self._check_told()
+            size = log.until(self.out, self.step)
+        self._check_same_model(size)
         self._log = log.Log(self.out, size)
         self._log_bytes = None
         self._hooks = [
@@ -138,6 +144,8 @@ class Lens:
             if self._log is not None:
                 self._log.close()
             self._log = self._current = self._call = None
+            # Entered again, it continues its own log.
+            self._start = self.step
 
     def record(self, quantity: str, figures: Mapping[str, Any]) -> None:
         """Write figures of the whole model as it is now, measured elsewhere, such as at an
@@ -222,6 +230,26 @@ class Lens:
             ValueError: a line of it is damaged.
         """
         return log.read(Path(folder))
+
+    def _check_told(self) -> None:
+        steps = None if self._start is not None else log.steps(self.out)
+        if steps is not None:
+            raise FileExistsError(
+                f"out must be a folder without a log, got {self.out}: its {log.NAME} holds steps "
+                f"{steps[0]} to {steps[1]} of a training. To record another training name another "
+                "folder, or give start=0, which removes that log; to continue that training load "
+                "the lens's state_dict, or give start= the steps that it has taken"
+            )
+
+    def _check_same_model(self, size: int) -> None:
+        known = {"all", *self._names.values(), *(t.name for t in self._traced(1.0))}
+        strange = log.tensors(self.out, size) - known
+        if strange:
+            raise ValueError(
+                f"model must be the one that the log in {self.out} is of: the log has a tensor "
+                f"{min(strange)!r}, which this model does not have. Name another folder, or give "
+                "start=0, which removes that log"
+            )
 
     def _before(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]

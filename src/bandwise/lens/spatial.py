@@ -3,8 +3,8 @@
 A gradient is laid out as SMI does it: a matrix of n x d, whose spectrum has the power
 E_ij = |Ĝ_ij|². The radial frequency is r = √(f_i² + f_j²), each f from 0 to 1/2 cycles per row or
 column. Bands: low is r < 1/6, mid 1/6 ≤ r < 1/3, high the rest, corners included; white noise has
-in each the share ``white_*`` of its energy. Rows and columns have the order that the model gives
-them: another order of a layer's units is another spectrum.
+in each the share ``white_*`` of its energy. The spectrum depends on the order of rows and columns:
+with a layer's units in another order it is another one.
 
 A conjugate pair of coefficients is one real wave, and counts as one term of the entropy
 
@@ -12,11 +12,12 @@ A conjugate pair of coefficients is one real wave, and counts as one term of the
 
 N being the number of waves: 0 for a single wave, near 1 for white noise.
 
-The mask is the one that SMI uses at this step; with another optimizer, the one that a first step of
-SMI would use: of the momentary magnitudes, at a stated q. ``kept`` is the mask's share of the
-energy, and ``overlap`` the Jaccard index of it and the one measured before: coefficients in both,
-over coefficients in either. Masks that have nothing to do with each other overlap by
-(1 - q)/(1 + q). With ``SMI(shard_work=True)`` no process has all of the mask: both are ``None``.
+The mask is the one that SMI uses at this step. With another optimizer it is the one that SMI would
+use at its first step, made of this gradient's magnitudes alone, at a stated q. ``kept`` is the
+mask's share of the energy. ``overlap`` is the Jaccard index of this mask and the one measured
+before: the coefficients in both over the coefficients in either. Masks that have nothing to do with
+each other overlap by (1 - q)/(1 + q). With ``SMI(shard_work=True)`` no process has all of the mask:
+both are ``None``.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from bandwise import _checks, spectrum
 from bandwise.lens.quantity import Row, Step, Traced
 
 BANDS = ("low", "mid", "high")
-# Places from which masks are compared: their memory is bounded by it, a tensor.
+# Places in a tensor at which masks are compared, at most: it bounds their memory.
 _PLACES = 1 << 16
 
 
@@ -138,10 +139,10 @@ def spectral_figures(gradient: Tensor, mask: Tensor | None = None) -> dict[str, 
 def coming_mask(
     M: Tensor, G: Tensor, group: dict[str, Any], state: dict[str, Any]
 ) -> Tensor | None:
-    """The mask that SMI will use in its coming step, of a gradient's magnitudes.
+    """The mask that SMI will use in its coming step, from a gradient's magnitudes.
 
-    ``None`` where other processes have parts of the history: to ask for them, all would have to
-    come here.
+    ``None`` where other processes hold parts of the history: all processes would have to take part
+    in asking for them.
     """
     if hasattr(state.get("smi_history"), "device_mesh"):
         return None

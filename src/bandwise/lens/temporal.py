@@ -18,8 +18,8 @@ With Welch's spectra of coordinate k, Pᵍ_k(f) of g and Pᵘ_k(f) of u, they ar
     ½ log(Pᵘ_k(f) / Pᵍ_k(f)) ≈ log a_k + log G(f),
 
 fitted by least squares, each coordinate and frequency weighed by the share of the coordinate's
-gradient power that lies at f, and with a median a of 1. The weights make a coordinate count where
-it has something to say: an update that has power where its gradient has none is no gain.
+gradient power that lies at f, and with a median a of 1. So a coordinate counts at the frequencies
+where its gradient has power: where it has none, the update's power does not come from it.
 
 **Within**: the gain G. SGD has G = 1; momentum |1 / (1 - β exp(-2πif))|.
 
@@ -86,8 +86,8 @@ def response(
         gradient: (steps, coordinates), g.
         update: the same, u.
         segment: steps in one of Welch's windows; a quarter of the steps by default.
-        tensor: (coordinates,), numbers of the tensors that the coordinates belong to, where a
-            coordinate is to be compared with those of its own tensor alone.
+        tensor: (coordinates,), for each coordinate the number of its tensor. If given, coordinates
+            are compared within their tensor alone.
 
     Returns:
         ``steps``, ``coordinates`` (those that had a gradient and moved; without any, figures are
@@ -133,8 +133,8 @@ def response(
 def sign_change_rate(series: Tensor) -> Tensor:
     """The fraction of consecutive steps between which each column changes sign.
 
-    Of pairs without a zero; half a change is added, in one more pair, so that it has a logarithm.
-    NaN where fewer than half of the pairs are without.
+    Pairs of steps with a zero do not count. To the rest one pair with half a change is added, so
+    that the rate is never 0 and has a logarithm. NaN where more than half of the pairs have a zero.
     """
     signs = series.sign()
     products = signs[1:] * signs[:-1]
@@ -218,10 +218,10 @@ class _Sampled:
 class Temporal:
     """Follows a few coordinates of every tensor and measures their ``response``.
 
-    Rows come once a window, and at the end for what the last window holds. A step in which a tensor
-    has no finite gradient, or a learning rate of 0, is left out of that tensor's series, and a
-    tensor that has less than half of the steps, or no coordinate with a gradient that moved, is
-    left out of the window.
+    There are rows after every window, and at the end for the last window of steps. A step in which
+    a tensor has no finite gradient, or a learning rate of 0, is left out of that tensor's series,
+    and a tensor that has less than half of the steps, or no coordinate with a gradient that moved,
+    is left out of the window.
 
     It holds 8 bytes for each step of the window and each coordinate, and no more. The coordinates
     are chosen at the first step; parameters that join the optimizer later are not followed.
@@ -326,7 +326,10 @@ class Temporal:
             )
         missing = places.keys() - {t.name for t in tensors}
         if missing:
-            raise ValueError(f"the state_dict follows {min(missing)!r}; the optimizer has it not")
+            raise ValueError(
+                f"the state_dict follows {min(missing)!r}, which is not among the optimizer's "
+                "parameters"
+            )
         self._count, self._reported = state["count"], state["reported"]
         self._step = state["step"]
         self._follow(tensors, places)

@@ -33,7 +33,7 @@ _COLUMNS: list[tuple[str, str, _Value, str]] = [
 
 
 def lens_table(runs: Runs, name: str = "") -> Table:
-    """The last figures for the whole model, a row for each label, the mean over its runs.
+    """The last figures for the whole model: for each label a row, with the mean over its runs.
 
     Args:
         runs: the rows of each run, by label.
@@ -45,7 +45,8 @@ def lens_table(runs: Runs, name: str = "") -> Table:
             "\nlow/high within: what a coordinate's slow changes are amplified by over its fast "
             "ones: momentum. Slopes: step per unit of gradient against the gradient's size and "
             "rate of sign changes, among coordinates: SGD has 0, Adam a size slope of -1. Low "
-            "energy: of gradients as matrices, as a multiple of white noise's."
+            "energy: of gradients as matrices, as a multiple of white noise's. "
+            f"{_last_measured(runs)}"
         ),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -68,6 +69,18 @@ def lens_table(runs: Runs, name: str = "") -> Table:
         if any(label in column for column in cells):
             shown.add_row(_text(label), *(_text(column.get(label, "-")) for column in cells))
     return shown
+
+
+def _last_measured(runs: Runs) -> str:
+    """At which step each quantity was, in words: a run that was cut off has no last weights."""
+    said = []
+    for quantity in dict.fromkeys(quantity for _, quantity, *_ in _COLUMNS):
+        last = [rows_of(rows, quantity)[-1:] for some in runs.values() for rows in some]
+        steps = sorted({row["step"] for rows in last for row in rows})
+        if steps:
+            ends = dict.fromkeys((steps[0], steps[-1]))
+            said.append(f"{quantity} at step {' to '.join(f'{step:,}' for step in ends)}")
+    return f"Last measured: {', '.join(said)}." if said else ""
 
 
 def _text(words: str) -> Text:

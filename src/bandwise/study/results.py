@@ -35,9 +35,9 @@ class Run:
         config: everything the run depends on, and under ``settings`` what the optimizer was set to,
             defaults and all.
         folder: its folder, relative to the study's.
-        lens: what the lens recorded of the whole model, a row a measurement, with ``agreement`` in
-            the place of ``predicted`` (``bandwise.lens.decisions.with_agreement``); empty if
-            the run had none.
+        lens: what the lens recorded of the whole model, one row for each measurement, with
+            ``agreement`` in the place of ``predicted``
+            (``bandwise.study.decisions.with_agreement``); empty if the run had none.
     """
 
     optimizer: str

@@ -40,9 +40,9 @@ from torch.utils._pytree import tree_map
 
 import bandwise
 from bandwise import _checksum, tasks, userfile
-from bandwise.lens import Lens, Row, Spatial, Temporal, Weights, decisions, log
+from bandwise.lens import Lens, Row, Spatial, Temporal, Weights, log
 from bandwise.lens.reading import scheduled
-from bandwise.study import optimizers, spec
+from bandwise.study import decisions, optimizers, spec
 from bandwise.study.errors import reading
 from bandwise.study.files import alone_in, from_json, read_json, replacing, to_json, write_json
 from bandwise.study.results import Run

@@ -16,7 +16,7 @@ _SIDE = 140
 
 
 def boundary(runs: Runs) -> Figure | None:
-    """Small multiples, a row for each label and a column for each step: its first run's grids."""
+    """The boundaries of each label's first run: for each label a row, for each step a column."""
     grids = {
         label: found
         for label, some in runs.items()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from bandwise.drawing.curve import Curve, draw, ends, finite
 from bandwise.drawing.figure import BASELINE, Figure, blank
-from bandwise.lens.instruments.rows import Runs, Value, rows_of
+from bandwise.lens.instruments.rows import Runs, Value, compared, rows_of
 
 
 def over_steps(runs: Runs, quantity: str, value: Value) -> list[Curve]:
@@ -68,5 +68,14 @@ def series(
 ) -> Figure | None:
     """A figure of the whole model over steps, as a small figure; ``form`` is its title's."""
     drawn = over_steps(runs, quantity, value)
-    title = f"{what}: {ends(drawn, form)}"
+    title = f"{what}: {_course(drawn, form)}"
     return curve_figure(name, drawn, title=title, note=note, y=y, references=references)
+
+
+def _course(drawn: Sequence[Curve], form: str) -> str:
+    """How the curves end; where all are a single point, what they are there."""
+    steps = {step for curve in drawn for step in curve.x}
+    if len(steps) != 1:
+        return ends(drawn, form)
+    values = {curve.name: curve.mean[0] for curve in drawn}
+    return f"{compared(values, form)}, at step {steps.pop():,} alone"

@@ -7,29 +7,19 @@ from collections.abc import Sequence
 
 from bandwise.drawing.dots import Dots, dot_plot
 from bandwise.drawing.figure import Figure
+from bandwise.lens.boundary import LEVEL, aligned
 from bandwise.lens.instruments.curves import curve_figure, over_steps, series
 from bandwise.lens.instruments.rows import Runs, rows_of
 from bandwise.lens.quantity import Row
 
-LEVEL = 0.9
 
-
-def aligned(rows: Sequence[Row], level: float = LEVEL) -> tuple[int, float] | None:
-    """When a run first decided as it does at its last evaluation.
-
-    Returns:
-        The first step with an agreement of at least ``level``, and the loss's fall up to it as a
-        fraction of its fall in the whole run. ``None`` without ``decisions``, and where the loss
-        did not fall.
-    """
+def _alignment(rows: Sequence[Row]) -> tuple[int, float] | None:
+    """When a run decided as at its last evaluation, and what part of its fall the loss had made."""
     seen = [row for row in rows_of(rows, "decisions") if row.get("agreement") is not None]
-    for row in seen:
-        if row["agreement"] >= level:
-            first, then, last = (r["loss"] for r in (seen[0], row, seen[-1]))
-            if None in (first, then, last) or last >= first:
-                return None
-            return row["step"], (first - then) / (first - last)
-    return None
+    found = aligned(seen, seen[-1]["loss"]) if seen else None
+    if found is None or found.step is None or found.loss_fall is None:
+        return None
+    return found.step, found.loss_fall
 
 
 def alignment(runs: Runs) -> Figure | None:
@@ -37,7 +27,7 @@ def alignment(runs: Runs) -> Figure | None:
     dots: list[Dots] = []
     said = []
     for index, (label, some) in enumerate(runs.items()):
-        found = [at for rows in some if (at := aligned(rows))]
+        found = [at for rows in some if (at := _alignment(rows))]
         if not found:
             continue
         step, fall = (statistics.median(column) for column in zip(*found, strict=True))
@@ -74,6 +64,8 @@ def alignment(runs: Runs) -> Figure | None:
 def agreement(runs: Runs) -> Figure | None:
     """Agreement with the last evaluation, over steps."""
     drawn = over_steps(runs, "decisions", lambda row: row.get("agreement"))
+    # A single evaluation agrees with itself.
+    drawn = [curve for curve in drawn if len(curve.x) > 1]
     reached = sorted(
         (next(x for x, mean in zip(c.x, c.mean, strict=True) if mean >= LEVEL), c.name)
         for c in drawn

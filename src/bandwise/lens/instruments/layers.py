@@ -31,7 +31,7 @@ _ROW, _GAP, _LETTER = 18, 70, 7  # in pixels
 
 
 def layers(runs: Runs) -> Figure | None:
-    """R(f) of every tensor in decibels against its mean over frequencies; a label's first run."""
+    """R(f) of every tensor, in decibels against its mean over frequencies, of first runs."""
     maps = {
         label: found
         for label, some in runs.items()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bandwise.lens.boundary import aligned
 from bandwise.papers.nsf.measures import rate_slope
 from bandwise.papers.paper import Claim, Data, Finding, Verdict
 from bandwise.papers.stored import Figure, Study, Values, final
@@ -153,7 +154,9 @@ def _decisions(run: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _aligned(run: dict[str, Any]) -> float:
-    return next(float(row["step"]) for row in _decisions(run) if row["agreement"] >= 0.9)
+    rows = _decisions(run)
+    step = aligned(rows, rows[-1]["loss"]).step
+    return math.nan if step is None else float(step)
 
 
 def early_alignment(data: Data) -> Finding:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bandwise.lens._evaluating import evaluating
 from bandwise.lens.activations import activation_figures
-from bandwise.lens.boundary import boundary_grid, decision_figures
+from bandwise.lens.boundary import agreeing, boundary_grid, decision_figures
 from bandwise.lens.quantity import Row
 from bandwise.tasks import Task
 from bandwise.tasks.task import PROBE_SIZE
@@ -55,14 +55,13 @@ def with_agreement(rows: list[Row]) -> list[Row]:
     """A run's rows, with ``agreement`` in the place of ``predicted``: the share of examples for
     which the model predicts what it predicts at the last of the rows."""
     predictions = [row["predicted"] for row in rows if row["quantity"] == "decisions"]
-    agreeing = []
+    found = []
     for row in rows:
         if row["quantity"] == "decisions":
             row = dict(row)
-            pairs = list(zip(row.pop("predicted"), predictions[-1], strict=True))
-            row["agreement"] = sum(then == now for then, now in pairs) / len(pairs)
-        agreeing.append(row)
-    return agreeing
+            row["agreement"] = agreeing(row.pop("predicted"), predictions[-1])
+        found.append(row)
+    return found
 
 
 def _decisions(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[str, Any]:
