@@ -21,7 +21,7 @@ import bandwise as bw
 from bandwise import cli, papers, tasks
 from bandwise.papers.ledger import editions, markdown
 from bandwise.study import optimizers, spec
-from bandwise.tasks import Recipe
+from bandwise.tasks import Recipe, options
 
 ROOT = Path(__file__).parent.parent
 if not (ROOT / "docs").exists():
@@ -98,7 +98,8 @@ def check_bandwise(words):
 
 def check_study(task, texts, extra):
     if ".py:" not in task:
-        tasks._check_options(task, tasks._find(task), cli._task_options(extra))
+        given = tasks.read_options(task, cli._task_options(extra))
+        options.check(task, tasks.find(task), given)
     for item in spec.parse_list(texts):
         if ".py:" not in item.name:
             named = [("weight", torch.nn.Parameter(torch.zeros(3, 3)))]

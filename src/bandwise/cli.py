@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import ast
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 try:
     import typer
@@ -114,7 +113,7 @@ def _compare(
             backend=backend,
             device=device,
             lens=lens,
-            task_options=_task_options(context.args),
+            task_options=tasks.read_options(task, _task_options(context.args)),
         )
     except KeyboardInterrupt:
         raise _stopped() from None
@@ -292,9 +291,9 @@ def _show(results: Results, folder: Path) -> None:
     console.print(f"Report: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _task_options(words: list[str]) -> dict[str, Any]:
-    """``--key value`` pairs as keyword arguments; Python literals as their values."""
-    options: dict[str, Any] = {}
+def _task_options(words: list[str]) -> dict[str, str]:
+    """``--key value`` pairs by key."""
+    options: dict[str, str] = {}
     remaining = iter(words)
     for word in remaining:
         if not word.startswith("--") or len(word) == 2:
@@ -304,15 +303,8 @@ def _task_options(words: list[str]) -> dict[str, Any]:
             value = next(remaining, "")
             if not value or value.startswith("--"):
                 raise ValueError(f"option {word} needs a value")
-        options[key.replace("-", "_")] = _literal(value)
+        options[key.replace("-", "_")] = value
     return options
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
 
 
 def main() -> None:

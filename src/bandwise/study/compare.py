@@ -30,7 +30,7 @@ from bandwise.study import optimizers as by_name
 from bandwise.study import spec
 from bandwise.study.backends import BACKENDS, workers
 from bandwise.study.errors import DamagedRunError, StudyError
-from bandwise.study.files import locked
+from bandwise.study.files import locked, read_json
 from bandwise.study.progress import StudyProgress
 from bandwise.study.results import Results, Run
 from bandwise.study.run import RESULT, RunConfig, read_run, train
@@ -160,9 +160,11 @@ def configure(
         raise TypeError(f"task_options must be plain data: {error}") from error
     made = tasks.load(task, task_options)
     recipe = _recipe(made.recipe, steps, lr)
-    _check_optimizers(specs, made, recipe)
-    hashes = {
-        reference: userfile.load(reference).sha256
+    _check_optimizers(specs, task, made, recipe)
+    with userfile.blamed(task):
+        data = made.fingerprint()
+    files = {
+        reference: userfile.load(reference).files
         for reference in (task, *(s.name for s in specs))
         if userfile.is_userfile(reference)
     }
@@ -171,7 +173,7 @@ def configure(
             task=task,
             task_options=dict(task_options or {}),
             # Of its own files alone: another optimizer's would start this run anew.
-            data=made.fingerprint() | {f: hashes[f] for f in (task, s.name) if f in hashes},
+            data=data | files.get(task, {}) | files.get(s.name, {}),
             optimizer=s.text,
             seed=seed,
             recipe=asdict(recipe),
@@ -222,10 +224,13 @@ def _check_device(device: str) -> None:
         ) from error
 
 
-def _check_optimizers(specs: Sequence[spec.Spec], task: Task, recipe: Recipe) -> None:
+def _check_optimizers(specs: Sequence[spec.Spec], task: str, made: Task, recipe: Recipe) -> None:
     """Raise now what would otherwise fail every run."""
-    with torch.random.fork_rng(devices=[]):
-        named = list(task.model().named_parameters())
+    with torch.random.fork_rng(devices=[]), userfile.blamed(task):
+        model = made.model()
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"task {task!r}: model() must return a torch.nn.Module, got {model!r}")
+    named = list(model.named_parameters())
     for s in specs:
         own = [(name, nn.Parameter(param.detach())) for name, param in named]
         optimizer = by_name.build(s, own, recipe.lr, recipe)
@@ -284,6 +289,8 @@ def _run_all(
     left = [c for c in configs if not (_folder(c, out) / RESULT).exists()]
     if len(left) < len(configs):
         console.print(f"{len(configs) - len(left)} of {len(configs)} runs are finished already.")
+    if why := _why_anew(left, out):
+        console.print(why, markup=False, highlight=False, soft_wrap=True)
     failures = dict(_train_all(left, out, parallel, backend, console)) if left else {}
     runs = []
     for config in configs:
@@ -295,6 +302,35 @@ def _run_all(
     if failures:
         raise StudyError(_told(failures, len(configs), out))
     return runs
+
+
+def _why_anew(left: Sequence[RunConfig], out: Path) -> str:
+    """What has changed since runs of these configurations were finished, if nothing else has."""
+    wanted = {_apart_from_sources(c.plain()): c.data | c.versions for c in left}
+    changed: set[str] = set()
+    older = 0
+    for path in out.glob("runs/*/config.json"):
+        try:
+            config = read_json(path) if (path.parent / RESULT).exists() else {}
+            held = config["data"] | config["versions"]
+            now = wanted[_apart_from_sources(config)]
+        except (OSError, KeyError, TypeError, ValueError):
+            continue  # of another study, or damaged, which is no matter here
+        different = {
+            userfile.file_of(name) for name in held | now if held.get(name) != now.get(name)
+        }
+        if different:
+            changed |= different
+            older += 1
+    if not older:
+        return ""
+    has, are = "has" if len(changed) == 1 else "have", "run is" if older == 1 else "runs are"
+    return f"{' and '.join(sorted(changed))} {has} changed: {older} older {are} left aside."
+
+
+def _apart_from_sources(config: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in config.items() if key not in ("data", "versions")}
+    return json.dumps(rest, sort_keys=True, default=str)
 
 
 def _train_all(
@@ -344,10 +380,16 @@ def _attempt(
         own = error.filename is not None and Path(error.filename).parent == folder
         if own or error.errno in _NOT_WRITABLE:
             return config, f"{error}; once {folder} can be written to, the same command goes on"
-        return config, traceback.format_exc()
-    except (Exception, SystemExit):
-        return config, traceback.format_exc()
+        return config, _blamed(error, config)
+    except (Exception, SystemExit) as error:
+        return config, _blamed(error, config)
     return config, None
+
+
+def _blamed(error: BaseException, config: RunConfig) -> str:
+    """Where the user's own code raised it, or else all there is to know."""
+    said = userfile.told(error, config.task, spec.parse(config.optimizer).name)
+    return said or traceback.format_exc()
 
 
 @functools.cache

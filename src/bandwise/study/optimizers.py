@@ -59,11 +59,11 @@ def build(
     """
     try:
         return _build(spec.name, list(named_parameters), {"lr": lr, **spec.options}, recipe)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"optimizer {spec.text!r}: {error}") from error
     except Exception as error:
         # Not every optimizer looks at its options before it uses them.
-        raise ValueError(f"optimizer {spec.text!r}: {type(error).__name__}: {error}") from error
+        kind = "" if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: "
+        what = userfile.told(error, spec.name) or f"{kind}{error}"
+        raise ValueError(f"optimizer {spec.text!r}: {what}") from error
 
 
 def _build(
