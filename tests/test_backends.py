@@ -104,6 +104,7 @@ def figures(results):
     for row in (*data["runs"], *data["comparisons"]):
         row.pop("seconds_per_step")
     data.pop("command")
+    data.pop("timed_alone")
     return data
 
 

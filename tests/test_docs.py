@@ -151,7 +151,10 @@ CHECKS = {
     ("line", "why"),
     [
         ("bandwise compare no-such-task", "no task 'no-such-task'"),
-        ("bandwise compare digits --optimizers adamw,nsf:q=0.7", "unexpected keyword argument 'q'"),
+        (
+            "bandwise compare digits --optimizers adamw,nsf:q=0.7",
+            "no option 'q'; its options",
+        ),
         ("bandwise compare digits --no-such-option 1", "no option 'no_such_option'"),
         ("bandwise compare digits --seeds many", "should be a valid integer"),
         ("bandwise report", "Missing parameter: folder"),

@@ -83,6 +83,7 @@ def figures(results):
     for row in data["comparisons"]:
         row.pop("seconds_per_step")
     data.pop("command")
+    data.pop("timed_alone")
     return data
 
 
@@ -520,3 +521,75 @@ def test_an_error_below_a_task_shows_the_frames_of_the_user_s_files(tmp_path, mo
     assert re.findall(r'File ".*/(\w+\.py)", line (\d+)', said) == [
         ("wrong.py", "37"), ("deeper_.py", "2"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("task", "optimizers", "says"),
+    [
+        (Recipe, "adamw", r"a task must be written as a text, .*file\.py:MyTask', got <class"),
+        (
+            "two-moons",
+            [torch.optim.AdamW],
+            r"an optimizer must be written as a text, .* got <",
+        ),
+        ("two-moons", torch.optim.AdamW, "optimizers must be a text or several, got <class"),
+    ],
+)
+def test_objects_in_the_place_of_texts_are_refused(tmp_path, task, optimizers, says):
+    with pytest.raises(TypeError, match=says):
+        compare(task, optimizers, out=tmp_path / "out")
+
+
+def test_all_runs_diverged_is_no_verdict_on_the_optimizers(task, tmp_path):
+    results = study(task, tmp_path, "adamw,sgd", task_options={"nan_at": 8})
+    assert results.comparisons[1].verdict == "all diverged"
+    assert {run.steps for run in results.runs} == {8}
+
+
+def test_a_setting_that_does_nothing_is_told(task, tmp_path):
+    results = study(task, tmp_path, "adamw,adamw:eps=1e-8,adamw:eps=1e-7")
+    verdicts = [row.verdict for row in results.comparisons]
+    assert verdicts[:2] == ["baseline", "identical"]
+    assert verdicts[2] != "identical"
+    why = "Identical to adamw on every seed: did the setting do anything?"
+    assert results.comparisons[1].why == why
+
+
+def test_times_are_rough_unless_taken_alone(task, tmp_path):
+    assert study(task, tmp_path / "alone", "adamw").timed_alone
+    assert study(task, tmp_path / "alone", "adamw").timed_alone  # nothing was trained
+    assert not study(task, tmp_path / "alone", "adamw,sgd").timed_alone
+    assert not study(task, tmp_path / "beside", "adamw", jobs=2).timed_alone
+    task_that_fails_once = Path(task.rpartition(":")[0])
+    once = f"if step == 20 and not Path({str(tmp_path / 'again')!r}).exists():"
+    source = TASK.replace("if step == self.fail_at:", once)
+    task_that_fails_once.write_text("from pathlib import Path\n" + source)
+    with pytest.raises(StudyError, match="as asked for"):
+        study(task, tmp_path / "cut", "adamw", seeds=1)
+    (tmp_path / "again").touch()
+    assert not study(task, tmp_path / "cut", "adamw", seeds=1).timed_alone
+
+
+def test_the_report_of_another_study_is_not_replaced_silently(task, tmp_path):
+    out = tmp_path / "out"
+    assert "replaced" not in said_by(task, out)
+    assert "replaced" not in said_by(task, out, seeds=3)
+    command = Results.load(out).command
+    said = said_by(task, out, lr=0.5)
+    assert f"The report in {out} will be replaced. It is of: {command}\n" in said
+
+
+@pytest.mark.parametrize(("every", "lines"), [(0.0, 4), (3600.0, 0)])
+def test_without_a_terminal_a_run_says_how_far_it_is(task, tmp_path, monkeypatch, every, lines):
+    """A line an evaluation, but none before its time has come."""
+    monkeypatch.setattr("bandwise.study.progress._TALK_SECONDS", every)
+    monkeypatch.setattr("bandwise.study.progress._POLL_SECONDS", 0.02)
+    said = said_by(task, tmp_path, "adamw", seeds=1, task_options={"delay": 0.04})
+    found = re.findall(
+        r"adamw, seed 0: step (\d+) of 24, train_loss [\d.e-]+, val_loss [\d.e-]+, "
+        r"about 0:00:0\d left",
+        said,
+    )
+    assert found == ["6", "12", "18", "24"][: len(found)]
+    assert lines - 1 <= len(found) <= lines
+    assert "[1/1] adamw, seed 0: train_loss" in said

@@ -116,9 +116,15 @@ def compare(
     )
     out = default_folder(task) if out is None else Path(out)
     at_a_time = _jobs(jobs, backend, device, len(configs))
+    command = _command(task, specs, seeds, recipe, out, device, lens, task_options)
+    console = console or Console(stderr=True)
     with locked(out):
+        before = _before(out)
+        if before and before.command != command and not _holds(configs, before):
+            _say(console, f"The report in {out} will be replaced. It is of: {before.command}")
+        timed_alone = _timed_alone(configs, out, at_a_time, before)
         with workers(backend, at_a_time, device) as parallel:
-            done = _run_all(configs, out, parallel, backend, console or Console(stderr=True))
+            done = _run_all(configs, out, parallel, backend, console)
         runs = [[run for run in done if run.optimizer == s.text] for s in specs]
         results = Results(
             task=made.name,
@@ -128,8 +134,9 @@ def compare(
             seeds=list(range(seeds)),
             comparisons=compare_runs(runs, f"val_{made.metric}", made.direction),
             runs=[run for group in runs for run in group],
-            command=_command(task, specs, seeds, recipe, out, device, lens, task_options),
+            command=command,
             versions=_versions(device),
+            timed_alone=timed_alone,
         )
         results.save(out)
     return results
@@ -195,6 +202,8 @@ def _specs(optimizers: str | Sequence[str]) -> list[spec.Spec]:
     if isinstance(optimizers, str):
         specs = spec.parse_list(optimizers)
     else:
+        if not isinstance(optimizers, Sequence):
+            raise TypeError(f"optimizers must be a text or several, got {optimizers!r}")
         specs = [spec.parse(text) for text in optimizers]
     texts = [s.text for s in specs]
     if not specs:
@@ -290,7 +299,7 @@ def _run_all(
     if len(left) < len(configs):
         console.print(f"{len(configs) - len(left)} of {len(configs)} runs are finished already.")
     if why := _why_anew(left, out):
-        console.print(why, markup=False, highlight=False, soft_wrap=True)
+        _say(console, why)
     failures = dict(_train_all(left, out, parallel, backend, console)) if left else {}
     runs = []
     for config in configs:
@@ -302,6 +311,33 @@ def _run_all(
     if failures:
         raise StudyError(_told(failures, len(configs), out))
     return runs
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _before(out: Path) -> Results | None:
+    """What the folder's report is of."""
+    try:
+        return Results.load(out)
+    except (OSError, ValueError):
+        return None
+
+
+def _holds(configs: Sequence[RunConfig], before: Results) -> bool:
+    """Whether a study of these runs has all those of the study before."""
+    return {Path(run.folder).name for run in before.runs} <= {c.folder_name() for c in configs}
+
+
+def _timed_alone(
+    configs: Sequence[RunConfig], out: Path, at_a_time: int | None, before: Results | None
+) -> bool:
+    """Whether no run shares its time with another, nor with another call's state of the machine."""
+    folders = [_folder(config, out) for config in configs]
+    if before and all((folder / RESULT).exists() for folder in folders):
+        return before.timed_alone and _holds(configs, before)
+    return at_a_time == 1 and not any(folder.exists() for folder in folders)
 
 
 def _why_anew(left: Sequence[RunConfig], out: Path) -> str:

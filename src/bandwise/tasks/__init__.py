@@ -42,6 +42,7 @@ def load(spec: str, options: Mapping[str, Any] | None = None) -> Task:
 
     Raises:
         ValueError: there is no such task, or it has no such option, or a value is wrong.
+        TypeError: the task is not named by a text.
         UserFileError: the user's file cannot be loaded, or raises (a ``ValueError`` too).
         ImportError: the task needs a package of the ``study`` extra that is not installed.
     """
@@ -66,8 +67,23 @@ def read_options(spec: str, texts: Mapping[str, str]) -> dict[str, Any]:
     return _options.read(find(spec), texts)
 
 
+def describe(spec: str) -> tuple[list[str], Recipe]:
+    """``name=default`` of a task's options, and its recipe unless they change it.
+
+    Errors are those of ``load``.
+    """
+    cls = find(spec)
+    recipe = getattr(cls, "recipe", None)
+    return _options.described(cls), recipe if isinstance(recipe, Recipe) else load(spec).recipe
+
+
 def find(spec: str) -> type[Task]:
     """A task's class; ``spec`` and errors as in ``load``."""
+    if not isinstance(spec, str):
+        raise TypeError(
+            "a task must be written as a text, such as 'digits' or 'path/to/file.py:MyTask', "
+            f"got {spec!r}"
+        )
     if spec in _BUILT_IN:
         module, name = _BUILT_IN[spec]
         found = getattr(importlib.import_module(f"bandwise.tasks.{module}"), name)
