@@ -709,8 +709,8 @@ def test_an_optimizer_that_does_nothing_is_questioned(study: Results) -> None:
 
 
 def test_rough_times_have_a_footnote(study: Results) -> None:
-    note = "Ms per step is rough: runs were trained side by side, or not all in one go."
+    note = "The times (ms per step) are rough: runs were trained side by side, or not all in one"
     assert note in page_of(study).text
     assert note in " ".join(printed(study, 80).split())
     alone = dataclasses.replace(study, timed_alone=True)
-    assert "is rough" not in page_of(alone).text + printed(alone, 80)
+    assert "are rough" not in page_of(alone).text + printed(alone, 80)

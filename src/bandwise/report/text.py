@@ -134,7 +134,7 @@ def times_note(results: Results) -> str:
     if results.timed_alone:
         return ""
     return (
-        "Ms per step is rough: runs were trained side by side, or not all in one go. "
+        "The times (ms per step) are rough: runs were trained side by side, or not all in one go. "
         "`bandwise bench` measures properly."
     )
 

@@ -410,7 +410,7 @@ def _attempt(
     try:
         with _one_at_a_time, chdir(here):
             train(config, folder)
-    except StudyError as error:
+    except (StudyError, userfile.UserFileError) as error:
         return config, str(error)
     except OSError as error:
         own = error.filename is not None and Path(error.filename).parent == folder
