@@ -559,6 +559,9 @@ def test_times_are_rough_unless_taken_alone(task, tmp_path):
     assert study(task, tmp_path / "alone", "adamw").timed_alone
     assert study(task, tmp_path / "alone", "adamw").timed_alone  # nothing was trained
     assert not study(task, tmp_path / "alone", "adamw,sgd").timed_alone
+    assert study(task, tmp_path / "part", "adamw,sgd").timed_alone
+    assert study(task, tmp_path / "part", "sgd").timed_alone
+    assert not study(task, tmp_path / "part", "adamw,sgd").timed_alone  # adamw's are not told
     assert not study(task, tmp_path / "beside", "adamw", jobs=2).timed_alone
     task_that_fails_once = Path(task.rpartition(":")[0])
     once = f"if step == 20 and not Path({str(tmp_path / 'again')!r}).exists():"

@@ -120,7 +120,8 @@ def compare(
     console = console or Console(stderr=True)
     with locked(out):
         before = _before(out)
-        if before and before.command != command and not _holds(configs, before):
+        names = {config.folder_name() for config in configs}
+        if before and before.command != command and not _names(before) <= names:
             _say(console, f"The report in {out} will be replaced. It is of: {before.command}")
         timed_alone = _timed_alone(configs, out, at_a_time, before)
         with workers(backend, at_a_time, device) as parallel:
@@ -325,9 +326,8 @@ def _before(out: Path) -> Results | None:
         return None
 
 
-def _holds(configs: Sequence[RunConfig], before: Results) -> bool:
-    """Whether a study of these runs has all those of the study before."""
-    return {Path(run.folder).name for run in before.runs} <= {c.folder_name() for c in configs}
+def _names(results: Results) -> set[str]:
+    return {Path(run.folder).name for run in results.runs}
 
 
 def _timed_alone(
@@ -336,7 +336,7 @@ def _timed_alone(
     """Whether no run shares its time with another, nor with another call's state of the machine."""
     folders = [_folder(config, out) for config in configs]
     if before and all((folder / RESULT).exists() for folder in folders):
-        return before.timed_alone and _holds(configs, before)
+        return before.timed_alone and {folder.name for folder in folders} <= _names(before)
     return at_a_time == 1 and not any(folder.exists() for folder in folders)
 
 
