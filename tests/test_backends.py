@@ -104,6 +104,7 @@ def figures(results):
     for row in (*data["runs"], *data["comparisons"]):
         row.pop("seconds_per_step")
     data.pop("command")
+    data.pop("timed_alone")
     return data
 
 
@@ -238,7 +239,7 @@ def test_two_workers_never_train_one_run_at_once(folder):
         "from bandwise.study.run import RunConfig, train; from pathlib import Path\n"
         "from bandwise import userfile; from bandwise.tasks import Recipe\n"
         "from dataclasses import asdict\n"
-        "data = {'line.py:Line': userfile.load('line.py:Line').sha256}\n"
+        "data = userfile.load('line.py:Line').files\n"
         "config = RunConfig('line.py:Line', {'delay': 0.05}, data, 'adamw', 0,"
         " asdict(Recipe(24, 0.01, evals=4)), 'cpu', {})\n"
         f"train(config, Path({out!r}))"

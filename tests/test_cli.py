@@ -100,6 +100,7 @@ def test_compare_through_the_lens(slow, tmp_path):
         (("compare", "digits", "3"), "cannot read '3'"),
         (("compare", "digits", "--optimizers", "adamv"), "optimizer 'adamv': name must be one"),
         (("compare", "no/file.py:X"), "there is no file"),
+        (("reproduce", "foo"), "PAPER must be one of smi, nsf, got 'foo'"),
         (("report", "nowhere"), "run `bandwise compare` first"),
         (("lens", "nowhere"), "there is no folder nowhere"),
     ],
@@ -199,6 +200,26 @@ def test_logs_that_cannot_be_drawn_are_named(tmp_path):
     log.write_text('{"step": 1, "quantity": "my own", "tensor": "all", "x": 1}\n')
     with pytest.raises(ValueError, match="hold no rows that the lens's figures"):
         write_lens(rows_of_folders([log.parent]), tmp_path)
+
+
+@pytest.mark.parametrize("out", ["", "a_file", "a_file/below"])
+@pytest.mark.parametrize("words", [("compare", "two-moons"), ("bench",), ("reproduce", "smi")])
+def test_a_folder_that_is_none_is_refused(tmp_path, monkeypatch, out, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").touch()
+    status, _, err = run(*words, f"--out={out}")
+    assert (status, err) == (1, f"error: --out must be a folder, got {out!r}\n")
+
+
+def test_list_shows_a_task_s_options_and_recipe(slow):
+    _, listed, _ = run("list", "digits")
+    assert listed.startswith("options: batch_size=64, width=128\n")
+    assert "steps=3000, lr=0.002, warmup=0.05" in listed
+    _, listed, _ = run("list", slow)
+    assert listed.startswith("options: delay=0.05, width=2\n")
+    assert "steps=60, lr=0.01" in listed
+    status, _, err = run("list", "digitz")
+    assert (status, err[:32]) == (1, "error: there is no task 'digitz'")
 
 
 def test_list_and_version():

@@ -21,7 +21,7 @@ import bandwise as bw
 from bandwise import cli, papers, tasks
 from bandwise.papers.ledger import editions, markdown
 from bandwise.study import optimizers, spec
-from bandwise.tasks import Recipe
+from bandwise.tasks import Recipe, options
 
 ROOT = Path(__file__).parent.parent
 if not (ROOT / "docs").exists():
@@ -91,7 +91,8 @@ def check_bandwise(words):
 
 def check_study(task, texts, extra):
     if ".py:" not in task:
-        tasks._check_options(task, tasks._find(task), cli._task_options(extra))
+        given = tasks.read_options(task, cli._task_options(extra))
+        options.check(task, tasks.find(task), given)
     for item in spec.parse_list(texts):
         if ".py:" not in item.name:
             named = [("weight", torch.nn.Parameter(torch.zeros(3, 3)))]
@@ -143,7 +144,10 @@ CHECKS = {
     ("line", "why"),
     [
         ("bandwise compare no-such-task", "no task 'no-such-task'"),
-        ("bandwise compare digits --optimizers adamw,nsf:q=0.7", "unexpected keyword argument 'q'"),
+        (
+            "bandwise compare digits --optimizers adamw,nsf:q=0.7",
+            "no option 'q'; its options",
+        ),
         ("bandwise compare digits --no-such-option 1", "no option 'no_such_option'"),
         ("bandwise compare digits --seeds many", "should be a valid integer"),
         ("bandwise report", "Missing parameter: folder"),

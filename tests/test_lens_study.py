@@ -46,7 +46,7 @@ def moons(tmp_path):
 
 def config(task, optimizer="adamw", lens=True, **recipe):
     recipe = asdict(Recipe(**{"steps": STEPS, "lr": 0.01, "evals": EVALS, **recipe}))
-    data = {task: userfile.load(task).sha256} if userfile.is_userfile(task) else {}
+    data = userfile.load(task).files if userfile.is_userfile(task) else {}
     return RunConfig(task, {}, data, optimizer, 0, recipe, "cpu", {}, lens)
 
 

@@ -673,3 +673,44 @@ def test_pace_counts_steps_and_time(study: Results) -> None:
 def test_a_diverged_seed_is_said_beside_a_difference(study: Results) -> None:
     row = dataclasses.replace(study.comparisons[1], diverged=1)
     assert sentence(study, row).endswith("+0.018; 1 of 3 seeds diverged")
+
+
+# What should make a reader doubt the study
+
+
+def test_where_all_runs_diverged_the_reader_is_told_what_to_do(diverged: Results) -> None:
+    lost = [a_run(label, 0, 2.5, diverged=True) for label in ("adamw", "nsf")]
+    alone = {"mean": math.nan, "std": None, "interval": None, "p_value": None, "diverged": 1}
+    rows = [
+        a_row("adamw", "baseline", n=1, **alone),
+        a_row("nsf", "all diverged", n=1, **alone | {"difference": math.nan}),
+    ]
+    results = a_study(rows, lost)
+    told = (
+        "Every run diverged, the first by step 40: its loss became inf or NaN. "
+        "Look at the task's loss, or try a lower --lr."
+    )
+    assert told in page_of(results).text
+    assert told in " ".join(printed(results, 80).split())
+    assert "nsf: every seed diverged, as did adamw's (n = 1)" in page_of(results).text
+    assert "Every run diverged" not in page_of(diverged).text + printed(diverged, 80)
+
+
+def test_an_optimizer_that_does_nothing_is_questioned(study: Results) -> None:
+    why = "Identical to adamw on every seed: did the setting do anything?"
+    row = dataclasses.replace(study.comparisons[1], verdict="identical", why=why)
+    rows = [study.comparisons[0], row, study.comparisons[2]]
+    results = dataclasses.replace(study, comparisons=rows)
+    text = page_of(results).text
+    assert "smi-adamw: identical to adamw on every seed (n = 3)" in text
+    assert why in text
+    assert "Against adamw: 1 better, 1 identical." in text
+    assert f"smi-adamw: {why}" in " ".join(printed(results, 80).split())
+
+
+def test_rough_times_have_a_footnote(study: Results) -> None:
+    note = "The times (ms per step) are rough: runs were trained side by side, or not all in one"
+    assert note in page_of(study).text
+    assert note in " ".join(printed(study, 80).split())
+    alone = dataclasses.replace(study, timed_alone=True)
+    assert "are rough" not in page_of(alone).text + printed(alone, 80)

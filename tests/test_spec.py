@@ -81,6 +81,10 @@ def test_what_both_know_goes_to_smi_with_its_prefix():
     assert (group["foreach"], group["smi_foreach"], group["smi_fused"]) == (True, False, None)
 
 
+def test_total_steps_of_smi_may_be_set_as_nsf_s():
+    assert build("smi-adamw:total_steps=5").param_groups[0]["smi_total_steps"] == 5
+
+
 def test_smi_takes_the_preset_of_its_base():
     assert build("smi-sgd").param_groups[0]["smi_q"] == 0.3
     assert build("smi-sgd").param_groups[0]["momentum"] == 0.9
@@ -108,7 +112,10 @@ def test_the_recipe_reaches_those_that_take_it():
     ("text", "says"),
     [
         ("adamv", "name must be one of nsf"),
-        ("adamw:moment=1", "moment"),
+        ("adamw:moment=1", "no option 'moment'; its options are lr, betas, eps"),
+        ("nsf:pp=3", "no option 'pp'; its options are lr, betas, eps, weight_decay, p, scale"),
+        ("smi-adamw:qq=1", "no option 'qq'; its options are alpha, beta, q, min_ndim, total_steps"),
+        ("adamw:lr=abc", "lr must be a number, got 'abc'"),
         ("smi-adamw:q=2", "q must be at most 1, got 2"),
         ("nsf:p='a'", "p must be a number"),
         ("smi-smi-adamw", "not filtered yet"),

@@ -64,8 +64,17 @@ def test_one_seed_cannot_tell():
     assert found.interval is found.p_value is found.std is None
 
 
-def test_the_same_run_twice_is_no_difference():
-    found = verdict([1.0, 1.1], [1.0, 1.1])
+@pytest.mark.parametrize("values", [[1.0, 1.1], [1.0]])
+def test_the_same_run_twice_is_identical(values):
+    found = verdict(values, values)
+    assert found.verdict == "identical"
+    assert found.why == "Identical to base on every seed: did the setting do anything?"
+
+
+def test_the_same_last_figure_by_another_way_is_no_difference():
+    """Counted errors often agree."""
+    ways = [[{"step": 50, "val_loss": start}, {"step": 100, "val_loss": 1.0}] for start in (2.0, 3)]
+    found = verdict([1.0, 1.0], [1.0, 1.0], curves=ways)
     assert (found.verdict, found.interval, found.p_value) == (
         "no detectable difference", (0.0, 0.0), 1.0,
     )  # fmt: skip
@@ -106,6 +115,9 @@ def test_divergence():
     assert compare_runs([base, runs("o", [1.0, 1.1])], "val_loss", "min")[1].verdict == "better"
     both = compare_runs([base, runs("o", [nan, 1.1], diverged={0})], "val_loss", "min")[1]
     assert both.verdict == "no detectable difference"
+    for n in (1, 2):
+        lost = [runs(name, [nan] * n, diverged={0, 1}) for name in "ab"]
+        assert compare_runs(lost, "val_loss", "min")[1].verdict == "all diverged"
 
 
 def test_more_comparisons_ask_for_more():

@@ -1,8 +1,10 @@
 """Studies: what is stored, resumed, kept apart, and how it is told."""
 
 import csv
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -81,6 +83,7 @@ def figures(results):
     for row in data["comparisons"]:
         row.pop("seconds_per_step")
     data.pop("command")
+    data.pop("timed_alone")
     return data
 
 
@@ -178,7 +181,7 @@ def test_a_run_cut_off_anywhere_goes_on_to_the_same_result(task, tmp_path, monke
     monkeypatch.setattr("bandwise.study.run._SAVE_SECONDS", seconds)
     for optimizer in OPTIMIZERS.split(",", 1)[0], "smi-adamw:refresh_every=5", "nsf:p=0.7":
         whole, cut = tmp_path / "whole" / optimizer, tmp_path / "cut" / optimizer
-        data = {task: userfile.load(task).sha256}
+        data = userfile.load(task).files
         recipe = asdict(Recipe(24, 0.01, evals=4))
         config = RunConfig(task, {}, data, optimizer, 0, recipe, "cpu", {})
         train(config, whole)
@@ -440,3 +443,156 @@ def test_a_worker_that_is_killed_is_told(tmp_path):
     )
     with pytest.raises(StudyError, match="a worker process was killed"):
         study(f"{file}:Killed", tmp_path / "out", "adamw", jobs=2)
+
+
+def said_by(task, out, optimizers="adamw,sgd", **kwargs):
+    """What a study prints."""
+    console = Console(file=io.StringIO(), force_terminal=False, width=200)
+    study(task, out, optimizers, console=console, **kwargs)
+    return console.file.getvalue()
+
+
+def test_an_edited_helper_starts_the_runs_anew_and_says_so(tmp_path, monkeypatch):
+    """Also in a worker that has imported it before."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "line.py").write_text("from scale_of_line import SCALE\n" + TASK.replace(
+        '{"loss": (', '{"loss": SCALE * ('))  # fmt: skip
+    task = f"{tmp_path}/line.py:Line"
+    figures = []
+    for scale in "148":
+        (tmp_path / "scale_of_line.py").write_text(f"SCALE = {scale}\n")
+        said = said_by(task, tmp_path / "out")
+        figures.append(Results.load(tmp_path / "out").runs[0].final["val_loss"])
+        assert "finished already" not in said
+        older = {"1": None, "4": 4, "8": 8}[scale]
+        if older:
+            name = f"{tmp_path}/scale_of_line.py"
+            assert f"{name} has changed: {older} older runs are left aside." in said
+        else:
+            assert "left aside" not in said
+    assert figures[1] == pytest.approx(4 * figures[0])
+    assert figures[2] == pytest.approx(8 * figures[0])
+    assert "4 of 4 runs are finished already." in said_by(task, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            "def batch(self, seed, step):\n        return {}['x']",
+            r"^adamw, seed 0: {file}:Wrong: KeyError: 'x' \(wrong\.py, line 36\)$",
+        ),
+        (
+            "def model(self):\n        return 1 / 0",
+            r"^{file}:Wrong: ZeroDivisionError: .* line 36\)$",
+        ),
+        ("def model(self):\n        pass", r"model\(\) must return a torch\.nn\.Module, got None"),
+        ("def loss(self, model, batch):\n        return 3.5", "loss must return a tensor, got 3.5"),
+        (
+            "def loss(self, model, batch):\n        return torch.zeros(())",
+            "loss must depend on the weights: it has no gradient",
+        ),
+        (
+            "def loss(self, model, batch):\n        return model(batch)",
+            r"Wrong: TypeError: linear\(\)(.|\n)* \(wrong\.py, line 36\)$",
+        ),
+    ],
+)
+def test_an_error_in_a_task_is_told_without_internals(tmp_path, change, says):
+    file = tmp_path / "wrong.py"
+    file.write_text(f"{TASK}\nclass Wrong(Line):\n    {change}\n")
+    with pytest.raises((TypeError, ValueError, StudyError)) as caught:
+        study(f"{file}:Wrong", tmp_path / "out", "adamw", seeds=1)
+    assert re.search(says.format(file=re.escape(str(file))), str(caught.value), re.MULTILINE)
+    assert "Traceback" not in str(caught.value)
+    assert "bandwise/study" not in str(caught.value)
+
+
+def test_an_error_below_a_task_shows_the_frames_of_the_user_s_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "deeper_.py").write_text("def fail():\n    raise IndexError('far down')\n")
+    file = tmp_path / "wrong.py"
+    call = "def batch(self, seed, step):\n        import deeper_\n        deeper_.fail()"
+    file.write_text(f"{TASK}\nclass Wrong(Line):\n    {call}\n")
+    with pytest.raises(StudyError) as caught:
+        study(f"{file}:Wrong", tmp_path / "out", "adamw", seeds=1)
+    said = str(caught.value)
+    assert "Wrong: IndexError: far down (deeper_.py, line 2)\n" in said
+    assert re.findall(r'File ".*/(\w+\.py)", line (\d+)', said) == [
+        ("wrong.py", "37"), ("deeper_.py", "2"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("task", "optimizers", "says"),
+    [
+        (Recipe, "adamw", r"a task must be written as a text, .*file\.py:MyTask', got <class"),
+        (
+            "two-moons",
+            [torch.optim.AdamW],
+            r"an optimizer must be written as a text, .* got <",
+        ),
+        ("two-moons", torch.optim.AdamW, "optimizers must be a text or several, got <class"),
+    ],
+)
+def test_objects_in_the_place_of_texts_are_refused(tmp_path, task, optimizers, says):
+    with pytest.raises(TypeError, match=says):
+        compare(task, optimizers, out=tmp_path / "out")
+
+
+def test_all_runs_diverged_is_no_verdict_on_the_optimizers(task, tmp_path):
+    results = study(task, tmp_path, "adamw,sgd", task_options={"nan_at": 8})
+    assert results.comparisons[1].verdict == "all diverged"
+    assert {run.steps for run in results.runs} == {8}
+
+
+def test_a_setting_that_does_nothing_is_told(task, tmp_path):
+    results = study(task, tmp_path, "adamw,adamw:eps=1e-8,adamw:eps=1e-7")
+    verdicts = [row.verdict for row in results.comparisons]
+    assert verdicts[:2] == ["baseline", "identical"]
+    assert verdicts[2] != "identical"
+    why = "Identical to adamw on every seed: did the setting do anything?"
+    assert results.comparisons[1].why == why
+
+
+def test_times_are_rough_unless_taken_alone(task, tmp_path):
+    assert study(task, tmp_path / "alone", "adamw").timed_alone
+    assert study(task, tmp_path / "alone", "adamw").timed_alone  # nothing was trained
+    assert not study(task, tmp_path / "alone", "adamw,sgd").timed_alone
+    assert study(task, tmp_path / "part", "adamw,sgd").timed_alone
+    assert study(task, tmp_path / "part", "sgd").timed_alone
+    assert not study(task, tmp_path / "part", "adamw,sgd").timed_alone  # adamw's are not told
+    assert not study(task, tmp_path / "beside", "adamw", jobs=2).timed_alone
+    task_that_fails_once = Path(task.rpartition(":")[0])
+    once = f"if step == 20 and not Path({str(tmp_path / 'again')!r}).exists():"
+    source = TASK.replace("if step == self.fail_at:", once)
+    task_that_fails_once.write_text("from pathlib import Path\n" + source)
+    with pytest.raises(StudyError, match="as asked for"):
+        study(task, tmp_path / "cut", "adamw", seeds=1)
+    (tmp_path / "again").touch()
+    assert not study(task, tmp_path / "cut", "adamw", seeds=1).timed_alone
+
+
+def test_the_report_of_another_study_is_not_replaced_silently(task, tmp_path):
+    out = tmp_path / "out"
+    assert "replaced" not in said_by(task, out)
+    assert "replaced" not in said_by(task, out, seeds=3)
+    command = Results.load(out).command
+    said = said_by(task, out, lr=0.5)
+    assert f"The report in {out} will be replaced. It is of: {command}\n" in said
+
+
+@pytest.mark.parametrize(("every", "lines"), [(0.0, 4), (3600.0, 0)])
+def test_without_a_terminal_a_run_says_how_far_it_is(task, tmp_path, monkeypatch, every, lines):
+    """A line an evaluation, but none before its time has come."""
+    monkeypatch.setattr("bandwise.study.progress._TALK_SECONDS", every)
+    monkeypatch.setattr("bandwise.study.progress._POLL_SECONDS", 0.02)
+    said = said_by(task, tmp_path, "adamw", seeds=1, task_options={"delay": 0.04})
+    found = re.findall(
+        r"adamw, seed 0: step (\d+) of 24, train_loss [\d.e-]+, val_loss [\d.e-]+, "
+        r"about 0:00:0\d left",
+        said,
+    )
+    assert found == ["6", "12", "18", "24"][: len(found)]
+    assert lines - 1 <= len(found) <= lines
+    assert "[1/1] adamw, seed 0: train_loss" in said

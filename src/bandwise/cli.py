@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-import ast
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 try:
     import typer
     from rich.console import Console
 
-    from bandwise import __version__, bench, report, tasks
+    from bandwise import __version__, _checks, bench, papers, report, tasks
     from bandwise.papers.ledger import rebuild
     from bandwise.papers.paper import ScaleName
     from bandwise.papers.run import reproduce
@@ -40,7 +40,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _bandwise(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="And exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Spectral optimizers for PyTorch, and the instruments that show what they do."""
@@ -92,8 +95,10 @@ def _compare(
         ),
     ] = False,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The study's folder.", show_default="bandwise-runs/TASK"),
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="The study's folder.", show_default="bandwise-runs/TASK"
+        ),
     ] = None,
 ) -> None:
     """Train TASK with several optimizers and seeds, and say which differences are real.
@@ -101,7 +106,7 @@ def _compare(
     Any further `--KEY VALUE` is an option of the task, such as `--size paper` or `--corpus FILE`
     of shakespeare-char. Started again, the same command goes on where it was stopped.
     """
-    folder = out or default_folder(task)
+    folder = default_folder(task) if out is None else _folder(out)
     try:
         results = compare(
             task,
@@ -114,7 +119,7 @@ def _compare(
             backend=backend,
             device=device,
             lens=lens,
-            task_options=_task_options(context.args),
+            task_options=tasks.read_options(task, _task_options(context.args)),
         )
     except KeyboardInterrupt:
         raise _stopped() from None
@@ -142,8 +147,8 @@ def _lens(
 ) -> None:
     """Draw what lenses recorded into lens.html in the first FOLDER, side by side.
 
-    A log is called by its folder's name. Of a study every optimizer is drawn, over its seeds;
-    several studies stand side by side.
+    Each log appears under the name of its folder. For a study, every optimizer is drawn with a
+    band over its seeds; several studies stand side by side.
     """
     studies = report.rows_of_folders(folders)
     console = Console()
@@ -157,9 +162,9 @@ def _lens(
 @app.command("bench")
 def _bench(
     subject: Annotated[str, typer.Argument(help="smi, nsf, lens or all.")] = "all",
-    out: Annotated[Path, typer.Option(help="Folder for bench.json and the pictures.")] = Path(
-        "bandwise-runs/bench"
-    ),
+    out: Annotated[
+        str, typer.Option(metavar="FOLDER", help="Folder for bench.json and the pictures.")
+    ] = "bandwise-runs/bench",
     device: Annotated[str, typer.Option(help="Where to measure: cpu, cuda, …")] = "cpu",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads on the CPU.", show_default="torch's")
@@ -170,19 +175,21 @@ def _bench(
         typer.Option("--redraw", help="Measure nothing: show the bench.json in the folder again."),
     ] = False,
 ) -> None:
-    """Measure what the optimizers cost, beside others and beside what nothing can beat.
+    """Measure how much time and memory the optimizers cost, next to other optimizers and to the
+    least that the hardware allows.
 
-    Everything is timed in turns, many rounds, so leave the machine alone meanwhile.
+    All are timed in turns over many rounds, so leave the machine alone meanwhile.
     """
+    folder = _folder(out)
     if redraw:
-        results = bench.Bench.load(out / "bench.json")
+        results = bench.Bench.load(folder / "bench.json")
     else:
-        results = bench.run(subject, out, device=device, threads=threads, quick=quick)
+        results = bench.run(subject, folder, device=device, threads=threads, quick=quick)
     console = Console()
-    with _stored(out / "bench.json"):
+    with _stored(folder / "bench.json"):
         console.print(bench.table(results))
-        pictures = bench.draw(results, out)
-    for path in (out / "bench.json", *pictures):
+        pictures = bench.draw(results, folder)
+    for path in (folder / "bench.json", *pictures):
         console.print(f"Wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -210,21 +217,27 @@ def _reproduce(
     ] = None,
     device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, …")] = "cpu",
     again: Annotated[
-        bool, typer.Option("--again", help="Also take anew what is stored. Training is kept.")
+        bool,
+        typer.Option(
+            "--again",
+            help="Run parts again whose results are stored. What they have trained is kept.",
+        ),
     ] = False,
-    out: Annotated[Path, typer.Option(help="Folder for results and studies.")] = Path(
-        "bandwise-runs/papers"
-    ),
+    out: Annotated[
+        str, typer.Option(metavar="FOLDER", help="Folder for results and studies.")
+    ] = "bandwise-runs/papers",
 ) -> None:
     """Rerun a PAPER: every part is stored in OUT/results as soon as it is done.
 
     Started again, the same command goes on where it was stopped.
     """
+    folder = _folder(out)
+    _checks.one_of("PAPER", paper, papers.NAMES)
     try:
         paths = reproduce(
             paper,
             cast(ScaleName, scale),
-            out,
+            folder,
             parts=part,
             seeds=seeds,
             jobs=jobs,
@@ -233,32 +246,46 @@ def _reproduce(
         )
     except KeyboardInterrupt:
         raise _stopped() from None
-    _wrote([*paths, *rebuild(out / "results", out / "claims.md")])
+    _wrote([*paths, *rebuild(folder / "results", folder / "claims.md")])
 
 
 @app.command("claims")
 def _claims(
     folder: Annotated[
-        Path, typer.Argument(help="Of results, as `bandwise reproduce` stores them.")
+        Path, typer.Argument(help="The folder with the results that `bandwise reproduce` stored.")
     ],
-    out: Annotated[Path, typer.Option(help="The ledger.")] = Path("docs/claims.md"),
+    out: Annotated[Path, typer.Option(help="The file to write the list of claims to.")] = Path(
+        "docs/claims.md"
+    ),
 ) -> None:
-    """Set every claim of the papers beside what is stored: a ledger, and a page a paper.
+    """Check every claim of the papers against stored results, and write down which ones hold.
 
-    Nothing is trained. The pages, with tables and figures, lie beside the FOLDER.
+    Nothing is trained. Writes a list of all claims, and for each paper a page with its tables and
+    figures, which lies beside the FOLDER.
     """
     _wrote(rebuild(folder, out))
 
 
 @app.command("list")
-def _list() -> None:
-    """List the tasks and optimizers that have short names."""
-    console = Console(highlight=False)
+def _list(
+    task: Annotated[
+        str | None, typer.Argument(help="A task's name, or path/to/file.py:MyTask.")
+    ] = None,
+) -> None:
+    """List the tasks and optimizers that have short names; of a TASK, its options and recipe."""
+    console = Console(highlight=False, soft_wrap=True)
+    if task is not None:
+        options, recipe = tasks.describe(task)
+        console.print(f"options: {', '.join(options) or 'none'}", markup=False)
+        settings = ", ".join(f"{name}={value!r}" for name, value in asdict(recipe).items())
+        console.print(f"recipe, unless the options change it: {settings}", markup=False)
+        return
     console.print(f"tasks: {', '.join(tasks.names())}, path/to/file.py:MyTask")
     console.print(
         f"optimizers: {', '.join(by_name.names())}, package.Class, path/to/file.py:factory"
     )
     console.print("smi-NAME wraps any of them with SMI, for example smi-adamw")
+    console.print("bandwise list TASK shows a task's options and recipe")
 
 
 @contextmanager
@@ -272,6 +299,15 @@ def _stored(*paths: Path) -> Iterator[None]:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         names = ", ".join(map(str, paths))
         raise ValueError(f"cannot show what {names} holds: {kind}{error}") from error
+
+
+def _folder(out: str) -> Path:
+    """What --out names: a folder, or a place where one can be made."""
+    path = Path(out)
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not out or not there.is_dir():
+        raise ValueError(f"--out must be a folder, got {out!r}")
+    return path
 
 
 def _wrote(paths: list[Path]) -> None:
@@ -292,9 +328,9 @@ def _show(results: Results, folder: Path) -> None:
     console.print(f"Report: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _task_options(words: list[str]) -> dict[str, Any]:
-    """``--key value`` pairs as keyword arguments; Python literals as their values."""
-    options: dict[str, Any] = {}
+def _task_options(words: list[str]) -> dict[str, str]:
+    """``--key value`` pairs by key."""
+    options: dict[str, str] = {}
     remaining = iter(words)
     for word in remaining:
         if not word.startswith("--") or len(word) == 2:
@@ -304,15 +340,8 @@ def _task_options(words: list[str]) -> dict[str, Any]:
             value = next(remaining, "")
             if not value or value.startswith("--"):
                 raise ValueError(f"option {word} needs a value")
-        options[key.replace("-", "_")] = _literal(value)
+        options[key.replace("-", "_")] = value
     return options
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
 
 
 def main() -> None:

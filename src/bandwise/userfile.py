@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +16,7 @@ from typing import Any
 
 
 class UserFileError(ValueError):
-    """A ``path/to/file.py:Name`` that cannot be loaded; says why."""
+    """A ``path/to/file.py:Name`` that cannot be loaded or raises; says why and where."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,12 @@ class UserObject:
 
     Attributes:
         value: the object called ``Name``.
-        sha256: of the file's content, the very bytes that were run.
+        files: SHA-256 of the file's content, by ``path/to/file.py:Name``, and of each module that
+            it imports from its own folder, directly or not, by ``path/to/module.py``.
     """
 
     value: Any
-    sha256: str
+    files: dict[str, str]
 
 
 def is_userfile(spec: str) -> bool:
@@ -33,11 +38,16 @@ def is_userfile(spec: str) -> bool:
     return spec.rpartition(":")[0].endswith(".py")
 
 
+def file_of(spec: str) -> str:
+    """``path/to/file.py`` of ``path/to/file.py:Name``; anything else as it is."""
+    return spec.rpartition(":")[0] if is_userfile(spec) else spec
+
+
 def load(spec: str) -> UserObject:
     """Load ``Name`` from ``path/to/file.py:Name``, in this process or in any worker.
 
     The file runs as a script would: its folder heads ``sys.path``, so it can import the files
-    beside it. A process runs the same content of the same file once.
+    beside it. A process runs the same content of the same files once.
 
     Raises:
         UserFileError: the spec has another form, there is no such file, the file does not define
@@ -49,17 +59,74 @@ def load(spec: str) -> UserObject:
     path = Path(file).resolve()
     if not path.is_file():
         raise UserFileError(f"{spec!r}: there is no file {path}")
-    source = path.read_bytes()
-    sha256 = hashlib.sha256(source).hexdigest()
-    module = _run(path, source, sha256)
+    with blamed(spec):
+        sources = _sources(path)
+        module = _run(path, sources)
     if not hasattr(module, name):
         raise UserFileError(f"{path} defines no {name!r}; it defines {_defined(module)}")
-    return UserObject(getattr(module, name), sha256)
+    named = {
+        spec if own == path else str(Path(file).parent / own.relative_to(path.parent)): _hash(
+            source
+        )
+        for own, source in sources.items()
+    }
+    return UserObject(getattr(module, name), named)
 
 
-def _run(path: Path, source: bytes, sha256: str) -> ModuleType:
-    key = hashlib.sha256(f"{path} {sha256}".encode()).hexdigest()
-    module_name = f"_bandwise_{path.stem}_{key[:16]}"
+@contextmanager
+def blamed(spec: str) -> Iterator[None]:
+    """Where code of the user's runs: what it raises is told in the user's own terms.
+
+    Raises:
+        UserFileError: in place of whatever the file raises, which is chained.
+    """
+    try:
+        yield
+    # A file that calls sys.exit must not end the command without a word.
+    except (Exception, SystemExit) as error:
+        said = told(error, spec)
+        if said is None:
+            raise
+        raise UserFileError(said) from error
+
+
+def told(error: BaseException, *specs: str) -> str | None:
+    """What the user's code raised, and in which line; its own frames below, if there are several.
+
+    Args:
+        error: as caught.
+        specs: the ``path/to/file.py:Name`` that may be to blame; others are passed over.
+
+    Returns:
+        ``None`` if none of them had a part in it.
+    """
+    what = f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    owners = {
+        str(own): spec
+        for spec in specs
+        if is_userfile(spec)
+        for own in _sources(Path(spec.rpartition(":")[0]).resolve())
+    }
+    own_frames = [frame for frame in frames if frame.filename in owners]
+    if isinstance(error, SyntaxError) and error.filename in owners:
+        return f"{owners[error.filename]}: {what}"
+    if not own_frames:
+        return None
+    last = own_frames[-1]
+    line = f"{owners[last.filename]}: {what} ({Path(last.filename).name}, line {last.lineno})"
+    several = traceback.format_list(own_frames) if len(own_frames) > 1 else []
+    return "\n".join([line, *several]).rstrip()
+
+
+# What the modules beside the users' files held when they were last run.
+_held: dict[Path, bytes] = {}
+
+
+def _run(path: Path, sources: dict[Path, bytes]) -> ModuleType:
+    _forget_edited({own: source for own, source in sources.items() if own != path})
+    hashes = sorted(f"{own} {_hash(source)}" for own, source in sources.items())
+    module_name = f"_bandwise_{path.stem}_{_hash(' '.join(hashes).encode())[:16]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)
@@ -69,16 +136,75 @@ def _run(path: Path, source: bytes, sha256: str) -> ModuleType:
         sys.path.insert(0, str(path.parent))
     # Pickling and some decorators look a class's module up here.
     sys.modules[module_name] = module
+    # A .pyc is told from its source by size and second alone: one left now may be stale next time.
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         # Compiled from the bytes that were hashed: a stale .pyc must not run instead.
-        exec(compile(source, str(path), "exec"), module.__dict__)
-    except BaseException as error:
+        exec(compile(sources[path], str(path), "exec"), module.__dict__)
+    except BaseException:
         del sys.modules[module_name]
-        # A file that calls sys.exit must not end the command without a word.
-        if not isinstance(error, (Exception, SystemExit)):
-            raise
-        raise UserFileError(f"running {path} raised {type(error).__name__}: {error}") from error
+        raise
+    finally:
+        sys.dont_write_bytecode = writes
     return module
+
+
+def _forget_edited(sources: dict[Path, bytes]) -> None:
+    """If a module was edited since, have all imported anew: the others may hold what was in it."""
+    if any(_held.get(own, source) != source for own, source in sources.items()):
+        # A package keeps its modules as attributes; one without __init__.py has no file, but paths.
+        places = {str(place) for own in sources for place in (own, own.parent)}
+        for name, module in list(sys.modules.items()):
+            # By its dictionary: torch.ops would make up any attribute.
+            its = vars(module)
+            if not places.isdisjoint([its.get("__file__"), *(its.get("__path__") or ())]):
+                del sys.modules[name]
+    _held.update(sources)
+
+
+def _sources(path: Path) -> dict[Path, bytes]:
+    """The file's content, and that of all it imports from its own folder.
+
+    Read from the import statements, wherever they stand: what is imported late counts too.
+    (``modulefinder`` fails on packages without ``__init__.py``.)
+    """
+    found: dict[Path, bytes] = {}
+    left = [path]
+    while left:
+        file = left.pop()
+        if file not in found and file.is_file() and file.is_relative_to(path.parent):
+            found[file] = file.read_bytes()
+            left += _imported(found[file], file, path.parent)
+    return found
+
+
+def _imported(source: bytes, file: Path, folder: Path) -> Iterator[Path]:
+    """Where modules that ``source`` imports would lie, if they lay in ``folder``."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):
+        return  # importing it will say so
+    for node in nodes:
+        match node:
+            case ast.Import(names=names):
+                start, dotted = folder, [alias.name for alias in names]
+            case ast.ImportFrom(module=module, names=names, level=level):
+                start = file.parents[level - 1] if level else folder
+                dotted = [f"{module or ''}.{alias.name}" for alias in names]
+            case _:
+                continue
+        for name in dotted:
+            place = start
+            parts = [part for part in name.split(".") if part]
+            # bandwise's version is told apart by itself.
+            for part in parts if parts[0] != "bandwise" else ():
+                yield place / f"{part}.py"
+                place /= part
+                yield place / "__init__.py"
+
+
+def _hash(source: bytes) -> str:
+    return hashlib.sha256(source).hexdigest()
 
 
 def _defined(module: ModuleType) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from bandwise.report.lens_rows import rows_of_study
 from bandwise.report.rendering import fill, save
 from bandwise.report.text import (
     Decimals,
+    all_diverged,
     baseline,
     goal,
     pace,
@@ -24,8 +26,9 @@ from bandwise.report.text import (
     rests_on,
     sentence,
     steps_to_baseline,
+    times_note,
 )
-from bandwise.study.results import Comparison, Results, Run
+from bandwise.study.results import Comparison, Results, Run, Verdict
 
 
 def write(results: Results, path: str | os.PathLike[str]) -> Path:
@@ -55,6 +58,7 @@ def render(results: Results) -> str:
         title=_title(results),
         lead=_lead(results),
         rests_on=rests_on(results),
+        times_note=times_note(results),
         rows=[_row(results, index) for index in range(len(results.comparisons))],
         compared=len(results.comparisons) - 1,
         figures=figures(results),
@@ -145,18 +149,23 @@ def _title(results: Results) -> str:
 
 def _lead(results: Results) -> str:
     """The whole study in a sentence."""
+    if lost := all_diverged(results):
+        return lost
     rows = results.comparisons[1:]
     name = baseline(results).optimizer
     if not rows:
         return rests_on(results)
     if all(row.verdict == "one seed: cannot tell" for row in rows):
         return f"One seed cannot tell: run more seeds to know whether anything beats {name}."
-    counts = {
-        "better": [row for row in rows if row.verdict == "better"],
-        "worse": [row for row in rows if row.verdict == "worse"],
+    kinds: dict[Verdict, str] = {
+        "better": "better",
+        "worse": "worse",
+        "identical": "identical",
+        "all diverged": "diverged as it did",
     }
-    rest = len(rows) - sum(map(len, counts.values()))
-    parts = [f"{len(found)} {kind}" for kind, found in counts.items() if found]
+    verdicts = Counter(row.verdict for row in rows)
+    parts = [f"{verdicts[kind]} {words}" for kind, words in kinds.items() if verdicts[kind]]
+    rest = len(rows) - sum(verdicts[kind] for kind in kinds)
     if rest:
         parts.append(f"{rest} with no detectable difference")
     return f"Against {name}: {', '.join(parts)}."

@@ -6,8 +6,17 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bandwise.drawing.words import DASH, MINUS, headline, plural
-from bandwise.report.text import Decimals, baseline, goal, readable, rests_on, steps_to_baseline
+from bandwise.drawing.words import DASH, MINUS, plural
+from bandwise.report.text import (
+    Decimals,
+    all_diverged,
+    baseline,
+    goal,
+    readable,
+    rests_on,
+    steps_to_baseline,
+    times_note,
+)
 from bandwise.study.results import Comparison, Results
 
 _STYLES = {"better": "bold green", "worse": "bold red", "one seed: cannot tell": "yellow"}
@@ -21,13 +30,12 @@ def table(results: Results) -> Table:
     Args:
         results: the study to show.
     """
-    name = baseline(results).optimizer
     shown = Table(
         title=_text(
             f"{results.task}: {readable(results.metric)} after {plural(results.steps, 'step')}, "
             f"n = {plural(len(results.seeds), 'seed')}"
         ),
-        caption=_text(f"\n{rests_on(results)}\n{_steps_note(results, name)}"),
+        caption=_text("\n" + "\n".join(filter(None, _notes(results)))),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
@@ -66,8 +74,14 @@ def _difference(decimals: Decimals, row: Comparison) -> str:
     return difference if interval == DASH else f"{difference}\n{interval}"
 
 
-def _steps_note(results: Results, name: str) -> str:
-    return headline(
-        f"steps to baseline: the first evaluation, median over seeds, at which "
-        f"{readable(results.metric)} ({goal(results)}) was as good as {name}'s last."
-    )
+def _notes(results: Results) -> list[str]:
+    name = baseline(results).optimizer
+    same = [row for row in results.comparisons if row.verdict == "identical"]
+    return [
+        all_diverged(results),
+        *(f"{row.optimizer}: {row.why}" for row in same),
+        rests_on(results),
+        f"Steps to baseline: the first evaluation, median over seeds, at which "
+        f"{readable(results.metric)} ({goal(results)}) was as good as {name}'s last.",
+        times_note(results),
+    ]

@@ -98,8 +98,12 @@ def sentence(results: Results, row: Comparison) -> str:
         "worse": f"worse than {name}",
         "no detectable difference": f"no detectable difference from {name}",
         "one seed: cannot tell": f"one seed cannot tell whether it differs from {name}",
+        "identical": f"identical to {name} on every seed",
+        "all diverged": f"every seed diverged, as did {name}'s",
     }[row.verdict]
     text = f"{text} {seeds}"
+    if row.verdict in ("identical", "all diverged"):
+        return text
     if row.difference is None or not math.isfinite(row.difference):
         whose = row if row.diverged else baseline(results)
         of = "" if whose is row else f" of {name}"
@@ -112,6 +116,27 @@ def sentence(results: Results, row: Comparison) -> str:
 
 def _diverged(row: Comparison) -> str:
     return f"; {row.diverged} of {plural(row.n, 'seed')} diverged" if row.diverged else ""
+
+
+def all_diverged(results: Results) -> str:
+    """What to do where nothing could be trained; empty if something could."""
+    if not all(run.diverged for run in results.runs):
+        return ""
+    first = min(run.steps for run in results.runs)
+    return (
+        f"Every run diverged, the first by step {first:,}: its loss became inf or NaN. "
+        "Look at the task's loss, or try a lower --lr."
+    )
+
+
+def times_note(results: Results) -> str:
+    """How far step times can be trusted; empty if they were taken one run at a time."""
+    if results.timed_alone:
+        return ""
+    return (
+        "The times (ms per step) are rough: runs were trained side by side, or not all in one go. "
+        "`bandwise bench` measures properly."
+    )
 
 
 def pace(results: Results, row: Comparison) -> tuple[float, float] | None:

@@ -30,7 +30,7 @@ from bandwise.study import optimizers as by_name
 from bandwise.study import spec
 from bandwise.study.backends import BACKENDS, workers
 from bandwise.study.errors import DamagedRunError, StudyError
-from bandwise.study.files import locked
+from bandwise.study.files import locked, read_json
 from bandwise.study.progress import StudyProgress
 from bandwise.study.results import Results, Run
 from bandwise.study.run import RESULT, RunConfig, read_run, train
@@ -117,9 +117,16 @@ def compare(
     )
     out = default_folder(task) if out is None else Path(out)
     at_a_time = _jobs(jobs, backend, device, len(configs))
+    command = _command(task, specs, seeds, recipe, out, device, lens, task_options)
+    console = console or Console(stderr=True)
     with locked(out):
+        before = _before(out)
+        names = {config.folder_name() for config in configs}
+        if before and before.command != command and not _names(before) <= names:
+            _say(console, f"The report in {out} will be replaced. It is of: {before.command}")
+        timed_alone = _timed_alone(configs, out, at_a_time, before)
         with workers(backend, at_a_time, device) as parallel:
-            done = _run_all(configs, out, parallel, backend, console or Console(stderr=True))
+            done = _run_all(configs, out, parallel, backend, console)
         runs = [[run for run in done if run.optimizer == s.text] for s in specs]
         results = Results(
             task=made.name,
@@ -129,8 +136,9 @@ def compare(
             seeds=list(range(seeds)),
             comparisons=compare_runs(runs, f"val_{made.metric}", made.direction),
             runs=[run for group in runs for run in group],
-            command=_command(task, specs, seeds, recipe, out, device, lens, task_options),
+            command=command,
             versions=_versions(device),
+            timed_alone=timed_alone,
         )
         results.save(out)
     return results
@@ -161,9 +169,11 @@ def configure(
         raise TypeError(f"task_options must be plain data: {error}") from error
     made = tasks.load(task, task_options)
     recipe = _recipe(made.recipe, steps, lr)
-    _check_optimizers(specs, made, recipe)
-    hashes = {
-        reference: userfile.load(reference).sha256
+    _check_optimizers(specs, task, made, recipe)
+    with userfile.blamed(task):
+        data = made.fingerprint()
+    files = {
+        reference: userfile.load(reference).files
         for reference in (task, *(s.name for s in specs))
         if userfile.is_userfile(reference)
     }
@@ -172,7 +182,7 @@ def configure(
             task=task,
             task_options=dict(task_options or {}),
             # Of its own files alone: another optimizer's would start this run anew.
-            data=made.fingerprint() | {f: hashes[f] for f in (task, s.name) if f in hashes},
+            data=data | files.get(task, {}) | files.get(s.name, {}),
             optimizer=s.text,
             seed=seed,
             recipe=asdict(recipe),
@@ -194,6 +204,8 @@ def _specs(optimizers: str | Sequence[str]) -> list[spec.Spec]:
     if isinstance(optimizers, str):
         specs = spec.parse_list(optimizers)
     else:
+        if not isinstance(optimizers, Sequence):
+            raise TypeError(f"optimizers must be a text or several, got {optimizers!r}")
         specs = [spec.parse(text) for text in optimizers]
     texts = [s.text for s in specs]
     if not specs:
@@ -223,10 +235,13 @@ def _check_device(device: str) -> None:
         ) from error
 
 
-def _check_optimizers(specs: Sequence[spec.Spec], task: Task, recipe: Recipe) -> None:
+def _check_optimizers(specs: Sequence[spec.Spec], task: str, made: Task, recipe: Recipe) -> None:
     """Raise now what would otherwise fail every run."""
-    with torch.random.fork_rng(devices=[]):
-        named = list(task.model().named_parameters())
+    with torch.random.fork_rng(devices=[]), userfile.blamed(task):
+        model = made.model()
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"task {task!r}: model() must return a torch.nn.Module, got {model!r}")
+    named = list(model.named_parameters())
     for s in specs:
         own = [(name, nn.Parameter(param.detach())) for name, param in named]
         optimizer = by_name.build(s, own, recipe.lr, recipe)
@@ -285,6 +300,8 @@ def _run_all(
     left = [c for c in configs if not (_folder(c, out) / RESULT).exists()]
     if len(left) < len(configs):
         console.print(f"{len(configs) - len(left)} of {len(configs)} runs are finished already.")
+    if why := _why_anew(left, out):
+        _say(console, why)
     failures = dict(_train_all(left, out, parallel, backend, console)) if left else {}
     runs = []
     for config in configs:
@@ -296,6 +313,61 @@ def _run_all(
     if failures:
         raise StudyError(_told(failures, len(configs), out))
     return runs
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _before(out: Path) -> Results | None:
+    """What the folder's report is of."""
+    try:
+        return Results.load(out)
+    except (OSError, ValueError):
+        return None
+
+
+def _names(results: Results) -> set[str]:
+    return {Path(run.folder).name for run in results.runs}
+
+
+def _timed_alone(
+    configs: Sequence[RunConfig], out: Path, at_a_time: int | None, before: Results | None
+) -> bool:
+    """Whether no run shares its time with another, nor with another call's state of the machine."""
+    folders = [_folder(config, out) for config in configs]
+    if before and all((folder / RESULT).exists() for folder in folders):
+        return before.timed_alone and {folder.name for folder in folders} <= _names(before)
+    return at_a_time == 1 and not any(folder.exists() for folder in folders)
+
+
+def _why_anew(left: Sequence[RunConfig], out: Path) -> str:
+    """What has changed since runs of these configurations were finished, if nothing else has."""
+    wanted = {_apart_from_sources(c.plain()): c.data | c.versions for c in left}
+    changed: set[str] = set()
+    older = 0
+    for path in out.glob("runs/*/config.json"):
+        try:
+            config = read_json(path) if (path.parent / RESULT).exists() else {}
+            held = config["data"] | config["versions"]
+            now = wanted[_apart_from_sources(config)]
+        except (OSError, KeyError, TypeError, ValueError):
+            continue  # of another study, or damaged, which is no matter here
+        different = {
+            userfile.file_of(name) for name in held | now if held.get(name) != now.get(name)
+        }
+        if different:
+            changed |= different
+            older += 1
+    if not older:
+        return ""
+    has, are = "has" if len(changed) == 1 else "have", "run is" if older == 1 else "runs are"
+    return f"{' and '.join(sorted(changed))} {has} changed: {older} older {are} left aside."
+
+
+def _apart_from_sources(config: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in config.items() if key not in ("data", "versions")}
+    return json.dumps(rest, sort_keys=True, default=str)
 
 
 def _train_all(
@@ -339,16 +411,22 @@ def _attempt(
     try:
         with _one_at_a_time, chdir(here):
             train(config, folder)
-    except StudyError as error:
+    except (StudyError, userfile.UserFileError) as error:
         return config, str(error)
     except OSError as error:
         own = error.filename is not None and Path(error.filename).parent == folder
         if own or error.errno in _NOT_WRITABLE:
             return config, f"{error}; once {folder} can be written to, the same command goes on"
-        return config, traceback.format_exc()
-    except (Exception, SystemExit):
-        return config, traceback.format_exc()
+        return config, _blamed(error, config)
+    except (Exception, SystemExit) as error:
+        return config, _blamed(error, config)
     return config, None
+
+
+def _blamed(error: BaseException, config: RunConfig) -> str:
+    """Where the user's own code raised it, or else all there is to know."""
+    said = userfile.told(error, config.task, spec.parse(config.optimizer).name)
+    return said or traceback.format_exc()
 
 
 @functools.cache

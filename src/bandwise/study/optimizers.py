@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from bandwise import userfile
+from bandwise import _checks, userfile
 from bandwise.nsf import NSF
 from bandwise.smi import SMI
 from bandwise.study.spec import Spec
@@ -29,7 +29,7 @@ _TORCH: dict[str, type[Optimizer]] = {
 _DECOUPLED_DECAY = ("adamw", "nsf")
 # With a prefix, as in parameter groups, where most optimizers have an option of that name.
 _SMI_OPTIONS = (
-    *("alpha", "beta", "q", "min_ndim", "history_dtype", "refresh_every"),
+    *("alpha", "beta", "q", "min_ndim", "total_steps", "history_dtype", "refresh_every"),
     *("smi_foreach", "smi_fused"),
 )
 _SMI_PRESETS = ("adamw", "adam", "sgd", "lion")
@@ -50,28 +50,36 @@ def build(
     ``named_parameters`` gets (name, parameter) pairs, to treat layers by their kind.
 
     ``smi-NAME`` is ``bandwise.SMI`` around NAME with the preset for it where the paper has
-    one; its own options (alpha, beta, q, …, and ``preset``) go to SMI, the others to NAME.
+    one; its own options (alpha, beta, q, total_steps, …, and ``preset``) go to SMI, the others to
+    NAME.
     ``smi_fused`` and ``smi_foreach`` are SMI's, ``fused`` and ``foreach`` are NAME's. ``sgd`` has a
     momentum of 0.9 unless told otherwise. ``lr`` may be given as an option.
 
     Raises:
         ValueError: an unknown name or option, or a value that the optimizer refuses; names both.
     """
+    options = {"lr": lr, **spec.options}
     try:
-        return _build(spec.name, list(named_parameters), {"lr": lr, **spec.options}, recipe)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"optimizer {spec.text!r}: {error}") from error
+        _checks.number("lr", options["lr"], low=0)
+        return _build(spec.name, list(named_parameters), options, recipe)
     except Exception as error:
         # Not every optimizer looks at its options before it uses them.
-        raise ValueError(f"optimizer {spec.text!r}: {type(error).__name__}: {error}") from error
+        kind = "" if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: "
+        what = userfile.told(error, spec.name) or f"{kind}{error}"
+        raise ValueError(f"optimizer {spec.text!r}: {what}") from error
 
 
 def _build(
-    name: str, named: list[tuple[str, nn.Parameter]], options: dict[str, Any], recipe: Recipe
+    name: str,
+    named: list[tuple[str, nn.Parameter]],
+    options: dict[str, Any],
+    recipe: Recipe,
+    around: tuple[str, ...] = (),
 ) -> Optimizer:
+    """Those of ``around`` are the options of what goes around it, for the error to list."""
+    shared: dict[str, Any] = {"total_steps": recipe.steps}
     if userfile.is_userfile(name):
-        made = _call(userfile.load(name).value, named, {"total_steps": recipe.steps}, options)
-        return _checked(made)
+        return _checked(_call(userfile.load(name).value, named, shared, options, around))
     if name.startswith("smi-"):
         base_name = name.removeprefix("smi-")
         settings = {
@@ -80,14 +88,13 @@ def _build(
         kind = base_name.rpartition(".")[2].lower()
         default = kind if kind in _SMI_PRESETS else "adamw"
         preset = options.pop("preset", default)
-        base = _build(base_name, named, options, recipe)
-        return SMI.preset(preset, base, recipe.steps, **settings)
+        base = _build(base_name, named, options, recipe, (*_SMI_OPTIONS, "preset"))
+        return SMI.preset(preset, base, **{**shared, **settings})
     if "." not in name and name != "nsf" and name not in _TORCH:
         raise ValueError(
             f"name must be one of {', '.join(names())}, smi- before any of these, "
             "package.Class, or file.py:factory"
         )
-    shared: dict[str, Any] = {"total_steps": recipe.steps}
     if name == "sgd":
         shared["momentum"] = 0.9
     if recipe.betas is not None:
@@ -95,7 +102,7 @@ def _build(
     if recipe.weight_decay is not None and name in _DECOUPLED_DECAY:
         shared["weight_decay"] = recipe.weight_decay
     make = _of_package(name) if "." in name else NSF if name == "nsf" else _TORCH[name]
-    return _checked(_call(make, named, shared, options))
+    return _checked(_call(make, named, shared, options, around))
 
 
 def package_version(name: str) -> dict[str, str]:
@@ -131,10 +138,19 @@ def _call(
     named: list[tuple[str, nn.Parameter]],
     shared: dict[str, Any],
     options: dict[str, Any],
+    around: tuple[str, ...],
 ) -> Any:
     """Give ``make`` its options, and those of the shared settings that it takes."""
     accepted = inspect.signature(make).parameters
+    first = next(iter(accepted), "")
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    unknown = [key for key in options if not takes_any and key not in accepted]
+    if unknown:
+        known = [key for key in (*around, *accepted) if key != first]
+        raise ValueError(
+            f"there is no option {', '.join(map(repr, unknown))}; its options are "
+            f"{', '.join(dict.fromkeys(known))}"
+        )
     shared = {key: value for key, value in shared.items() if takes_any or key in accepted}
-    params = named if next(iter(accepted), "") == "named_parameters" else [p for _, p in named]
+    params = named if first == "named_parameters" else [p for _, p in named]
     return make(params, **{**shared, **options})

@@ -6,8 +6,10 @@ Workers may be processes or other machines: all they have in common with this on
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -28,6 +30,8 @@ from bandwise.study.files import read_json
 from bandwise.study.run import RESULT, read_metrics
 
 _POLL_SECONDS = 0.5
+# Between two lines of a run where there is no terminal.
+_TALK_SECONDS = 30.0
 
 
 class _Rate(ProgressColumn):
@@ -38,13 +42,17 @@ class _Rate(ProgressColumn):
 
 
 class StudyProgress:
-    """A line a running run in a terminal; a line a finished run elsewhere."""
+    """In a terminal a bar a running run, with its step, loss and time left. Elsewhere a line an
+    evaluation of a run, but none within half a minute of its last. A line a finished run in both.
+    """
 
     def __init__(self, console: Console, folders: Mapping[str, Path], steps: int) -> None:
         self._console = console
         self._folders = dict(folders)
         self._steps = steps
         self._total = len(folders)
+        # When each run's last line was due, and the evaluated step it told.
+        self._told: dict[str, tuple[float, int]] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._progress = Progress(
@@ -85,30 +93,56 @@ class StudyProgress:
                     self._ended(label, _figures(folder / RESULT))
                 elif self._console.is_terminal:
                     self._draw(lines, label, folder)
+                else:
+                    self._tell(label, folder)
             for label in set(lines) - set(self._folders):
                 self._progress.remove_task(lines.pop(label))
 
     def _draw(self, lines: dict[str, TaskID], label: str, folder: Path) -> None:
-        try:
-            _, training = read_metrics(folder)
-        except (OSError, ValueError):
-            return  # damaged: the run itself will say so
-        if not training:
+        evals, training = _read(folder)
+        if not evals:
             return
-        step = int(training[-1]["step"])
+        step = int(max(rows[-1]["step"] for rows in (evals, training) if rows))
         if label not in lines:
             lines[label] = self._progress.add_task(
                 label, total=self._steps, completed=step, loss=""
             )
-        loss = f"loss {training[-1]['train_loss']:.4g}"
+        loss = f"loss {training[-1]['train_loss']:.4g}" if training else ""
         self._progress.update(lines[label], completed=step, loss=loss)
+
+    def _tell(self, label: str, folder: Path) -> None:
+        now = time.monotonic()
+        if label in self._told and now - self._told[label][0] < _TALK_SECONDS:
+            return
+        evals, training = _read(folder)
+        if not evals:
+            return
+        step = int(evals[-1]["step"])
+        then, before = self._told.setdefault(label, (now, step))
+        if step <= before or now - then < _TALK_SECONDS:
+            return
+        self._told[label] = now, step
+        left = timedelta(seconds=round((self._steps - step) * (now - then) / (step - before)))
+        figures = {"train_loss": training[-1]["train_loss"], **evals[-1]}
+        self._say(
+            f"{label}: step {step:,} of {self._steps:,}, {_in_words(figures)}, about {left} left"
+        )
 
     def _ended(self, label: str, outcome: str) -> None:
         with self._lock:
             if self._folders.pop(label, None) is None:
                 return
-            text = f"[{self._total - len(self._folders)}/{self._total}] {label}: {outcome}"
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._say(f"[{self._total - len(self._folders)}/{self._total}] {label}: {outcome}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _read(folder: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    try:
+        return read_metrics(folder)
+    except (OSError, ValueError):
+        return [], []  # damaged: the run itself will say so
 
 
 def _figures(result: Path) -> str:
@@ -116,4 +150,8 @@ def _figures(result: Path) -> str:
         final = read_json(result)["final"]
     except (OSError, ValueError):
         return "failed"  # damaged: the study will say how
-    return ", ".join(f"{key} {value:.4g}" for key, value in final.items())
+    return _in_words(final)
+
+
+def _in_words(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {value:.4g}" for key, value in figures.items() if key != "step")

@@ -12,7 +12,13 @@ from bandwise.lens import Row
 from bandwise.study.files import read_json, replacing, write_json
 
 Verdict = Literal[
-    "baseline", "better", "worse", "no detectable difference", "one seed: cannot tell"
+    "baseline",
+    "better",
+    "worse",
+    "no detectable difference",
+    "one seed: cannot tell",
+    "identical",
+    "all diverged",
 ]
 
 
@@ -102,6 +108,8 @@ class Results:
         runs: every run.
         command: what repeats the study from a shell.
         versions: of Python, torch, bandwise and the machine's kind.
+        timed_alone: whether the runs were trained one at a time, in one go; if not, their
+            ``seconds_per_step`` are rough.
     """
 
     task: str
@@ -113,6 +121,7 @@ class Results:
     runs: list[Run]
     command: str
     versions: dict[str, str]
+    timed_alone: bool = False
 
     def runs_of(self, optimizer: str) -> list[Run]:
         """The runs of one optimizer, by seed."""

@@ -43,7 +43,7 @@ from bandwise import _checksum, tasks, userfile
 from bandwise.lens import Lens, Row, Spatial, Temporal, Weights, log
 from bandwise.lens.reading import scheduled
 from bandwise.study import decisions, optimizers, spec
-from bandwise.study.errors import reading
+from bandwise.study.errors import StudyError, reading
 from bandwise.study.files import alone_in, from_json, read_json, replacing, to_json, write_json
 from bandwise.study.results import Run
 from bandwise.tasks import Recipe, Task
@@ -95,10 +95,12 @@ class RunConfig:
 
 
 def _check_files(config: RunConfig) -> None:
-    """A user's file must be what it was when the study began, or two versions share a table."""
+    """A user's files must be what they were when the study began, or two versions share a table."""
     for name in (config.task, spec.parse(config.optimizer).name):
-        if userfile.is_userfile(name) and userfile.load(name).sha256 != config.data.get(name):
-            raise RuntimeError(f"{name.rpartition(':')[0]} changed while the study ran")
+        files = userfile.load(name).files if userfile.is_userfile(name) else {}
+        for file, sha256 in files.items():
+            if config.data.get(file) != sha256:
+                raise StudyError(f"{userfile.file_of(file)} changed while the study ran")
 
 
 def _check_versions(config: RunConfig) -> None:
@@ -106,7 +108,7 @@ def _check_versions(config: RunConfig) -> None:
     for name, version in (("bandwise", bandwise.__version__), ("torch", torch.__version__)):
         wanted = config.versions.get(name, version)
         if version != wanted:
-            raise RuntimeError(
+            raise StudyError(
                 f"the study was begun with {name} {wanted}, and this worker has {version}"
             )
 
@@ -242,7 +244,7 @@ class _Training:
         # Most optimizers ask for the gradients once, some at several points of a step.
         self.optimizer.step(closure)  # type: ignore[arg-type]
         if not losses:
-            raise TypeError(
+            raise StudyError(
                 f"{type(self.optimizer).__name__}.step must call the closure that it is given, as "
                 "those of torch.optim do"
             )
@@ -256,8 +258,12 @@ class _Training:
         self.optimizer.zero_grad()
         with self._autocast():
             loss = self.task.loss(self.model, batch)
+        if not isinstance(loss, Tensor):
+            raise StudyError(f"the task's loss must return a tensor, got {loss!r}")
         if loss.ndim > 0:
-            raise ValueError(f"the task's loss must be a scalar, got shape {tuple(loss.shape)}")
+            raise StudyError(f"the task's loss must be a scalar, got shape {tuple(loss.shape)}")
+        if not loss.requires_grad:
+            raise StudyError("the task's loss must depend on the weights: it has no gradient")
         loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.grad_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
@@ -282,7 +288,7 @@ class _Training:
         with self._autocast():
             figures = self.task.evaluate(self.model, split)
         if not isinstance(figures, dict) or self.task.metric not in figures:
-            raise ValueError(
+            raise StudyError(
                 f"the task's evaluate must return a dict with its metric {self.task.metric!r}, "
                 f"got {figures!r}"
             )

@@ -56,6 +56,11 @@ def parse_list(text: str) -> list[Spec]:
 
 def parse(text: str) -> Spec:
     """One optimizer: ``name`` or ``name:key=value,key=value``."""
+    if not isinstance(text, str):
+        raise TypeError(
+            "an optimizer must be written as a text, such as 'adamw:lr=1e-3' or 'file.py:factory', "
+            f"got {text!r}"
+        )
     text = text.strip()
     match = _NAME.fullmatch(text)
     if match is None:

@@ -65,6 +65,12 @@ def _describe(
     )
 
 
+def _same(run: Run, other: Run) -> bool:
+    """Whether all that two runs have logged of their losses and figures is equal, to the bit."""
+    losses, others = ([row["train_loss"] for row in r.training] for r in (run, other))
+    return not run.diverged and (run.final, run.evals, losses) == (other.final, other.evals, others)
+
+
 def bootstrap_interval(differences: np.ndarray) -> tuple[float, float]:
     """The 95% percentile bootstrap interval of the mean."""
     if np.ptp(differences) == 0:
@@ -99,7 +105,12 @@ def _judge(
     n = len(runs)
     if runs is baseline:
         return "baseline", "The others are compared with it."
+    if all(map(_same, runs, baseline)):
+        name = baseline[0].optimizer
+        return "identical", f"Identical to {name} on every seed: did the setting do anything?"
     diverged, baseline_diverged = (sum(r.diverged for r in group) for group in (runs, baseline))
+    if diverged == baseline_diverged == n:
+        return "all diverged", "The loss became inf or NaN with every seed, the baseline's too."
     if diverged and baseline_diverged:
         return (
             "no detectable difference",

@@ -6,11 +6,11 @@ A task module, and the data package behind it, is imported when its task is aske
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Mapping
 from typing import Any, get_args
 
 from bandwise import _checks, userfile
+from bandwise.tasks import options as _options
 from bandwise.tasks.task import Direction, Recipe, Split, Task, epoch_indices, generator
 
 __all__ = ["Recipe", "Split", "Task", "epoch_indices", "generator", "load", "names"]
@@ -41,15 +41,17 @@ def load(spec: str, options: Mapping[str, Any] | None = None) -> Task:
         options: keyword arguments of the task's constructor.
 
     Raises:
-        ValueError: there is no such task, or it has no such option, or it refuses a value.
-        UserFileError: the user's file cannot be loaded (a ``ValueError`` too).
+        ValueError: there is no such task, or it has no such option, or a value is wrong.
+        TypeError: the task is not named by a text.
+        UserFileError: the user's file cannot be loaded, or raises (a ``ValueError`` too).
         ImportError: the task needs a package of the ``study`` extra that is not installed.
     """
     options = dict(options or {})
-    cls = _find(spec)
-    _check_options(spec, cls, options)
+    cls = find(spec)
+    _options.check(spec, cls, options)
     if spec not in _BUILT_IN:
-        task = cls(**options)
+        with userfile.blamed(spec):
+            task = cls(**options)
         _check_attributes(spec, task)
         return task
     try:
@@ -60,7 +62,28 @@ def load(spec: str, options: Mapping[str, Any] | None = None) -> Task:
         ) from error
 
 
-def _find(spec: str) -> type[Task]:
+def read_options(spec: str, texts: Mapping[str, str]) -> dict[str, Any]:
+    """A task's options, as ``load`` takes them, from texts such as a command line's."""
+    return _options.read(find(spec), texts)
+
+
+def describe(spec: str) -> tuple[list[str], Recipe]:
+    """``name=default`` of a task's options, and its recipe unless they change it.
+
+    Errors are those of ``load``.
+    """
+    cls = find(spec)
+    recipe = getattr(cls, "recipe", None)
+    return _options.described(cls), recipe if isinstance(recipe, Recipe) else load(spec).recipe
+
+
+def find(spec: str) -> type[Task]:
+    """A task's class; ``spec`` and errors as in ``load``."""
+    if not isinstance(spec, str):
+        raise TypeError(
+            "a task must be written as a text, such as 'digits' or 'path/to/file.py:MyTask', "
+            f"got {spec!r}"
+        )
     if spec in _BUILT_IN:
         module, name = _BUILT_IN[spec]
         found = getattr(importlib.import_module(f"bandwise.tasks.{module}"), name)
@@ -88,20 +111,4 @@ def _check_attributes(spec: str, task: Task) -> None:
     if not {"val"} <= set(task.splits) <= {"val", "test"}:
         raise ValueError(
             f"task {spec!r}'s splits must be ('val',) or ('val', 'test'), got {task.splits!r}"
-        )
-
-
-def _check_options(spec: str, cls: type[Task], options: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(cls).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
-    known = {p.name: p for p in parameters if p.kind is not p.VAR_POSITIONAL}
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        listed = ", ".join(
-            p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in known.values()
-        )
-        raise ValueError(
-            f"task {spec!r} has no option {', '.join(map(repr, unknown))}; "
-            f"its options are: {listed or 'none'}"
         )

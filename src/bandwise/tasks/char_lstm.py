@@ -19,12 +19,12 @@ class CharLstm(ShakespeareChar):
     """
 
     name = "char-lstm"
+    recipe = Recipe(steps=1000, lr=8e-3, betas=(0.9, 0.99), weight_decay=0.1)
 
     def __init__(self, corpus: str = "plays", batch_size: int = 16, width: int = 128) -> None:
         super().__init__("small", corpus, batch_size)
         _checks.whole("width", width, 1)
         self.width = width
-        self.recipe = Recipe(steps=1000, lr=8e-3, betas=(0.9, 0.99), weight_decay=0.1)
 
     def model(self) -> nn.Module:
         return _Lstm(len(self._corpus.vocabulary), self.width)

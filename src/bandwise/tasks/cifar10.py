@@ -55,6 +55,7 @@ class Cifar10(Classification):
     """
 
     name = "cifar10"
+    recipe = Recipe(steps=1000, lr=4e-3)
 
     def __init__(
         self,
@@ -73,11 +74,8 @@ class Cifar10(Classification):
         _checks.whole("depth", depth, 10)
         _checks.whole("widen", widen, 1)
         self._depth, self._widen = depth, widen
-        self.recipe = (
-            Recipe(steps=1000, lr=4e-3)
-            if small
-            else Recipe(steps=20_000, lr=1e-3, autocast="bfloat16")
-        )
+        if not small:
+            self.recipe = Recipe(steps=20_000, lr=1e-3, autocast="bfloat16")
         if images is None and small:
             images = 10_000
         if images is not None:

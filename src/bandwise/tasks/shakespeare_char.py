@@ -88,6 +88,7 @@ class ShakespeareChar(Task):
     """
 
     name = "shakespeare-char"
+    recipe = _SIZES["small"].recipe
 
     def __init__(
         self,
@@ -97,7 +98,8 @@ class ShakespeareChar(Task):
     ) -> None:
         _checks.one_of("size", size, tuple(_SIZES))
         self._size = _SIZES[size]
-        self.recipe = self._size.recipe
+        if size != "small":
+            self.recipe = self._size.recipe
         self.batch_size = self._size.batch_size if batch_size is None else batch_size
         _checks.whole("batch_size", self.batch_size, 1)
         self._corpus = _load(corpus)

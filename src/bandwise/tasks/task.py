@@ -63,9 +63,11 @@ class Task(ABC):
     ``bandwise compare path/to/file.py:MyTask``.
 
     A task is made once per run. Its constructor takes the task's options as keyword arguments
-    with defaults; ``bandwise compare … --size paper`` passes ``size="paper"``. Everything in it
+    with defaults; ``bandwise compare … --size paper`` passes ``size="paper"``. A value must fit the
+    argument's annotation or, where there is none, the type of its default. Everything in a task
     must be a function of those options and of the arguments: that is what makes a run repeatable
-    and lets an unfinished one go on where it stopped.
+    and lets an unfinished one go on where it stopped. An edit of its file, or of a module that the
+    file imports from its own folder, starts its runs anew.
 
     Attributes:
         name: what tables and reports call the task.
