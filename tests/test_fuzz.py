@@ -141,7 +141,7 @@ TASKS = [name for name in tasks.names() if name not in ("cifar10", "cart-pole")]
 def test_tasks(data):
     """No value stands for much memory: what a machine can bear is not asked here."""
     name = data.draw(st.sampled_from(TASKS))
-    known = inspect.signature(tasks._find(name)).parameters
+    known = inspect.signature(tasks.find(name)).parameters
     keys = st.sampled_from([*known, "unknown"])
     options = data.draw(st.dictionaries(keys, ODD, max_size=2))
     # No file of that name, no download.
@@ -204,6 +204,8 @@ SOURCES = st.one_of(
 @fuzz(60)
 @given(SOURCES)
 @example(b"import sys; sys.exit(0)")  # ended the command, and said nothing
+@example(b":\x80")  # was a UnicodeDecodeError
+@example(b"from " + b"." * 99 + b" import a")  # was an IndexError
 @pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore::DeprecationWarning")
 def test_files_of_the_user_s(folder, source):
     path = folder / "mine.py"

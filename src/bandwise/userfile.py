@@ -59,9 +59,14 @@ def load(spec: str) -> UserObject:
     path = Path(file).resolve()
     if not path.is_file():
         raise UserFileError(f"{spec!r}: there is no file {path}")
-    with blamed(spec):
-        sources = _sources(path)
-        module = _run(path, sources)
+    try:
+        with blamed(spec):
+            sources = _sources(path)
+            module = _run(path, sources)
+    except UserFileError:
+        raise
+    except Exception as error:  # what is no Python at all has no line to be blamed on
+        raise UserFileError(f"{spec}: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
         raise UserFileError(f"{path} defines no {name!r}; it defines {_defined(module)}")
     named = {
@@ -182,7 +187,7 @@ def _imported(source: bytes, file: Path, folder: Path) -> Iterator[Path]:
     """Where modules that ``source`` imports would lie, if they lay in ``folder``."""
     try:
         nodes = list(ast.walk(ast.parse(source)))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return  # importing it will say so
     for node in nodes:
         match node:
