@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections import defaultdict
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bandwise import _checkpoint
+from bandwise import _checkpoint, _checks
 
 Group: TypeAlias = dict[str, Any]
 State: TypeAlias = dict[str, Tensor]
@@ -47,10 +46,9 @@ class Around(Optimizer):
             around = outer()
             if around is not None and around.base is base and not around._stepping:
                 name = type(around).__name__
-                warnings.warn(
+                _checks.warn(
                     f"{type(base).__name__}.step was called without the {name} around it, which "
-                    f"has no part in this step: call step on the {name}",
-                    stacklevel=3,
+                    f"has no part in this step: call step on the {name}"
                 )
 
         self.base.register_step_pre_hook(warn)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
+import warnings
+from pathlib import Path
 
 import torch
+
+# Between a user's line and the check that it leads to.
+_INSIDE = tuple(str(Path(file).parent) for file in (torch.__file__, __file__))
 
 
 def number(
@@ -58,6 +64,14 @@ def path(foreach: object, fused: object) -> None:
             flag(name, value)
     if fused and foreach is not None:
         raise ValueError(f"foreach must be None where fused is True, got {foreach}")
+
+
+def warn(message: str) -> None:
+    """A UserWarning at the user's line: the nearest outside of torch and of bandwise."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 def not_captured(name: str) -> None:

@@ -7,7 +7,6 @@ gradients", Front. Artif. Intell. 8:1628943, 2025. Section, equation and line nu
 from __future__ import annotations
 
 import math
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -576,11 +575,10 @@ def _warn_of_nothing(groups: list[Group]) -> None:
         if group["smi"] and any(param.grad is not None for param in group["params"])
     }
     if least:
-        warnings.warn(
+        _checks.warn(
             "SMI filtered nothing: every gradient is empty or has fewer dimensions than "
             f"min_ndim={min(least)}. min_ndim=1 filters vectors too; what FSDP1 and ZeRO have "
-            "flattened has lost its frequencies",
-            stacklevel=8,  # who called step, beyond torch's wrappers
+            "flattened has lost its frequencies"
         )
 
 
@@ -602,10 +600,9 @@ def _warn_of_misnamed(group: Group, known: Group) -> None:
     names = ("alpha", "beta", "q", "min_ndim", "history_dtype", "refresh_every")
     misnamed = [name for name in names if name in group and name not in known]
     if misnamed:
-        warnings.warn(
+        _checks.warn(
             f"a parameter group's {', '.join(misnamed)} changes nothing: SMI's settings are called "
-            f"{', '.join('smi_' + name for name in misnamed)} there",
-            stacklevel=3,
+            f"{', '.join('smi_' + name for name in misnamed)} there"
         )
 
 
