@@ -416,14 +416,16 @@ def _fused_tensors(grads: list[Tensor], states: list[State], group: Group) -> No
     for grad, state in zip(grads, states, strict=True):
         by_dtype[state["smi_history"].dtype].append((grad, state["smi_history"]))
     for pairs in by_dtype.values():
-        smi_gpu.step(
-            pairs,
-            shape,
-            place=spectrum.order(q, math.prod(shape)),
-            alpha=alpha,
-            beta=group["smi_beta"],
-            blend=alpha > 0 and q > 0,
-        )
+        # Kernels run on the current device, wherever their tensors are.
+        with torch.cuda.device_of(grads[0]):
+            smi_gpu.step(
+                pairs,
+                shape,
+                place=spectrum.order(q, math.prod(shape)),
+                alpha=alpha,
+                beta=group["smi_beta"],
+                blend=alpha > 0 and q > 0,
+            )
 
 
 def _shared_tensors(

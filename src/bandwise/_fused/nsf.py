@@ -67,7 +67,9 @@ def step(tensors: list[Tensors], roots: list[float], rates: list[float], update:
     if tensors[0][0].device.type == "cuda":
         from bandwise._fused import nsf_gpu
 
-        nsf_gpu.step(tensors, roots, rates, update)
+        # Kernels run on the current device, wherever their tensors are.
+        with torch.cuda.device_of(tensors[0][0]):
+            nsf_gpu.step(tensors, roots, rates, update)
     else:
         from bandwise._fused import nsf_cpu
 

@@ -36,12 +36,6 @@ _DTYPES = {
 
 def step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
     """See ``bandwise._fused.nsf.step``."""
-    # Kernels run on the current device, wherever their tensors are.
-    with torch.cuda.device_of(tensors[0][0]):
-        _step(tensors, roots, rates, update)
-
-
-def _step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
     dtype, device = tensors[0][0].dtype, tensors[0][0].device
     computing = torch.promote_types(dtype, torch.float32)
     blocks = _cut(tuple(theta.numel() for theta, *_ in tensors), device)

@@ -41,27 +41,14 @@ def step(
     """Move the histories, and filter the gradients in place.
 
     Args:
-        pairs: gradients and the histories of their half spectra, contiguous, on one GPU; the ones
-            and the others of one dtype. A history is -1 where there is none yet.
+        pairs: gradients and the histories of their half spectra, contiguous, on the current GPU;
+            the ones and the others of one dtype. A history is -1 where there is none yet.
         shape: of each gradient as a matrix.
         place: of the threshold among the sorted magnitudes of the full spectrum.
         alpha: the part of the filtered gradient.
         beta: decay of the histories.
         blend: whether gradients are changed at all.
     """
-    # Kernels run on the current device, wherever their tensors are.
-    with torch.cuda.device_of(pairs[0][0]):
-        _step(pairs, shape, place, alpha, beta, blend)
-
-
-def _step(
-    pairs: list[tuple[Tensor, Tensor]],
-    shape: tuple[int, int],
-    place: int,
-    alpha: float,
-    beta: float,
-    blend: bool,
-) -> None:
     grads, histories = zip(*pairs, strict=True)
     device = grads[0].device
     n, d = shape
