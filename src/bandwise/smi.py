@@ -417,7 +417,7 @@ def _fused_tensors(grads: list[Tensor], states: list[State], group: Group) -> No
         by_dtype[state["smi_history"].dtype].append((grad, state["smi_history"]))
     for pairs in by_dtype.values():
         # Kernels run on the current device, wherever their tensors are.
-        with torch.cuda.device_of(grads[0]):
+        with torch.cuda.device_of(grads[0]):  # type: ignore[no-untyped-call]
             smi_gpu.step(
                 pairs,
                 shape,

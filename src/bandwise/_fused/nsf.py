@@ -68,7 +68,7 @@ def step(tensors: list[Tensors], roots: list[float], rates: list[float], update:
         from bandwise._fused import nsf_gpu
 
         # Kernels run on the current device, wherever their tensors are.
-        with torch.cuda.device_of(tensors[0][0]):
+        with torch.cuda.device_of(tensors[0][0]):  # type: ignore[no-untyped-call]
             nsf_gpu.step(tensors, roots, rates, update)
     else:
         from bandwise._fused import nsf_cpu
