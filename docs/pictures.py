@@ -6,8 +6,10 @@ Plotly writes them with Kaleido, which needs Chrome or Chromium.
 
 from pathlib import Path
 
-from bandwise import lens, report
-from bandwise.papers import ledger
+from papers import ledger
+
+from bandwise import lens
+from bandwise.figures import report
 
 ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs/images"

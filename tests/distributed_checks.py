@@ -33,7 +33,8 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.utils._pytree import tree_map_only
 
 import bandwise as bw
-from bandwise import _sharded, spectrum
+from bandwise.optim import _spectrum as spectrum
+from bandwise.optim._paths import sharding as _sharded
 
 CHECKS = {2: {}, 4: {}}
 DEVICE = "cpu"
@@ -187,7 +188,7 @@ def sharded_gradients_are_filtered_as_whole_ones(rank, world):
 @check(worlds=[2])
 def of_any_dtype_in_batches_of_one_and_with_masks_kept(rank, world):
     mesh = init_device_mesh(DEVICE, (world,))
-    with mock.patch("bandwise.smi._SHARED_BATCH_NUMEL", 1):
+    with mock.patch("bandwise.optim.smi._SHARED_BATCH_NUMEL", 1):
         compare_filters(mesh, SHAPES, torch.float64, q=0.3, alpha=0.5)
     compare_filters(mesh, SHAPES[:4], torch.float64, q=0.5, alpha=1.0, refresh_every=2)
     for dtype in (torch.float32, torch.complex64, torch.bfloat16):
@@ -241,7 +242,7 @@ def nsf_steps_as_on_one_process(rank, world):
         for dtype in (torch.complex64, torch.bfloat16):
             compare_nsf(mesh, [(7, 5), (5,)], dtype, p=bw.Cyclic(0.7, -0.25, period=4))
         # Kernels know nothing of other ranks' parts: none is taken, however small it be.
-        with mock.patch("bandwise.nsf._FUSED_NUMEL", 1):
+        with mock.patch("bandwise.optim.nsf._FUSED_NUMEL", 1):
             compare_nsf(mesh, [(7, 5)], torch.float32, p=0.7, fused=True)
 
 

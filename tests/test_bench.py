@@ -5,17 +5,18 @@ import json
 import math
 from dataclasses import replace
 
+import benchmarks as bench
 import pytest
 import torch
+from benchmarks import memory, nsf, smi, training
+from benchmarks.algorithm1 import Algorithm1, _quantile
+from benchmarks.plan import Plan, Workload, matrices
+from benchmarks.results import Case, Law, Row
+from benchmarks.timing import Contender, Rounds, clock_of, interleaved
 from rich.console import Console
 from typer.testing import CliRunner
 
-from bandwise import SMI, Lens, bench, cli
-from bandwise.bench import memory, nsf, smi, training
-from bandwise.bench.algorithm1 import Algorithm1, _quantile
-from bandwise.bench.plan import Plan, Workload, matrices
-from bandwise.bench.results import Case, Law, Row
-from bandwise.bench.timing import Contender, Rounds, clock_of, interleaved
+from bandwise import SMI, Lens, cli
 from bandwise.tasks.gpt import GPTConfig
 
 CPU = torch.device("cpu")
@@ -152,7 +153,7 @@ def test_algorithm_1_is_what_smi_does():
 def test_its_quantile_goes_on_beyond_torchs_limit(monkeypatch, q):
     values = torch.randn(6, 7)
     expected = torch.quantile(values, q)
-    monkeypatch.setattr("bandwise.bench.algorithm1._QUANTILE_LIMIT", 10)
+    monkeypatch.setattr("benchmarks.algorithm1._QUANTILE_LIMIT", 10)
     torch.testing.assert_close(_quantile(values, q), expected)
 
 
@@ -311,7 +312,7 @@ def test_the_file_is_strict_json_and_comes_back(measured):
 
 
 def test_a_file_that_is_none_of_ours_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="bandwise bench"):
+    with pytest.raises(FileNotFoundError, match="python -m benchmarks"):
         bench.Bench.load(tmp_path / "bench.json")
     (tmp_path / "bench.json").write_text("[]")
     with pytest.raises(ValueError, match="not a benchmark"):
@@ -329,7 +330,7 @@ def test_the_pictures_are_of_the_results_alone(measured, tmp_path):
 
 
 def test_the_title_says_what_was_found():
-    from bandwise.bench.draw import _finding
+    from benchmarks.draw import _finding
 
     rows = [Row("SMI", [6.0], "floor"), Row("other", [24.0], "floor"), Row("floor", [2.0])]
     case = Case("", 4096, rows, [["SMI", "other", "floor"]], finding=("SMI", "other"))
@@ -367,7 +368,7 @@ def test_a_busy_machine_is_told(measured, spread, warned):
     [("smi", {"bench-smi.svg"}), ("nsf", {"bench-nsf.svg"}), ("lens", set())],
 )
 def test_the_command(monkeypatch, tmp_path, subject, pictures):
-    monkeypatch.setattr("bandwise.bench.runner.QUICK", TINY)
+    monkeypatch.setattr("benchmarks.runner.QUICK", TINY)
     monkeypatch.setattr(nsf, "_OTHERS", {})
     words = ["bench", subject, "--quick", "--threads", "1", "--out", str(tmp_path)]
     done = CliRunner().invoke(cli.app, words)
@@ -375,7 +376,7 @@ def test_the_command(monkeypatch, tmp_path, subject, pictures):
     files = {path.name for path in tmp_path.iterdir()}
     assert files - {".lock"} == {"bench.json"} | pictures
     results = bench.Bench.load(tmp_path / "bench.json")
-    assert results.command == f"bandwise bench {subject} --device cpu --threads 1 --quick"
+    assert results.command == f"python -m benchmarks {subject} --device cpu --threads 1 --quick"
     for picture in pictures:
         (tmp_path / picture).unlink()
     again = CliRunner().invoke(cli.app, ["bench", "--redraw", "--out", str(tmp_path)])

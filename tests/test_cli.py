@@ -10,9 +10,9 @@ import time
 import pytest
 import torch
 
+from bandwise.figures.report import rows_of_folders, write_lens
+from bandwise.figures.report.lens_chapter import Chapter
 from bandwise.lens import Lens
-from bandwise.report import rows_of_folders, write_lens
-from bandwise.report.lens_chapter import Chapter
 from bandwise.study import Results
 
 SLOW = """

@@ -23,14 +23,15 @@ import threading
 import time
 from pathlib import Path
 
+import papers
 import pytest
 import torch
 from filelock import FileLock
+from papers.ledger import rebuild
+from papers.paper import Claim, Finding, Paper, Part
+from papers.run import reproduce
 
-from bandwise import cli, papers
-from bandwise.papers.ledger import rebuild
-from bandwise.papers.paper import Claim, Finding, Paper, Part
-from bandwise.papers.run import reproduce
+from bandwise import cli
 from bandwise.study import DamagedRunError, Results, StudyError, compare
 from bandwise.study import run as runs
 from bandwise.study.files import write_json

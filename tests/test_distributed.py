@@ -18,7 +18,7 @@ from torch.multiprocessing import spawn
 
 import bandwise as bw
 import distributed_checks as checks
-from bandwise import _sharded
+from bandwise.optim._paths import sharding as _sharded
 
 ROOT = Path(__file__).parents[1]
 ALL = [(world, name) for world in (4, 2) for name in checks.CHECKS[world]]

@@ -11,15 +11,16 @@ from collections import Counter
 from html import unescape
 from pathlib import Path
 
+import papers
 import pytest
 import torch
 import typer
+from papers.ledger import editions, markdown
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 import bandwise as bw
-from bandwise import cli, papers, tasks
-from bandwise.papers.ledger import editions, markdown
+from bandwise import cli, tasks
 from bandwise.study import optimizers, spec
 from bandwise.tasks import Recipe, options
 
@@ -151,7 +152,7 @@ CHECKS = {
         ("bandwise compare digits --no-such-option 1", "no option 'no_such_option'"),
         ("bandwise compare digits --seeds many", "should be a valid integer"),
         ("bandwise report", "Missing parameter: folder"),
-        ("bandwise reproduce smi --part no-such-part", "no-such-part"),
+        ("python -m papers reproduce smi --part no-such-part", "no-such-part"),
         ("bandwise no-such-command", "No such command 'no-such-command'"),
         ("make coffee", "coffee"),
         ("pip install 'bandwise[no-such-extra]'", "no-such-extra"),

@@ -10,7 +10,8 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from bandwise import smi, spectrum
+from bandwise.optim import _spectrum as spectrum
+from bandwise.optim import smi
 
 # Compiled as torch's own kernels would be for an H100. Not within pytest, whose kernels are
 # interpreted.
@@ -20,7 +21,8 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from bandwise._fused import nsf_gpu, smi_gpu
+from bandwise.optim._paths import nsf_triton as nsf_gpu
+from bandwise.optim._paths import smi_triton as smi_gpu
 
 CONSTANTS = {"BLOCK": 2048, "EVEN": True, "SHIFT": 16, "POWERED": True, "LIKE_ADAM": True,
              "MOST": 100.0, "COMPUTING": tl.float32}
@@ -64,7 +66,7 @@ def kernels():
     pytest.importorskip("triton", reason="interprets the kernels for GPUs")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU: its own tests run the kernels")
-    return importlib.import_module("bandwise._fused.smi_gpu")
+    return importlib.import_module("bandwise.optim._paths.smi_triton")
 
 
 @given(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bandwise.lens.activations import activation_figures, attention_weights, sparsity
+from bandwise.lens.quantities.activations import activation_figures, attention_weights, sparsity
 from bandwise.tasks.gpt import GPT, Attention, GPTConfig
 
 CONFIG = GPTConfig(vocabulary=7, context=8, layers=2, heads=2, width=16, dropout=0.5)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bandwise import tasks
-from bandwise.lens.boundary import (
+from bandwise.lens.quantities.boundary import (
     agreement,
     aligned,
     alignment,

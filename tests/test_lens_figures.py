@@ -20,11 +20,11 @@ pytest.importorskip("plotly")
 import plotly.graph_objects as go
 
 import bandwise as bw
-from bandwise.drawing.figure import Figure, line
-from bandwise.drawing.words import MINUS
+from bandwise.figures.figure import Figure, line
+from bandwise.figures.words import MINUS
 from bandwise.lens import Lens, Spatial, Temporal, Weights, figures
-from bandwise.lens.boundary import boundary_grid
-from bandwise.lens.quantity import Row
+from bandwise.lens.quantities.boundary import boundary_grid
+from bandwise.lens.quantities.quantity import Row
 
 
 def figure_of(runs: dict[str, Sequence[Sequence[Row]]], name: str) -> Figure:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Laplace, Normal, Uniform
 
-from bandwise.lens.weights import model_figures, weight_figures
+from bandwise.lens.quantities.weights import model_figures, weight_figures
 
 
 def with_singular_values(values: list[float], n: int, d: int) -> Tensor:

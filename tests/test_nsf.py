@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch._subclasses import FakeTensorMode
 
 import bandwise as bw
-from bandwise import nsf
+from bandwise.optim import nsf
 
 SCALES = ["adam", "sgd", "none"]
 
@@ -281,7 +281,7 @@ def test_a_setting_that_is_changed_is_checked_as_a_new_one():
 def test_the_step_count_stays_with_the_processor(monkeypatch):
     """Read at every step, it must not be waited for; torch sends it to the parameter's device where
     a group is fused."""
-    monkeypatch.setattr("bandwise.nsf.deepcopy", lambda state: state)  # cannot copy these
+    monkeypatch.setattr("bandwise.optim.nsf.deepcopy", lambda state: state)  # cannot copy these
     with FakeTensorMode():  # a GPU that need not be there
         param = torch.ones(3, device="cuda", requires_grad=True)
         opt = bw.NSF([param], fused=True)

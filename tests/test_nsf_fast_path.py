@@ -34,9 +34,9 @@ exponents = st.one_of(
 def fast(request):
     """A fast path, for tensors of any size."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bandwise.nsf._FUSED_NUMEL", 2)
+        patch.setattr("bandwise.optim.nsf._FUSED_NUMEL", 2)
         if request.param == "fused for a GPU":
-            patch.setattr("bandwise._fused.nsf.step", kernels_for_a_gpu(patch).step)
+            patch.setattr("bandwise.optim._paths.nsf_fused.step", kernels_for_a_gpu(patch).step)
         yield {"foreach": True} if request.param == "foreach" else {"fused": True}
 
 
@@ -45,7 +45,7 @@ def kernels_for_a_gpu(patch):
     pytest.importorskip("triton", reason="interprets the kernels for GPUs")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU: its own tests run the kernels")
-    kernels = importlib.import_module("bandwise._fused.nsf_gpu")
+    kernels = importlib.import_module("bandwise.optim._paths.nsf_triton")
     patch.setattr(kernels, "_BLOCK", 256)
     kernels._cut.cache_clear()
     return kernels
@@ -114,8 +114,8 @@ def test_the_same_steps(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_kernels_compute_in_single_precision_though_nothing_be_compiled(p, dtype, monkeypatch):
     """As after torch.compile has reached its limit of compilations, and goes on without."""
-    monkeypatch.setattr("bandwise.nsf._FUSED_NUMEL", 2)
-    monkeypatch.setattr("bandwise._fused.nsf_cpu.compiled", lambda function: function)
+    monkeypatch.setattr("bandwise.optim.nsf._FUSED_NUMEL", 2)
+    monkeypatch.setattr("bandwise.optim._paths.nsf_cpu.compiled", lambda function: function)
     slow, quick = (
         bw.NSF([torch.ones(40, 30, dtype=dtype)], p=p, **path)
         for path in ({"foreach": False}, {"fused": True})
@@ -173,7 +173,7 @@ def test_kernels_take_what_single_precision_can_hold(fast, change, taken, monkey
     calls = []
     step = bw._fused.nsf.step
     monkeypatch.setattr(
-        "bandwise._fused.nsf.step",
+        "bandwise.optim._paths.nsf_fused.step",
         lambda some, *rest, **more: calls.extend(some) or step(some, *rest, **more),
     )
     params = [torch.ones(5, 4), torch.ones(4, 5).t(), torch.tensor(1.0)]
@@ -273,7 +273,9 @@ def test_kernels_on_a_gpu_that_is_not_the_current_one():
 def test_what_single_precision_cannot_hold_takes_the_readable_path(options, path, monkeypatch):
     taken = []
     for name in ("_single_tensor", "_multi_tensor"):
-        monkeypatch.setattr(f"bandwise.nsf.{name}", lambda *args, name=name: taken.append(name))
+        monkeypatch.setattr(
+            f"bandwise.optim.nsf.{name}", lambda *args, name=name: taken.append(name)
+        )
     param = torch.zeros(3)
     param.grad = torch.ones(3)
     bw.NSF([param], **options).step()

@@ -10,19 +10,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import papers
 import pytest
 import torch
+from benchmarks.timing import Rounds
+from papers.ledger import rebuild
+from papers.paper import Claim, Finding, Paper, Part, Table
+from papers.run import reproduce
+from papers.smi import claims, measures, optimizers, runs, scales, sensitivity
+from papers.stored import Study, Values, final
+from papers.verdicts import as_large, lower
 from rich.console import Console
 from torch import nn
-
-from bandwise import papers
-from bandwise.bench.timing import Rounds
-from bandwise.papers.ledger import rebuild
-from bandwise.papers.paper import Claim, Finding, Paper, Part, Table
-from bandwise.papers.run import reproduce
-from bandwise.papers.smi import claims, measures, optimizers, runs, scales, sensitivity
-from bandwise.papers.stored import Study, Values, final
-from bandwise.papers.verdicts import as_large, lower
 
 SEEDS = 3
 ROOT = Path(__file__).parents[1]
@@ -71,7 +70,7 @@ def test_what_was_stopped_goes_on_with_the_part_that_it_was_in(paper, tmp_path):
     assert paper == ["first", "second", "second"]
     stored = json.loads((tmp_path / "results/smi-first-small.json").read_text())
     assert stored["data"] == {"value": 2.0, "seeds": None}
-    assert stored["command"] == "bandwise reproduce smi --scale small --part first"
+    assert stored["command"] == "python -m papers reproduce smi --scale small --part first"
     assert stored["versions"]["torch"] == importlib.metadata.version("torch")
     reproduce("smi", out=tmp_path, parts=["first"], seeds=5, console=quiet())  # other settings
     reproduce("smi", out=tmp_path, parts=["first"], seeds=5, again=True, console=quiet())
@@ -87,7 +86,7 @@ def test_a_part_or_scale_that_there_is_not(paper, tmp_path):
 
 
 def test_the_ledger_says_what_is_not_measured_and_is_the_same_every_time(paper, tmp_path):
-    with pytest.raises(FileNotFoundError, match="bandwise reproduce"):
+    with pytest.raises(FileNotFoundError, match="python -m papers reproduce"):
         rebuild(tmp_path, tmp_path / "claims.md")
     with pytest.raises(KeyboardInterrupt):
         reproduce("smi", out=tmp_path, console=quiet())
@@ -400,7 +399,7 @@ def test_a_change_is_of_the_baseline_s_mean():
 
 
 def test_sophia_finds_the_diagonal_of_a_hessian():
-    others = pytest.importorskip("bandwise.papers.others", exc_type=ImportError)
+    others = pytest.importorskip("papers.others", exc_type=ImportError)
     scale = torch.tensor([1.0, 4.0, 0.5])
     weights = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
     optimizer = others.sophia([weights], lr=1e-3, weight_decay=0.0)
@@ -422,7 +421,7 @@ def test_sophia_finds_the_diagonal_of_a_hessian():
 
 
 def test_sam_steps_by_the_gradient_uphill():
-    others = pytest.importorskip("bandwise.papers.others", exc_type=ImportError)
+    others = pytest.importorskip("papers.others", exc_type=ImportError)
     weight = nn.Parameter(torch.tensor([1.0, 0.0]))
     optimizer = others.sam([weight], lr=1e-2, rho=0.5, weight_decay=0.0)
     seen = []

@@ -8,16 +8,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from papers.nsf import PAPER, claims, parts, scales
+from papers.nsf.factored import FactoredNSF, split
+from papers.nsf.optimizers import MuonAdamW, layer_kind, nsf_by_layer
+from papers.paper import Context
+from papers.stored import Study, Values, final
+from papers.verdicts import lower
 from rich.console import Console
 from torch import nn
 
 import bandwise as bw
-from bandwise.papers.nsf import PAPER, claims, parts, scales
-from bandwise.papers.nsf.factored import FactoredNSF, split
-from bandwise.papers.nsf.optimizers import MuonAdamW, layer_kind, nsf_by_layer
-from bandwise.papers.paper import Context
-from bandwise.papers.stored import Study, Values, final
-from bandwise.papers.verdicts import lower
 from bandwise.study.files import to_json
 from bandwise.tasks import Recipe, cifar10, mnist_5k, shakespeare_char
 from bandwise.tasks.gpt import GPT, GPTConfig

@@ -24,15 +24,15 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
-from bandwise.drawing.figure import Figure, line
-from bandwise.drawing.words import DASH, MINUS, TIMES
-from bandwise.report import table, write
-from bandwise.report.curves import curves
-from bandwise.report.differences import differences
-from bandwise.report.figures import figures
-from bandwise.report.lens_rows import rows_of_study
-from bandwise.report.page import configurations, render
-from bandwise.report.text import Decimals, pace, readable, sentence
+from bandwise.figures.figure import Figure, line
+from bandwise.figures.report import table, write
+from bandwise.figures.report.curves import curves
+from bandwise.figures.report.differences import differences
+from bandwise.figures.report.figures import figures
+from bandwise.figures.report.lens_rows import rows_of_study
+from bandwise.figures.report.page import configurations, render
+from bandwise.figures.report.text import Decimals, pace, readable, sentence
+from bandwise.figures.words import DASH, MINUS, TIMES
 from bandwise.study.results import Comparison, Results, Run, Verdict
 
 STEPS = 100

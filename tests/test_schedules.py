@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import bandwise as bw
-from bandwise import schedules
+from bandwise.optim import schedules
 
 numbers = st.floats(-1e9, 1e9)
 ALL = [bw.Constant(0.3), bw.Linear(0.1, 0.5), bw.Cosine(0.1, 0.5), bw.Cyclic(0.5, -0.25, 8)]

@@ -16,18 +16,19 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
+import papers
 import pytest
 import torch
+from benchmarks import Bench, draw
+from papers.ledger import rebuild
+from papers.paper import Claim, Finding, Paper, Part
+from papers.run import reproduce
 
 import bandwise
-from bandwise import papers, tasks
-from bandwise.bench import Bench, draw
-from bandwise.papers.ledger import rebuild
-from bandwise.papers.paper import Claim, Finding, Paper, Part
-from bandwise.papers.run import reproduce
-from bandwise.report import write
-from bandwise.report.lens_page import render_lens
-from bandwise.report.page import render
+from bandwise import tasks
+from bandwise.figures.report import write
+from bandwise.figures.report.lens_page import render_lens
+from bandwise.figures.report.page import render
 from bandwise.study import Results, StudyError
 from bandwise.study.files import write_json
 from bandwise.tasks.shakespeare_char import fetch

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import bandwise as bw
 from algorithm1 import Algorithm1
-from bandwise import spectrum
+from bandwise.optim import _spectrum as spectrum
 
 
 def sgd(params, **settings):
@@ -673,7 +673,7 @@ class NoHostSync(TorchDispatchMode):
 
 @pytest.mark.parametrize("foreach", [False, None])
 def test_the_filter_never_waits_for_the_device(foreach, monkeypatch):
-    monkeypatch.setattr("bandwise.spectrum.at_hand", lambda tensor: False)
+    monkeypatch.setattr("bandwise.optim._spectrum.at_hand", lambda tensor: False)
     params = [torch.nn.Parameter(torch.randn(shape)) for shape in ((6, 7), (4, 3, 3), (9,))]
     params.append(torch.nn.Parameter(torch.randn(6, 8, dtype=torch.complex64)))
     opt = bw.SMI(

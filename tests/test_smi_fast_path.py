@@ -8,7 +8,8 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 import bandwise as bw
-from bandwise import smi, spectrum
+from bandwise.optim import _spectrum as spectrum
+from bandwise.optim import smi
 
 sides = st.integers(1, 20)
 shapes = st.one_of(
@@ -77,7 +78,7 @@ def test_the_kernels_filter_the_same(
     if torch.cuda.is_available():
         pytest.skip("there is a GPU: its own test runs the kernels")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bandwise.smi._FUSED_DEVICES", {"cpu"})
+        patch.setattr("bandwise.optim.smi._FUSED_DEVICES", {"cpu"})
         compare_paths(shapes, dtype, q, alpha, refresh_every, history_dtype, seed, fused=True)
 
 
@@ -110,9 +111,11 @@ def test_a_history_lies_in_rows_whatever_made_it(foreach, monkeypatch):
 def test_what_the_kernels_take(change, gradient, taken, monkeypatch):
     pytest.importorskip("triton", reason="the kernels' module needs it")
     calls = []
-    monkeypatch.setattr("bandwise._fused.smi_gpu.step", lambda *args, **more: calls.append(args))
+    monkeypatch.setattr(
+        "bandwise.optim._paths.smi_triton.step", lambda *args, **more: calls.append(args)
+    )
     for devices in (set(), {"cpu"}):
-        monkeypatch.setattr("bandwise.smi._FUSED_DEVICES", devices)
+        monkeypatch.setattr("bandwise.optim.smi._FUSED_DEVICES", devices)
         param = torch.zeros_like(gradient)
         param.grad = gradient.clone()
         settings = {"alpha": 0.5, "fused": True, **change}
@@ -121,10 +124,10 @@ def test_what_the_kernels_take(change, gradient, taken, monkeypatch):
 
 
 def test_the_kernels_leave_what_they_cannot_count(monkeypatch):
-    monkeypatch.setattr("bandwise.smi._FUSED_DEVICES", {"cpu"})
+    monkeypatch.setattr("bandwise.optim.smi._FUSED_DEVICES", {"cpu"})
     group = bw.SMI(torch.optim.SGD([torch.zeros(8, 9)]), alpha=0.5, fused=True).param_groups[0]
     for limit, fusable in ((72, False), (73, True)):
-        monkeypatch.setattr("bandwise.smi._FUSED_LIMIT", limit)
+        monkeypatch.setattr("bandwise.optim.smi._FUSED_LIMIT", limit)
         assert smi._fusable([torch.ones(8, 9)], [{}], group) == fusable
 
 
@@ -138,8 +141,8 @@ def test_memory_does_not_grow_with_the_number_of_large_tensors():
 
 def test_the_kernels_leave_a_loaded_history_of_double_precision(monkeypatch):
     pytest.importorskip("triton", reason="the kernels' module needs it")
-    monkeypatch.setattr("bandwise.smi._FUSED_DEVICES", {"cpu"})
-    monkeypatch.delattr("bandwise._fused.smi_gpu.step")
+    monkeypatch.setattr("bandwise.optim.smi._FUSED_DEVICES", {"cpu"})
+    monkeypatch.delattr("bandwise.optim._paths.smi_triton.step")
     saver, loader = (
         bw.SMI(torch.optim.SGD([torch.zeros(8, 9)]), alpha=0.5, **settings)
         for settings in ({"history_dtype": torch.float64}, {"fused": True})
@@ -159,7 +162,7 @@ def test_the_kernels_go_on_from_a_loaded_history_that_lies_in_columns(monkeypatc
     pytest.importorskip("triton", reason="interprets the kernels for GPUs")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU: its own test runs the kernels")
-    monkeypatch.setattr("bandwise.smi._FUSED_DEVICES", {"cpu"})
+    monkeypatch.setattr("bandwise.optim.smi._FUSED_DEVICES", {"cpu"})
     (slow, (param,)), (fast, (other,)) = pair([(6, 8)], torch.float32, fused=True, q=0.5, alpha=0.5)
     param.grad = torch.randn(6, 8)
     slow.step()

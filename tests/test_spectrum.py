@@ -7,7 +7,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bandwise import spectrum
+from bandwise.optim import _spectrum as spectrum
 
 sides = st.integers(1, 30)
 batches = st.sampled_from([(), (3,), (2, 2)])

@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from bandwise.nsf import NSF
-from bandwise.schedules import Constant, Cosine, Cyclic, Linear, Schedule
-from bandwise.smi import SMI
+from bandwise.optim import NSF, SMI, Constant, Cosine, Cyclic, Linear, Schedule
 
 if TYPE_CHECKING:
     from bandwise.lens import Lens, readings

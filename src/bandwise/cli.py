@@ -1,5 +1,4 @@
-"""The command line: ``bandwise compare``, ``report``, ``lens``, ``bench``, ``reproduce``,
-``claims``, ``list``."""
+"""The command line: ``bandwise compare``, ``report``, ``lens``, ``list``."""
 
 from __future__ import annotations
 
@@ -8,16 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 try:
     import typer
     from rich.console import Console
 
-    from bandwise import __version__, _checks, bench, papers, report, tasks
-    from bandwise.papers.ledger import rebuild
-    from bandwise.papers.paper import ScaleName
-    from bandwise.papers.run import reproduce
+    from bandwise import __version__, tasks
+    from bandwise.figures import report
     from bandwise.study import Results, StudyError, compare, default_folder
     from bandwise.study import optimizers as by_name
 except ModuleNotFoundError as error:
@@ -106,7 +103,7 @@ def _compare(
     Any further `--KEY VALUE` is an option of the task, such as `--size paper` or `--corpus FILE`
     of shakespeare-char. Started again, the same command goes on where it was stopped.
     """
-    folder = default_folder(task) if out is None else _folder(out)
+    folder = default_folder(task) if out is None else out_folder(out)
     try:
         results = compare(
             task,
@@ -122,7 +119,7 @@ def _compare(
             task_options=tasks.read_options(task, _task_options(context.args)),
         )
     except KeyboardInterrupt:
-        raise _stopped() from None
+        raise stopped() from None
     _show(results, folder)
 
 
@@ -132,7 +129,7 @@ def _report(
 ) -> None:
     """Print the table and write report.html again, from stored results alone."""
     results = Results.load(folder)
-    with _stored(folder / "results.json"):
+    with stored(folder / "results.json"):
         _show(results, folder)
 
 
@@ -152,118 +149,11 @@ def _lens(
     """
     studies = report.rows_of_folders(folders)
     console = Console()
-    with _stored(*folders):
+    with stored(*folders):
         path = report.write_lens(studies, folders[0] / "lens.html")
         for name, runs in studies.items():
             console.print(report.lens_table(runs, name))
     console.print(f"Lens: {path}", markup=False, highlight=False, soft_wrap=True)
-
-
-@app.command("bench")
-def _bench(
-    subject: Annotated[str, typer.Argument(help="smi, nsf, lens or all.")] = "all",
-    out: Annotated[
-        str, typer.Option(metavar="FOLDER", help="Folder for bench.json and the pictures.")
-    ] = "bandwise-runs/bench",
-    device: Annotated[str, typer.Option(help="Where to measure: cpu, cuda, …")] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads on the CPU.", show_default="torch's")
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer sizes and rounds.")] = False,
-    redraw: Annotated[
-        bool,
-        typer.Option("--redraw", help="Measure nothing: show the bench.json in the folder again."),
-    ] = False,
-) -> None:
-    """Measure how much time and memory the optimizers cost, next to other optimizers and to the
-    least that the hardware allows.
-
-    All are timed in turns over many rounds, so leave the machine alone meanwhile.
-    """
-    folder = _folder(out)
-    if redraw:
-        results = bench.Bench.load(folder / "bench.json")
-    else:
-        results = bench.run(subject, folder, device=device, threads=threads, quick=quick)
-    console = Console()
-    with _stored(folder / "bench.json"):
-        console.print(bench.table(results))
-        pictures = bench.draw(results, folder)
-    for path in (folder / "bench.json", *pictures):
-        console.print(f"Wrote {path}", markup=False, highlight=False, soft_wrap=True)
-
-
-@app.command("reproduce")
-def _reproduce(
-    paper: Annotated[str, typer.Argument(help="smi or nsf.")],
-    scale: Annotated[
-        str,
-        typer.Option(
-            help="small: the same design shrunk to two processors and half an hour. paper: the "
-            "paper's own size, for a GPU."
-        ),
-    ] = "small",
-    part: Annotated[
-        list[str] | None,
-        typer.Option(help="A part alone; may be given several times.", show_default="all"),
-    ] = None,
-    seeds: Annotated[
-        int | None,
-        typer.Option(min=1, help="Of every setting.", show_default="each part's own number"),
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Runs at a time.", show_default="one a processor; one on a GPU"),
-    ] = None,
-    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, …")] = "cpu",
-    again: Annotated[
-        bool,
-        typer.Option(
-            "--again",
-            help="Run parts again whose results are stored. What they have trained is kept.",
-        ),
-    ] = False,
-    out: Annotated[
-        str, typer.Option(metavar="FOLDER", help="Folder for results and studies.")
-    ] = "bandwise-runs/papers",
-) -> None:
-    """Rerun a PAPER: every part is stored in OUT/results as soon as it is done.
-
-    Started again, the same command goes on where it was stopped.
-    """
-    folder = _folder(out)
-    _checks.one_of("PAPER", paper, papers.NAMES)
-    try:
-        paths = reproduce(
-            paper,
-            cast(ScaleName, scale),
-            folder,
-            parts=part,
-            seeds=seeds,
-            jobs=jobs,
-            device=device,
-            again=again,
-        )
-    except KeyboardInterrupt:
-        raise _stopped() from None
-    _wrote([*paths, *rebuild(folder / "results", folder / "claims.md")])
-
-
-@app.command("claims")
-def _claims(
-    folder: Annotated[
-        Path, typer.Argument(help="The folder with the results that `bandwise reproduce` stored.")
-    ],
-    out: Annotated[Path, typer.Option(help="The file to write the list of claims to.")] = Path(
-        "docs/claims.md"
-    ),
-) -> None:
-    """Check every claim of the papers against stored results, and write down which ones hold.
-
-    Nothing is trained. Writes a list of all claims, and for each paper a page with its tables and
-    figures, which lies beside the FOLDER.
-    """
-    _wrote(rebuild(folder, out))
 
 
 @app.command("list")
@@ -289,7 +179,7 @@ def _list(
 
 
 @contextmanager
-def _stored(*paths: Path) -> Iterator[None]:
+def stored(*paths: Path) -> Iterator[None]:
     """What is stored and cannot be shown is the files' fault, so the error names them."""
     try:
         yield
@@ -301,7 +191,7 @@ def _stored(*paths: Path) -> Iterator[None]:
         raise ValueError(f"cannot show what {names} holds: {kind}{error}") from error
 
 
-def _folder(out: str) -> Path:
+def out_folder(out: str) -> Path:
     """What --out names: a folder, or a place where one can be made."""
     path = Path(out)
     there = next(place for place in (path, *path.parents) if place.exists())
@@ -310,12 +200,14 @@ def _folder(out: str) -> Path:
     return path
 
 
-def _wrote(paths: list[Path]) -> None:
+def wrote(paths: list[Path]) -> None:
+    """Says which files were written."""
     for path in paths:
         Console().print(f"Wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _stopped() -> typer.Exit:
+def stopped() -> typer.Exit:
+    """Says that the work was stopped and can be gone on with."""
     console = Console(stderr=True, highlight=False)
     console.print("Stopped. The same command goes on from where it was.")
     return typer.Exit(130)
@@ -345,7 +237,12 @@ def _task_options(words: list[str]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Run the command line; an error is one message and an exit status, not a traceback."""
+    """Run the command line of bandwise."""
+    run(app)
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command line; an error is one message and an exit status, not a traceback."""
     console = Console(stderr=True)
     try:
         app()

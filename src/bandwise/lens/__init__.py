@@ -4,19 +4,19 @@
 quantity measures and an instrument draws, never both: what can be drawn is in the log.
 """
 
-from bandwise.lens.drawn import figures
-from bandwise.lens.quantity import Quantity, Row, Step, Traced
-from bandwise.lens.reading import readings
-from bandwise.lens.recorder import Lens
-from bandwise.lens.spatial import (
+from bandwise.figures.instruments.drawn import figures
+from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced
+from bandwise.lens.quantities.spatial import (
     Spatial,
     filter_bias_variance,
     mask_filter,
     momentary_mask,
     spectral_figures,
 )
-from bandwise.lens.temporal import Temporal, response
-from bandwise.lens.weight_series import Weights
+from bandwise.lens.quantities.temporal import Temporal, response
+from bandwise.lens.quantities.weight_series import Weights
+from bandwise.lens.reading import readings
+from bandwise.lens.recorder import Lens
 
 __all__ = [
     "Lens",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bandwise import _checksum
-from bandwise.lens.quantity import Row
+from bandwise.lens.quantities.quantity import Row
 
 NAME = "lens.jsonl"
 

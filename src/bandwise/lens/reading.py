@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from bandwise import schedules, spectrum
-from bandwise.lens.spatial import coming_mask, energies
-from bandwise.nsf import NSF
-from bandwise.smi import SMI
+from bandwise.lens.quantities.spatial import coming_mask, energies
+from bandwise.optim import _spectrum as spectrum
+from bandwise.optim import schedules
+from bandwise.optim.nsf import NSF
+from bandwise.optim.smi import SMI
 
 
 @torch.no_grad()

@@ -13,18 +13,19 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from bandwise import _checks, _checksum
+from bandwise import _checksum
+from bandwise.figures.instruments.drawn import figures
 from bandwise.lens import log
-from bandwise.lens.drawn import figures
-from bandwise.lens.quantity import Quantity, Row, Step, Traced
-from bandwise.lens.spatial import Spatial
-from bandwise.lens.temporal import Temporal
-from bandwise.lens.weight_series import Weights
-from bandwise.nsf import NSF
-from bandwise.smi import SMI
+from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced
+from bandwise.lens.quantities.spatial import Spatial
+from bandwise.lens.quantities.temporal import Temporal
+from bandwise.lens.quantities.weight_series import Weights
+from bandwise.optim import _checks
+from bandwise.optim.nsf import NSF
+from bandwise.optim.smi import SMI
 
 if TYPE_CHECKING:
-    from bandwise.drawing.figure import Figure
+    from bandwise.figures.figure import Figure
 
 
 class Writer(Protocol):

@@ -25,7 +25,8 @@ from rich.console import Console
 from torch import nn
 
 import bandwise
-from bandwise import _checks, tasks, userfile
+from bandwise import tasks, userfile
+from bandwise.optim import _checks
 from bandwise.study import optimizers as by_name
 from bandwise.study import spec
 from bandwise.study.backends import BACKENDS, workers

@@ -4,9 +4,9 @@ Nothing here watches a step of the optimizer. The figures go to the lens's log b
 (``bandwise.lens.Lens.record``), and are of these quantities:
 
 - ``decisions``: ``accuracy``, ``loss`` and margins on the task's probe
-  (``bandwise.lens.boundary.decision_figures``), and ``predicted``, the classes.
+  (``bandwise.lens.quantities.boundary.decision_figures``), and ``predicted``, the classes.
 - ``boundary``: on a grid over the task's plane, how far the model leans to class 1.
-- ``activations``: ``bandwise.lens.activations.activation_figures`` on the probe.
+- ``activations``: ``bandwise.lens.quantities.activations.activation_figures`` on the probe.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bandwise.lens._evaluating import evaluating
-from bandwise.lens.activations import activation_figures
-from bandwise.lens.boundary import agreeing, boundary_grid, decision_figures
-from bandwise.lens.quantity import Row
+from bandwise.lens.quantities._evaluating import evaluating
+from bandwise.lens.quantities.activations import activation_figures
+from bandwise.lens.quantities.boundary import agreeing, boundary_grid, decision_figures
+from bandwise.lens.quantities.quantity import Row
 from bandwise.tasks import Task
 from bandwise.tasks.task import PROBE_SIZE
 

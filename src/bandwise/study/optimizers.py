@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from bandwise import _checks, userfile
-from bandwise.nsf import NSF
-from bandwise.smi import SMI
+from bandwise import userfile
+from bandwise.optim import _checks
+from bandwise.optim.nsf import NSF
+from bandwise.optim.smi import SMI
 from bandwise.study.spec import Spec
 from bandwise.tasks import Recipe
 

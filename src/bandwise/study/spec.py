@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bandwise.schedules import SCHEDULES, Schedule
+from bandwise.optim.schedules import SCHEDULES, Schedule
 
 _NAME = re.compile(r"(?P<name>.+?\.py:\w+|[^:]+)(?::(?P<options>.*))?", re.DOTALL)
 _OPTION = re.compile(r"\s*[A-Za-z_]\w*\s*=")

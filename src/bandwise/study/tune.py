@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from bandwise import _checks
+from bandwise.optim import _checks
 from bandwise.study import spec
 from bandwise.study.compare import configure
 from bandwise.study.files import locked

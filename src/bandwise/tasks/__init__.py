@@ -9,7 +9,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from bandwise import _checks, userfile
+from bandwise import userfile
+from bandwise.optim import _checks
 from bandwise.tasks import options as _options
 from bandwise.tasks.task import Direction, Recipe, Split, Task, epoch_indices, generator
 

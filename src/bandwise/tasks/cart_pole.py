@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bandwise import _checks
+from bandwise.optim import _checks
 from bandwise.tasks.task import Direction, Recipe, Split, Task, generator
 
 # Barto, Sutton and Anderson (1983): metres, kilograms, seconds, newtons.

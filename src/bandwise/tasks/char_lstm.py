@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bandwise import _checks
+from bandwise.optim import _checks
 from bandwise.tasks.shakespeare_char import ShakespeareChar
 from bandwise.tasks.task import Recipe
 

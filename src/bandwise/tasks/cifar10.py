@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bandwise import _checks
+from bandwise.optim import _checks
 from bandwise.tasks.classification import Classification, Data
 from bandwise.tasks.resnet import resnet, wide_resnet
 from bandwise.tasks.shakespeare_char import fetch

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from bandwise import _checks
+from bandwise.optim import _checks
 from bandwise.tasks.task import PROBE_SIZE, Split, Task, epoch_indices, generator
 
 Data: TypeAlias = dict[Split, tuple[Tensor, Tensor]]

@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from bandwise import _checks
+from bandwise.optim import _checks
 from bandwise.tasks.classification import Classification, in_fifths
 from bandwise.tasks.task import Recipe
 

@@ -8,7 +8,7 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from bandwise import _checks
+from bandwise.optim import _checks
 from bandwise.tasks.task import Recipe, Split, Task, epoch_indices
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bandwise import _checks
+from bandwise.optim import _checks
 from bandwise.tasks.gpt import GPT, GPTConfig
 from bandwise.tasks.task import PROBE_SIZE, Recipe, Split, Task, generator
 

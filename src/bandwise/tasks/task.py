@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bandwise import _checks
+from bandwise.optim import _checks
 
 Split = Literal["train", "val", "test"]
 Direction = Literal["min", "max"]

@@ -1,0 +1,117 @@
+"""What NSF's step costs, beside Adam's in several libraries and the memory traffic it needs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch.optim import AdamW, Optimizer
+
+from bandwise.optim.nsf import NSF
+from bandwise.optim.schedules import Cyclic
+from benchmarks.plan import FLOAT_BYTES, Extent, Lineup, Plan, Workload, count, matrices
+from benchmarks.timing import Contender
+from benchmarks.training import MakeOptimizer, training
+
+DEFAULT, TORCH = "NSF, p = 0.7", "AdamW, fused"
+# Floats that must be read or written per parameter. Adam: gradient, parameter and both moments are
+# read, the last three written. NSF needs the length of its update before it can apply it: gradient
+# and moments read and moments written, then moments and parameter read and parameter written.
+# At p = 1/2 the update is Adam's, and one pass does.
+_ADAM_STREAMS, _NSF_STREAMS = 7, 9
+# Optimizers of other libraries, where they are installed: module, class, options.
+_OTHERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "PAdam (pytorch-optimizer)": ("pytorch_optimizer", "PAdam", {"partial": 0.35}),
+    "AdamW (heavyball)": ("heavyball", "AdamW", {}),
+}
+_FLOOR_NOTE = (
+    "7 streams, 9 streams, the floors: bytes that must move over measured bandwidth, which is the "
+    "time of negating in place half as many bytes. One pass of Adam moves 7 floats of 4 bytes a "
+    "parameter, the two passes of NSF move 9. GB/s: of these bytes, whatever else was moved."
+)
+
+
+def plans(extent: Extent, device: torch.device) -> Iterator[Plan]:
+    """Everything there is to measure of NSF."""
+    shapes = matrices(extent.gpt)
+    yield Plan(
+        f"NSF.step on the {len(shapes)} matrices of a GPT",
+        count(shapes),
+        partial(_steps, shapes, device, everyone=True),
+        _FLOOR_NOTE,
+    )
+    for side in extent.sides:
+        yield Plan(
+            f"NSF.step on one matrix of {side} x {side}",
+            side * side,
+            partial(_steps, [torch.Size((side, side))], device),
+            _FLOOR_NOTE,
+            sweep="nsf",
+            finding=(DEFAULT, TORCH),
+        )
+    # What only a GPU does in reasonable time.
+    if device.type == "cuda":
+        makers: dict[str, MakeOptimizer] = {
+            TORCH: partial(AdamW, fused=True),
+            DEFAULT: partial(NSF, p=0.7),
+        }
+        yield training(extent, device, makers)
+
+
+def _steps(shapes: Sequence[torch.Size], device: torch.device, everyone: bool = False) -> Lineup:
+    """``everyone`` adds the contenders that say nothing new at each size."""
+    work = Workload(shapes, device)
+    lineup = Lineup([], renew=work.renew)
+    floors = _floors(count(shapes), device)
+
+    def add(name: str, make: Callable[..., Optimizer], streams: int, **options: Any) -> None:
+        optimizer = make(work.params, lr=1e-3, **options)
+        # Before it is in, so that one that cannot run stays out.
+        work.restore()
+        optimizer.step()
+        floor = floors[streams]
+        lineup.contenders.append(work.stepping(name, optimizer, floor.name, floor.moves))
+
+    if everyone:
+        add("AdamW, loop", AdamW, _ADAM_STREAMS, foreach=False)
+        add("AdamW, foreach", AdamW, _ADAM_STREAMS, foreach=True)
+    add(TORCH, AdamW, _ADAM_STREAMS, fused=True)
+    add("NSF, p = 0.7, reference", NSF, _NSF_STREAMS, p=0.7, foreach=False)
+    add("NSF, p = 0.5", NSF, _ADAM_STREAMS, p=0.5)
+    add(DEFAULT, NSF, _NSF_STREAMS, p=0.7)
+    add("NSF, p = 0.7, fused", NSF, _NSF_STREAMS, p=0.7, fused=True)
+    if everyone:
+        add("NSF, p = 0.5, fused", NSF, _ADAM_STREAMS, fused=True, p=0.5)
+        cycle = Cyclic(0.7, 0.3, period=20)
+        add("NSF, p cycled", NSF, _NSF_STREAMS, p=cycle)
+        add("NSF, p cycled, fused", NSF, _NSF_STREAMS, p=cycle, fused=True)
+        for name, (module, cls, settings) in _OTHERS.items():
+            try:
+                make = getattr(importlib.import_module(module), cls)
+                add(name, make, _ADAM_STREAMS, **settings)
+            except ModuleNotFoundError as error:
+                lineup.absent[name] = f"{error.name} is not installed"
+            except Exception as error:  # Whatever it is, the others can be measured.
+                lineup.absent[name] = f"{type(error).__name__}: {error}"
+    lineup.contenders += floors.values()
+    return lineup
+
+
+def _floors(parameters: int, device: torch.device) -> dict[int, Contender]:
+    """Passes over memory that move as many bytes as an optimizer must, by its streams.
+
+    They read and write in place, as optimizers do: a processor that writes to where it has not read
+    reads that first, which makes a copy slower on a CPU than Adam itself.
+    """
+    everything = torch.ones(_NSF_STREAMS * parameters // 2, device=device)
+    return {
+        streams: Contender(
+            f"{streams} streams",
+            everything[: streams * parameters // 2].neg_,
+            moves=streams * FLOAT_BYTES * parameters,
+        )
+        for streams in (_ADAM_STREAMS, _NSF_STREAMS)
+    }

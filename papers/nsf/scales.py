@@ -1,0 +1,69 @@
+"""How large the NSF paper's parts are: on two processors, and on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from papers.paper import ScaleName
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes of everything that is trained.
+
+    Attributes:
+        size: of the models, as the tasks name it.
+        lr: peak learning rate of the character GPT, its task's.
+        seeds: of a comparison.
+        steps: of the lead, and of the images' comparison with everything else the same.
+        lengths: steps of a run, and seeds of each.
+        period: steps in a cycle of the lead.
+        short_steps: of ablations, layers, tuning and of the comparison at tuned settings.
+        short_seeds: of the ablation.
+        trials: of every optimizer's tuning.
+        image_steps: of MNIST-5k and of CIFAR-10.
+        response_steps: of a run whose response is measured.
+    """
+
+    size: Literal["small", "paper"]
+    lr: float
+    seeds: int
+    steps: int
+    lengths: tuple[tuple[int, int], ...]
+    period: int
+    short_steps: int
+    short_seeds: int
+    trials: int
+    image_steps: tuple[int, int]
+    response_steps: int
+
+
+SCALES: dict[ScaleName, Scale] = {
+    "small": Scale(
+        size="small",
+        lr=8e-3,
+        seeds=5,
+        steps=1000,
+        lengths=((500, 5), (2000, 5), (5000, 5)),
+        period=200,
+        short_steps=500,
+        short_seeds=3,
+        trials=16,
+        image_steps=(1000, 400),
+        response_steps=384,
+    ),
+    "paper": Scale(
+        size="paper",
+        lr=1e-3,
+        seeds=5,
+        steps=5000,
+        lengths=((500, 5), (2000, 5), (5000, 5)),
+        period=1000,
+        short_steps=2000,
+        short_seeds=5,
+        trials=20,
+        image_steps=(5000, 20000),
+        response_steps=1536,
+    ),
+}

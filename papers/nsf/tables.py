@@ -1,0 +1,77 @@
+"""Tables of the NSF paper's parts: a study a table, an optimizer a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from papers.nsf.measures import rate_slope
+from papers.paper import Data, Table
+from papers.stored import Study, Values, final
+
+_TITLES = {
+    "lead": "Everything else the same",
+    "steps": "p = 0.7",
+    "images": "Images",
+    "ablation": "The cycle's period, shape, range and scale",
+    "layers": "p = 0.7 for one kind of layer, AdamW for the others",
+    "mechanism": "p = 0.7 for one part of d, AdamW's exponent for the others",
+    "tuned": "Learning rate and decay tuned, the same budget for each",
+}
+
+
+def tables(parts: Mapping[str, Data]) -> list[Table]:
+    """The tables of the parts that are stored."""
+    made = [_table(title, study) for title, study in studies(parts)]
+    return made + [_slopes(task, study) for task, study in parts.get("response", {}).items()]
+
+
+def studies(parts: Mapping[str, Data]) -> list[tuple[str, Data]]:
+    """The comparisons that are stored, each under its title."""
+    found = []
+    for part, title in _TITLES.items():
+        data = parts.get(part, {})
+        several = {"": data} if "runs" in data else data
+        found += [
+            (f"{title} ({name})" if name else title, study)
+            for name, study in several.items()
+            if "runs" in study
+        ]
+    return found
+
+
+def _slopes(task: str, data: Data) -> Table:
+    study = Study(data)
+    return Table(
+        f"Which frequencies each exponent favours ({task})",
+        "How the step of a coordinate goes with how often its gradient changes sign, the slope of "
+        "the logarithms: below 0 slow coordinates are favoured. Mean over seeds and its 95% "
+        "bootstrap interval.",
+        ["optimizer", "slope"],
+        [[name, study.values(name, rate_slope).written("+.2f")] for name in study.optimizers],
+    )
+
+
+def _table(title: str, data: Data) -> Table:
+    study, metric = Study(data), data["metric"]
+    baseline, *_ = names = study.optimizers
+    tested = metric.replace("val_", "test_")
+    has_test = tested in data["runs"][0]["final"]
+    rows = []
+    for name in names:
+        difference = study.difference(name, baseline, final(metric))
+        row = [
+            name,
+            _mean(study.values(name, final(metric))),
+            "baseline" if name == baseline else difference.written(),
+        ]
+        rows.append(row + ([_mean(study.values(name, final(tested)))] if has_test else []))
+    note = (
+        f"{data['steps']} steps; means over seeds, and the mean of the differences from "
+        f"{baseline} by seed with its 95% bootstrap interval."
+    )
+    columns = ["optimizer", metric, "difference", *([tested] if has_test else [])]
+    return Table(title, note, columns, rows)
+
+
+def _mean(found: Values) -> str:
+    return f"{found.diverged} of {found.n} diverged" if found.diverged else f"{found.mean:.4g}"

@@ -1,0 +1,113 @@
+"""Table 5 as measured: AdamW, Lion, Sophia and SAM, and SMI around each of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from benchmarks.memory import state_bytes
+from benchmarks.timing import Contender, clock_of, interleaved
+from torch.utils._pytree import tree_map
+
+from bandwise import tasks
+from bandwise.study import compare, spec
+from bandwise.study import optimizers as by_name
+from bandwise.tasks import Task
+from papers.paper import Context, Part
+from papers.smi import scales
+from papers.smi.runs import TASK
+from papers.stored import condensed, rounded
+
+# Each with its usual part of AdamW's learning rate, and a decay that is AdamW's in every step.
+_BASES = {
+    "AdamW": ("adamw", 1.0, ""),
+    "Lion": ("pytorch_optimizer.Lion", 0.1, "weight_decay=1.0"),
+    "Sophia": ("papers.others.sophia", 0.5, "betas=(0.96,0.99),weight_decay=0.2"),
+    "SAM": ("papers.others.sam", 1.0, "weight_decay=0.1"),
+}
+FACTORS = (1.0, 0.5, 2.0)
+
+
+def texts(lr: float) -> dict[str, dict[float, str]]:
+    """Every optimizer's text for each factor of its learning rate, where AdamW's is ``lr``."""
+    found: dict[str, dict[float, str]] = {}
+    for around in ("", "SMI+"):
+        for label, (name, part, options) in _BASES.items():
+            more = f",{options}" if options else ""
+            if around:
+                name, more = f"smi-{name}", f"{more},min_ndim=1"
+            found[around + label] = {
+                factor: f"{name}:lr={factor * part * lr:g}{more}" for factor in FACTORS
+            }
+    return found
+
+
+def _run(context: Context) -> dict[str, Any]:
+    scale = scales.of(context)
+    task = tasks.load(TASK, scale.task_options)
+    found = texts(task.recipe.lr)
+    # AdamW's own learning rate is the first: the baseline.
+    results = compare(
+        TASK,
+        [text for by_factor in found.values() for text in by_factor.values()],
+        seeds=context.seeds or scale.short_seeds,
+        steps=scale.short_steps,
+        out=context.folder,
+        jobs=context.jobs,
+        device=context.device,
+        task_options=scale.task_options,
+        console=context.console,
+    )
+    return {
+        "study": condensed(results, curves=False),
+        "texts": {
+            label: {str(factor): text for factor, text in by_factor.items()}
+            for label, by_factor in found.items()
+        },
+        "steps": _steps(context, task, {label: by[1.0] for label, by in found.items()}),
+    }
+
+
+def _steps(context: Context, task: Task, texts: dict[str, str]) -> dict[str, Any]:
+    """The time of a training step, in turns, and the bytes of state kept between steps."""
+    stepping = {label: _Stepping(task, text, context.device) for label, text in texts.items()}
+    rows, _ = interleaved(
+        # Sophia's Hessian is estimated at one step of ten.
+        [Contender(label, each.step, calls=10) for label, each in stepping.items()],
+        scales.of(context).rounds,
+        clock_of(torch.device(context.device)),
+    )
+    return {
+        row.name: {
+            "seconds": rounded(row.seconds),
+            "state_bytes": state_bytes(stepping[row.name].optimizer),
+            "parameters": sum(p.numel() for p in stepping[row.name].model.parameters()),
+        }
+        for row in rows
+    }
+
+
+class _Stepping:
+    """A training of its own, on one batch."""
+
+    def __init__(self, task: Task, text: str, device: str) -> None:
+        torch.manual_seed(0)
+        self.task = task
+        self.model = task.model().to(device)
+        recipe = task.recipe
+        self.optimizer = by_name.build(
+            spec.parse(text), self.model.named_parameters(), recipe.lr, recipe
+        )
+        self.batch = tree_map(lambda x: x.to(device), task.batch(0, 1))
+
+    def step(self) -> None:
+        self.optimizer.step(self.closure)  # type: ignore[arg-type]
+
+    def closure(self) -> torch.Tensor:
+        self.optimizer.zero_grad()
+        loss = self.task.loss(self.model, self.batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+
+PART = Part("optimizers", "Beside modern optimizers, and around them", _run, ("pytorch_optimizer",))

@@ -1,0 +1,331 @@
+"""The paper's tables with our figures."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bandwise.figures.words import DASH, number
+from papers.paper import Data, Table
+from papers.smi.claims import best_text, spread
+from papers.smi.domains import DOMAINS, OPTIMIZERS
+from papers.smi.measures import (
+    activation,
+    added,
+    iterations_to,
+    late_variance,
+    law,
+    roughness,
+    thresholds,
+    weight,
+)
+from papers.smi.overhead import ADAMW as BASE
+from papers.smi.overhead import AROUND
+from papers.smi.runs import (
+    ADAMW,
+    AGGRESSIVE,
+    CONSERVATIVE,
+    COSINE,
+    HIGHER_EMA,
+    RUNS,
+    TOP_75,
+)
+from papers.smi.sensitivity import BEST, VARIED
+from papers.stored import Figure, Study, final, within
+
+_VAL = final("val_loss")
+_LABELS = {text: label for label, text in RUNS.items()}
+# Table 6's rows, and what the paper projects for them, in percent.
+_PROJECTED = {
+    10_000_000: "4.5",
+    100_000_000: "6 to 8",
+    1_000_000_000: "8 to 12",
+    10_000_000_000: "10 to 15",
+    100_000_000_000: "12 to 20",
+}
+
+
+def tables(parts: Mapping[str, Data]) -> list[Table]:
+    """Those that the stored parts have the figures for."""
+    made: list[Table] = []
+    if "runs" in parts:
+        made += _of_runs(parts["runs"], parts.get("inference"))
+    if "optimizers" in parts:
+        made.append(_table_5(parts["optimizers"]))
+    if "overhead" in parts:
+        made += _table_6(parts["overhead"])
+    if "sensitivity" in parts:
+        made.append(_table_10(parts["sensitivity"]))
+    if "domains" in parts:
+        made.append(_domains(parts["domains"]))
+    return made
+
+
+def _of_runs(data: Data, inference: Data | None) -> list[Table]:
+    study, (train, val) = Study(data["study"]), thresholds(data)
+    n = len(data["study"]["seeds"])
+    over = f"Means over {n} seeds, and the paired change from the baseline."
+    measures: dict[str, Figure] = {
+        "train loss": final("train_loss"),
+        "val loss": _VAL,
+        f"iterations to train loss < {train:.4g}": iterations_to("training", train),
+        f"iterations to val loss < {val:.4g}": iterations_to("evals", val),
+        "late variance": late_variance,
+        "roughness": roughness,
+    }
+    speeds = {} if inference is None else {
+        text: f"{statistics.fmean(values):.4g}"
+        for text, values in inference["tokens_per_second"].items()
+    }  # fmt: skip
+
+    def row(text: str, names: Sequence[str]) -> list[str]:
+        return [_cell(study, text, measures[name]) for name in names]
+
+    one, seven = list(measures)[:2], list(measures)[2:]
+    eight, nine = (AGGRESSIVE, CONSERVATIVE, COSINE), (HIGHER_EMA, TOP_75)
+    both = [*measures]
+    return [
+        Table(
+            "Table 1: Runs 0 to 5",
+            f"{over} Train loss is the mean of the last logged rows. Tokens a second are the "
+            "medians of the part `inference`. For the time of training see Table 6: these runs "
+            "shared the machine with one another.",
+            ("method", *one, "tokens a second"),
+            [[_LABELS[text], *row(text, one), speeds.get(text, DASH)] for text in RUNS.values()],
+        ),
+        _comparison(
+            study,
+            "Table 2: spectral properties of weights",
+            "Definitions: `bandwise.lens.quantities.weights`. The paper gives none, so its values are no "
+            "reference for ours.",
+            {
+                "average spectral norm": weight("average_spectral_norm"),
+                "spectral norm variance": weight("spectral_norm_variance"),
+                "condition number": weight("condition_number"),
+                "median condition number": weight("median_condition_number"),
+                "effective rank ratio": weight("effective_rank_ratio"),
+            },
+        ),
+        _comparison(
+            study,
+            "Table 3: activation sparsity",
+            "The share of values below a tenth of their layer's root mean square "
+            "(`bandwise.lens.quantities.activations`; the paper has no definition); also at a hundredth and a "
+            "fifth of it.",
+            {
+                f"{kind.replace('_', ' ')}{words}": activation(kind + suffix)
+                for kind in (
+                    "attention_weights",
+                    "feed_forward_hidden",
+                    "layer_norm_outputs",
+                    "overall_average",
+                )
+                for suffix, words in (("", ""), ("_at_0.01", ", at 0.01"), ("_at_0.2", ", at 0.2"))
+            },
+        ),
+        _comparison(
+            study,
+            "Table 4: distribution of weights",
+            "Definitions: `bandwise.lens.quantities.weights`. “Weight decay impact” is left out: the paper "
+            "does not say what it is.",
+            {
+                "parameter magnitude variance": weight("parameter_magnitude_variance"),
+                "kurtosis": weight("kurtosis"),
+                "effective parameter ratio": weight("effective_parameter_ratio"),
+            },
+        ),
+        Table(
+            "Table 7: training dynamics",
+            f"{over} Iterations: until the training loss (mean of the last eight logged rows) or "
+            "the validation loss (between evaluations a straight line) is below the threshold; "
+            + (
+                "the thresholds are the paper's. "
+                if data["thresholds"] is not None
+                else "the thresholds are the baseline's mean losses at 25% and 44% of its steps, "
+                "where the paper's baseline reached its 1.0 and 1.5. "
+            )
+            + "Late variance: of the logged training losses of the last fifth. Roughness: mean "
+            "distance between logged training losses that follow one another.",
+            ("method", *seven),
+            [[_LABELS[text], *row(text, seven)] for text in RUNS.values()],
+        ),
+        _columns("Table 8: schedules of alpha", f"{over}", eight, both, row),
+        _columns("Table 9: retention of 50% and 75%", f"{over}", nine, both, row),
+    ]
+
+
+def _columns(title: str, note: str, texts: Sequence[str], names: Sequence[str], row: Any) -> Table:
+    cells = {text: row(text, names) for text in texts}
+    return Table(
+        title,
+        note,
+        ("metric", *(_LABELS[text] for text in texts)),
+        [[name, *(cells[text][i] for text in texts)] for i, name in enumerate(names)],
+    )
+
+
+def _comparison(study: Study, title: str, note: str, figures: Mapping[str, Figure]) -> Table:
+    """AdamW beside SMI, which is Run 5."""
+    return Table(
+        title,
+        f"SMI is Run 5. {note}",
+        ("metric", "AdamW", "SMI", "change, paired by seed"),
+        [
+            [
+                name,
+                _plain(study.values(ADAMW, figure).mean),
+                _plain(study.values(COSINE, figure).mean),
+                study.change(COSINE, ADAMW, figure).percent(),
+            ]
+            for name, figure in figures.items()
+        ],
+    )
+
+
+def _table_5(data: Data) -> Table:
+    study = Study(data["study"])
+    base_seconds = data["steps"]["AdamW"]["seconds"]
+    rows = []
+    for label, texts in data["texts"].items():
+        factor, text = best_text(study, texts)
+        means = {f: study.values(t, _VAL).mean for f, t in texts.items()}
+        step = data["steps"][label]
+        pairs = zip(step["seconds"], base_seconds, strict=True)
+        ratio = statistics.median(one / other for one, other in pairs)
+        _, reference = best_text(study, data["texts"]["AdamW"])
+        rows.append(
+            [
+                label,
+                _spread(study, text, _VAL),
+                f"x {float(factor):g}",
+                DASH if label == "AdamW" else study.change(text, reference, _VAL).percent(),
+                *(_percent(100 * (means[f] / means[factor] - 1)) for f in ("0.5", "1.0", "2.0")),
+                f"{step['state_bytes'] / step['parameters']:.3g}",
+                f"{ratio:.2f}",
+            ]
+        )
+    return Table(
+        "Table 5: modern optimizers, as measured",
+        f"{study.data['steps']} steps, {len(study.data['seeds'])} seeds. Each optimizer at the "
+        "best of three learning rates: its usual part of AdamW's (Lion 1/10, Sophia 1/2, SAM 1) "
+        "times a half, one and two; what it loses at each of them is its sensitivity. The time of "
+        "a step is the median over rounds in turns. Sophia's Hessian is estimated from "
+        "differences of gradients (`papers.others`): attention kernels have no second "
+        "derivative.",
+        ("optimizer", "val loss", "best lr", "change from AdamW", "lr x 0.5", "lr x 1", "lr x 2",
+         "state, bytes a parameter", "step time over AdamW's"),
+        rows,
+    )  # fmt: skip
+
+
+def _table_6(data: Data) -> list[Table]:
+    measured = []
+    for size in data["sizes"]:
+        percent = added(size)
+        low, high = within(percent)
+        extra = (size["state_bytes"][AROUND] - size["state_bytes"][BASE]) / size["parameters"]
+        measured.append(
+            [
+                f"{size['parameters']:,}",
+                f"{1000 * statistics.median(size['seconds'][BASE]):.3g}",
+                _percent(statistics.median(percent)),
+                f"{_percent(low)} to {_percent(high)}",
+                f"{extra:.2f}",
+                _percent(100 * extra / 16),
+            ]
+        )
+    fitted = law(data)
+    return [
+        Table(
+            "Table 6, measured: what SMI adds to a training step",
+            f"A GPT's whole step, {data['batch']} windows of {data['sizes'][0]['context']} "
+            "characters, AdamW (foreach) alone and within SMI in turns. Memory is counted: "
+            "history beside weights, gradients and AdamW's state (16 bytes a parameter), "
+            "activations left out.",
+            ("parameters", "AdamW's step, ms", "added, median", "95% interval",
+             "history, bytes a parameter", "of 16 bytes"),
+            measured,
+        ),
+        Table(
+            "Table 6, projected: nothing here is measured",
+            f"Our column is T = T_base (1 + gamma ln P) with gamma = {fitted.gamma:.3g}, fitted to "
+            f"the sizes above (R² = {fitted.r_squared:.2f}). Where R² is not near 1, the law does "
+            "not fit what was measured, and the column is worth as little as any extrapolation.",
+            ("parameters", "paper's projection, %", "ours by the paper's law, %"),
+            [
+                [f"{count:,}", theirs, f"{100 * fitted.gamma * math.log(count):.1f}"]
+                for count, theirs in _PROJECTED.items()
+            ],
+        ),
+    ]  # fmt: skip
+
+
+def _table_10(data: Data) -> Table:
+    study = Study(data)
+    rows = [["Run 5's settings", DASH, _spread(study, BEST, _VAL), DASH, DASH]]
+    rows += [
+        [
+            name,
+            value,
+            _spread(study, text, _VAL),
+            study.change(text, BEST, _VAL).percent(),
+            f"{spread(data, name):.2f}%",
+        ]
+        for name, varied in VARIED.items()
+        for value, text in varied.items()
+    ]
+    return Table(
+        "Table 10: sensitivity, as measured",
+        f"{data['steps']} steps, {len(data['seeds'])} seeds, AdamW {_spread(study, ADAMW, _VAL)}. "
+        "One setting at a time is changed from Run 5's. The spread is that of the mean losses of "
+        "all values of the setting, Run 5's among them.",
+        ("setting", "value", "val loss", "change from Run 5's", "spread"),
+        rows,
+    )
+
+
+def _domains(data: Data) -> Table:
+    adamw, smi = OPTIMIZERS
+    rows = []
+    for task, words in DOMAINS.items():
+        study = Study(data[task])
+        figure = final(study.data["metric"])
+        rows.append(
+            [
+                f"{task}: {words}",
+                study.data["metric"].removeprefix("val_"),
+                _spread(study, adamw, figure),
+                _spread(study, smi, figure),
+                study.change(smi, adamw, figure).percent(),
+            ]
+        )
+    return Table(
+        "Beyond the paper's task (6.1.1, 7.3.4)",
+        "On the validation split; `min_ndim=1`, the other settings Run 5's. A reward is to be "
+        "large, the rest small.",
+        ("task", "metric", "AdamW", "SMI around AdamW", "change, paired by seed"),
+        rows,
+    )
+
+
+def _cell(study: Study, text: str, figure: Figure) -> str:
+    mean = _spread(study, text, figure)
+    if text == ADAMW:
+        return mean
+    return f"{mean} ({_percent(study.change(text, ADAMW, figure).mean)})"
+
+
+def _spread(study: Study, text: str, figure: Figure) -> str:
+    """Mean ± standard deviation."""
+    values = study.values(text, figure)
+    return f"{_plain(values.mean)} ± {_plain(values.std, '.2g')}"
+
+
+def _plain(value: float, form: str = ".4g") -> str:
+    return number(value, form) if math.isfinite(value) else DASH
+
+
+def _percent(value: float) -> str:
+    return f"{number(value, '+.2f')}%" if math.isfinite(value) else DASH

@@ -1,0 +1,101 @@
+"""A dot plot: a row for each optimizer, its values as dots, their mean with an interval."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from bandwise.figures.figure import BASELINE, blank, line, transparent, wrapped
+
+# How far below its dots an optimizer's mean lies; rows are 1 apart.
+_MEAN_BELOW = 0.3
+
+
+@dataclass(frozen=True)
+class Dots:
+    """One optimizer's row.
+
+    Attributes:
+        index: its place among those compared, which decides how it is drawn.
+        name: its label.
+        kind: what a dot is: the ``meta`` of their trace.
+        values: what each dot says when pointed at, and its value.
+        mean: drawn as a diamond; ``None`` for none.
+        interval: drawn as a bar through the mean.
+        words: what the mean says when pointed at.
+    """
+
+    index: int
+    name: str
+    kind: str
+    values: Sequence[tuple[str, float]]
+    mean: float | None = None
+    interval: tuple[float, float] | None = None
+    words: str = ""
+
+
+def dot_plot(rows: Sequence[Dots], what: str, references: Mapping[str, float]) -> go.Figure:
+    """The rows from top to bottom over an axis of ``what``, with lines at named references."""
+    plot = blank(height=130 + 56 * len(rows), labels=0)
+    for place, row in enumerate(rows):
+        _draw(plot, row, place)
+    plot.update_xaxes(title_text="<br>".join(wrapped(what, 60)), zeroline=False)
+    plot.update_yaxes(
+        tickvals=[place + _MEAN_BELOW / 2 for place in range(len(rows))],
+        ticktext=["<br>".join(wrapped(row.name, 22)) for row in rows],
+        range=[len(rows) - 0.4, -0.6],
+        fixedrange=True,
+        showgrid=False,
+    )
+    for words, value in references.items():
+        plot.add_vline(x=value, line={"color": BASELINE, "width": 3}, layer="below")
+        plot.add_annotation(
+            x=value, text=words, yref="paper", y=1, yanchor="bottom", showarrow=False
+        )
+    plot.update_layout(showlegend=False, hovermode="closest", margin={"t": 56})
+    return plot
+
+
+def _draw(plot: go.Figure, row: Dots, place: int) -> None:
+    style = line(row.index)
+    shared = {
+        "name": html.escape(row.name),
+        "legendgroup": str(row.index),
+        "hovertemplate": "%{text}",
+        "mode": "markers",
+    }
+    count = len(row.values)
+    plot.add_scatter(
+        x=[value for _, value in row.values],
+        # They lie a little apart, or equal ones would hide each other.
+        y=[place + 0.3 * ((i + 1) / (count + 1) - 0.5) for i in range(count)],
+        text=[words for words, _ in row.values],
+        marker={"color": transparent(style.colour, 0.6), "size": 10},
+        meta=row.kind,
+        **shared,
+    )
+    if row.mean is None:
+        return
+    bar = {}
+    if row.interval is not None:
+        low, high = row.interval
+        bar = {
+            "error_x": {
+                "array": [high - row.mean],
+                "arrayminus": [row.mean - low],
+                "color": style.colour,
+                "thickness": 2.5,
+            }
+        }
+    plot.add_scatter(
+        x=[row.mean],
+        y=[place + _MEAN_BELOW],
+        text=[row.words],
+        marker={"color": style.colour, "symbol": "diamond", "size": 11},
+        meta="mean",
+        **bar,
+        **shared,
+    )

@@ -1,0 +1,110 @@
+"""How early a classifier decides as it does in the end, beside its accuracy and its loss."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from bandwise.figures.dots import Dots, dot_plot
+from bandwise.figures.figure import Figure
+from bandwise.figures.instruments.curves import curve_figure, over_steps, series
+from bandwise.figures.instruments.rows import Runs, rows_of
+from bandwise.lens.quantities.boundary import LEVEL, aligned
+from bandwise.lens.quantities.quantity import Row
+
+
+def _alignment(rows: Sequence[Row]) -> tuple[int, float] | None:
+    """When a run decided as at its last evaluation, and what part of its fall the loss had made."""
+    seen = [row for row in rows_of(rows, "decisions") if row.get("agreement") is not None]
+    found = aligned(seen, seen[-1]["loss"]) if seen else None
+    if found is None or found.step is None or found.loss_fall is None:
+        return None
+    return found.step, found.loss_fall
+
+
+def alignment(runs: Runs) -> Figure | None:
+    """How far the loss had fallen when each run first decided as in the end, by 90%."""
+    dots: list[Dots] = []
+    said = []
+    for index, (label, some) in enumerate(runs.items()):
+        found = [at for rows in some if (at := _alignment(rows))]
+        if not found:
+            continue
+        step, fall = (statistics.median(column) for column in zip(*found, strict=True))
+        words = f"by step {step:,.0f}, when the loss had made {fall:.0%} of its fall"
+        said.append((fall, f"{label} {words}"))
+        dots.append(
+            Dots(
+                index=index,
+                name=label,
+                kind="seeds",
+                values=[(f"step {at:,}, {part:.0%} of the fall", part) for at, part in found],
+                mean=fall,
+                words=f"median: {words}",
+            )
+        )
+    if not dots:
+        return None
+    ends = dict.fromkeys(words for _, words in (min(said), max(said)))
+    plot = dot_plot(
+        dots, "share of its whole fall that the loss had made", {"start": 0, "all of it": 1}
+    )
+    plot.update_xaxes(tickformat=".0%")
+    return Figure(
+        "lens-alignment",
+        f"Aligned with its last decisions at {LEVEL:.0%}: {'; '.join(ends)}",
+        "When a run first put this many examples in the class that it puts them in at the end. "
+        "Alignment is early where the dots lie far left: the decisions are nearly final and the "
+        "loss is still high; or the model soon stopped learning, see its accuracy. Dots are seeds, "
+        "the diamond is their median.",
+        plot,
+    )
+
+
+def agreement(runs: Runs) -> Figure | None:
+    """Agreement with the last evaluation, over steps."""
+    drawn = over_steps(runs, "decisions", lambda row: row.get("agreement"))
+    # A single evaluation agrees with itself.
+    drawn = [curve for curve in drawn if len(curve.x) > 1]
+    reached = sorted(
+        (next(x for x, mean in zip(c.x, c.mean, strict=True) if mean >= LEVEL), c.name)
+        for c in drawn
+    )
+    ends = dict.fromkeys(
+        f"{name} by step {step:,.0f}" for step, name in (reached[:1] + reached[-1:])
+    )
+    return curve_figure(
+        "agreement",
+        drawn,
+        title=f"Decisions are {LEVEL:.0%} the final ones: {'; '.join(ends)}",
+        note="The share of examples put in the class that they are put in at the last evaluation.",
+        y="agreement",
+        references={f"{LEVEL:.0%}": LEVEL},
+    )
+
+
+def accuracy(runs: Runs) -> Figure | None:
+    """Accuracy over steps."""
+    return series(
+        "accuracy",
+        runs,
+        "decisions",
+        lambda row: row.get("accuracy"),
+        "Accuracy",
+        note="The share of examples put in the right class.",
+        y="accuracy",
+        form=".1%",
+    )
+
+
+def loss(runs: Runs) -> Figure | None:
+    """The loss on the same examples, over steps."""
+    return series(
+        "decision-loss",
+        runs,
+        "decisions",
+        lambda row: row.get("loss"),
+        "Loss on the same examples",
+        note="The mean cross-entropy. It also rises when a wrong decision grows more confident.",
+        y="cross-entropy (nats)",
+    )

@@ -1,0 +1,1 @@
+"""What the lens measures: one file a quantity."""

@@ -1,0 +1,165 @@
+"""Figures of activations: Table 3 of the SMI paper, and its equation (6).
+
+The paper calls a share of values "sparsity" without saying which. Exact zeros cannot be meant: a
+softmax, a GELU and a layer norm have none. Here a value is as good as zero when it is small
+beside its layer's root mean square. The definitions are ours, so the paper's values are no
+reference for these.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from bandwise.lens.quantities._evaluating import evaluating
+from bandwise.optim import _checks
+
+_KINDS = ("attention_weights", "feed_forward_hidden", "layer_norm_outputs")
+_ATTENTION_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+
+
+def activation_figures(
+    model: nn.Module, batches: Iterable[Tensor], threshold: float = 0.1
+) -> dict[str, float]:
+    """How much of a model's activations is as good as zero, in evaluation mode: shares in [0, 1].
+
+    Three kinds of layers are seen, the rows of Table 3; all others are passed over:
+
+    - ``attention_weights``: softmax(QKᵀ/√d) of every call of torch's
+      ``scaled_dot_product_attention`` with ``is_causal=True``. The weights on later tokens do not
+      count: they are zero in every model.
+    - ``feed_forward_hidden``: the outputs of every ``nn.GELU`` and ``nn.ReLU``.
+    - ``layer_norm_outputs``: the outputs of every ``nn.LayerNorm``.
+
+    A figure is the ``sparsity`` of what one layer gives for one batch, averaged over the
+    layers of the kind and the batches, which all count the same. ``overall_average`` is the mean
+    of the kinds, as it is in Table 3. A kind that the model does not call has no figure, and a
+    model that calls none of them has none.
+
+    The same figures with ``_at_…`` behind their names are taken at a tenth of the threshold and
+    at twice it. A difference between two models whose sign depends on the threshold is no
+    difference in sparsity.
+
+    ``a_sparse`` is equation (6), 𝔼[‖ReLU(z)‖₀ / ‖z‖₀], with z what enters the ``nn.GELU`` and
+    ``nn.ReLU`` modules: the share above zero of the values that are not zero, averaged likewise.
+    It counts what is active, so a sparser model has a *smaller* one. NaN if a layer's z is all
+    zeros.
+
+    The model's hooks are removed, its modes restored; nothing else of it is touched.
+
+    Args:
+        model: called as ``model(batch)``.
+        batches: inputs of the model; they are moved to its device.
+        threshold: in units of the layer's root mean square. What lies below the default holds
+            less than 0.1² = 1% of the layer's sum of squares.
+
+    Raises:
+        ValueError: there are no batches.
+    """
+    _checks.number("threshold", threshold, low=0)
+    levels = {"": threshold}
+    levels |= {f"_at_{level:g}": level for level in (threshold / 10, 2 * threshold)}
+    shares: defaultdict[str, list[float]] = defaultdict(list)
+
+    def note(kind: str, values: Tensor) -> None:
+        for suffix, level in levels.items():
+            shares[kind + suffix].append(sparsity(values, level))
+
+    # A hook that returned anything would change the model.
+    def after_norm(_module: nn.Module, _inputs: tuple[Tensor], x: Tensor) -> None:
+        note("layer_norm_outputs", x)
+
+    def after_activation(_module: nn.Module, _inputs: tuple[Tensor], x: Tensor) -> None:
+        note("feed_forward_hidden", x)
+
+    # Before, not after: an in-place ReLU overwrites its input.
+    def before_activation(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+        (z,) = inputs
+        shares["a_sparse"].append(((z > 0).sum() / (z != 0).sum()).item())
+
+    def attending(query: Tensor, key: Tensor, scale: float | None) -> None:
+        weights = attention_weights(query, key, scale)
+        note("attention_weights", weights[..., _earlier(weights)])
+
+    with evaluating(model) as device, _CausalAttention(attending), ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, nn.LayerNorm):
+                hooks.enter_context(module.register_forward_hook(after_norm))
+            elif isinstance(module, nn.GELU | nn.ReLU):
+                hooks.enter_context(module.register_forward_pre_hook(before_activation))
+                hooks.enter_context(module.register_forward_hook(after_activation))
+        empty = True
+        for batch in batches:
+            empty = False
+            model(batch.to(device))
+    if empty:
+        raise ValueError("batches must hold at least one batch, got none")
+    if not shares:
+        return {}
+    figures: dict[str, float] = {}
+    for suffix in levels:
+        kinds = {k + suffix: statistics.fmean(shares[k + suffix]) for k in _KINDS if k in shares}
+        figures |= kinds | {"overall_average" + suffix: statistics.fmean(kinds.values())}
+    if "a_sparse" in shares:
+        figures["a_sparse"] = statistics.fmean(shares["a_sparse"])
+    return figures
+
+
+def sparsity(values: Tensor, threshold: float) -> float:
+    """The share of values with |x| ≤ threshold · √mean(x²). All zeros are sparse entirely."""
+    magnitudes = values.float().abs()
+    return (magnitudes <= threshold * magnitudes.square().mean().sqrt()).float().mean().item()
+
+
+def attention_weights(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
+    """The weights that ``scaled_dot_product_attention`` keeps to itself: softmax(QKᵀ/√d), causal.
+
+    Args:
+        query: (…, heads, length, d).
+        key: the same; of fewer heads, each serves as many queries' heads.
+        scale: in the place of 1/√d.
+
+    Returns:
+        (…, heads, length, length) float32; row i sums to 1 over columns 0 to i.
+    """
+    if query.ndim > 2:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = query.float() @ key.float().mT * scale
+    weights: Tensor = scores.masked_fill(~_earlier(scores), -math.inf).softmax(-1)
+    return weights
+
+
+def _earlier(weights: Tensor) -> Tensor:
+    """Which weights are of a token itself and of those before it, (length, length)."""
+    return torch.ones(weights.shape[-2:], dtype=torch.bool, device=weights.device).tril()
+
+
+class _CausalAttention(TorchFunctionMode):
+    """Inside its ``with``, shows the query, key and scale of every causal attention."""
+
+    def __init__(self, show: Callable[[Tensor, Tensor, float | None], None]) -> None:
+        super().__init__()
+        self._show = show
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.functional.scaled_dot_product_attention:
+            given = dict(zip(_ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
+            if given.get("is_causal", False):
+                self._show(given["query"], given["key"], given.get("scale"))
+        return func(*args, **kwargs)

@@ -1,0 +1,112 @@
+"""Figures of trained weights: Tables 2 and 4 of the SMI paper.
+
+The paper names its rows and defines none of them. The definitions here are ours, so its values
+are no reference for these. Table 4's "weight decay impact" is 1 for the baseline by construction
+and says nothing of how it was measured: it has no figure here.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import torch
+from torch import Tensor, nn
+
+from bandwise.optim._spectrum import matrix_shape
+
+
+def weight_figures(matrix: Tensor) -> dict[str, float]:
+    """Figures of one weight tensor, as the n x d matrix W that SMI makes of it: ``shape[0]``
+    rows, one row for a vector.
+
+    With W's singular values σ₁ ≥ σ₂ ≥ …, and w running over its N = nd values:
+
+    - ``spectral_norm`` (Table 2): σ₁, in units of the weights.
+    - ``condition_number`` (Table 2): σ₁ / σᵣ, with σᵣ the smallest singular value that is not
+      negligible: above σ₁ · max(n, d) · eps, the cut of ``numpy.linalg.matrix_rank``. ``eps`` is
+      that of the weights' own type, or float32's for narrower types.
+    - ``effective_rank_ratio`` (Table 2): exp(-Σ pᵢ ln pᵢ) / min(n, d), with pᵢ = σᵢ / Σσ: the
+      effective rank of Roy and Vetterli (2007) over the largest possible. 1 if all σ are equal,
+      1 / min(n, d) for rank one.
+    - ``magnitude_variance`` (Table 4): mean(|w|²) - mean(|w|)², in squared units of the weights.
+    - ``kurtosis`` (Table 4): mean((w - w̄)⁴) / mean((w - w̄)²)², Pearson's, which is 3 for normal
+      values. The paper does not say whether it subtracts 3, as Fisher's does; we read its baseline
+      of 3.2 as near normal.
+    - ``effective_parameter_ratio`` (Table 4): exp(-Σ pᵢ ln pᵢ) / N, with pᵢ = |wᵢ| / Σ|w|: the
+      effective rank's formula on magnitudes. 1 if all magnitudes are equal, 1 / N if a single
+      weight is not zero, k / N if k equal ones are not; 0.753 for normal values. There is no
+      threshold to choose; and the usual participation ratio, (Σw²)² / (N Σw⁴), is 1 / kurtosis
+      for weights of mean zero, which Table 4 has already.
+
+    A figure is NaN where its formula divides zero by zero, as for weights that are all zero.
+
+    Raises:
+        ValueError: the tensor is a scalar, is empty, is complex, or is not finite.
+    """
+    if matrix.ndim == 0 or matrix.numel() == 0 or matrix.is_complex():
+        raise ValueError(
+            "matrix must be a real tensor with at least one dimension and one value, "
+            f"got {matrix.dtype} of shape {tuple(matrix.shape)}"
+        )
+    if not matrix.isfinite().all():
+        raise ValueError("matrix must be finite, got infinite or NaN values")
+    eps = torch.finfo(torch.promote_types(matrix.dtype, torch.float32)).eps
+    w = matrix.detach().cpu().double().reshape(matrix_shape(matrix.shape))
+    sigma = torch.linalg.svdvals(w)
+    kept = sigma[sigma > sigma[0] * max(w.shape) * eps]
+    magnitudes, centred = w.abs(), w - w.mean()
+    figures = {
+        "spectral_norm": sigma[0],
+        "condition_number": kept[0] / kept[-1] if len(kept) else torch.tensor(torch.nan),
+        "effective_rank_ratio": _effective_share(sigma),
+        "magnitude_variance": magnitudes.var(correction=0),
+        "kurtosis": centred.pow(4).mean() / centred.square().mean().square(),
+        "effective_parameter_ratio": _effective_share(magnitudes.flatten()),
+    }
+    return {name: figure.item() for name, figure in figures.items()}
+
+
+def model_figures(model: nn.Module) -> dict[str, float]:
+    """The rows of Tables 2 and 4 for a model.
+
+    A layer is a parameter of two or more dimensions; biases and the gains of norms have no
+    spectrum to speak of and are left out, and a shared parameter is one layer. Each layer counts
+    the same, whatever its size: with ``weight_figures`` of each,
+
+    - ``average_spectral_norm`` and ``spectral_norm_variance``: over layers, the latter divided by
+      their number.
+    - ``condition_number``, ``effective_rank_ratio``, ``parameter_magnitude_variance``,
+      ``kurtosis``, ``effective_parameter_ratio``: means over layers.
+    - ``median_condition_number``: beside the mean because a square layer's smallest singular value
+      may be anything, and one of them can decide a mean.
+
+    Raises:
+        ValueError: the model has no layer, or one that is not finite.
+    """
+    layers = []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim >= 2:
+            try:
+                layers.append(weight_figures(parameter))
+            except ValueError as error:
+                raise ValueError(f"model's parameter {name}: {error}") from error
+    if not layers:
+        raise ValueError("model must have a parameter of two or more dimensions, got none")
+    of = {figure: [layer[figure] for layer in layers] for figure in layers[0]}
+    return {
+        "average_spectral_norm": statistics.fmean(of["spectral_norm"]),
+        "spectral_norm_variance": statistics.pvariance(of["spectral_norm"]),
+        "condition_number": statistics.fmean(of["condition_number"]),
+        "median_condition_number": statistics.median(of["condition_number"]),
+        "effective_rank_ratio": statistics.fmean(of["effective_rank_ratio"]),
+        "parameter_magnitude_variance": statistics.fmean(of["magnitude_variance"]),
+        "kurtosis": statistics.fmean(of["kurtosis"]),
+        "effective_parameter_ratio": statistics.fmean(of["effective_parameter_ratio"]),
+    }
+
+
+def _effective_share(values: Tensor) -> Tensor:
+    """exp(entropy) of values ≥ 0 as shares of their sum, over their number."""
+    shares = values / values.sum()
+    effective: Tensor = torch.special.entr(shares).sum().exp()
+    return effective / len(values)
