@@ -1,10 +1,8 @@
 """What an optimizer does to bands, weights, activations and decision boundaries.
 
-``Lens`` records quantities during training; ``figures`` draws what was recorded. A
-quantity measures and an instrument draws, never both: what can be drawn is in the log.
+``Lens`` records quantities during training. ``bandwise.figures.lens_figures`` draws its log.
 """
 
-from bandwise.figures.instruments.drawn import figures
 from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced
 from bandwise.lens.quantities.spatial import (
     Spatial,
@@ -27,7 +25,6 @@ __all__ = [
     "Temporal",
     "Traced",
     "Weights",
-    "figures",
     "filter_bias_variance",
     "mask_filter",
     "momentary_mask",

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,6 @@ from torch.optim import AdamW, Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from bandwise import _checksum
-from bandwise.figures.instruments.drawn import figures
 from bandwise.lens import log
 from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced
 from bandwise.lens.quantities.spatial import Spatial
@@ -23,9 +22,6 @@ from bandwise.lens.quantities.weight_series import Weights
 from bandwise.optim import _checks
 from bandwise.optim.nsf import NSF
 from bandwise.optim.smi import SMI
-
-if TYPE_CHECKING:
-    from bandwise.figures.figure import Figure
 
 
 class Writer(Protocol):
@@ -78,9 +74,6 @@ class Lens:
         ...         optimizer.step()
         >>> lens.summary()
         >>> Lens.read("lens")
-        >>> for figure in lens.figures():
-        ...     print(figure.title)
-        ...     figure.plot.show()
     """
 
     def __init__(
@@ -214,13 +207,6 @@ class Lens:
             {key: value for key, value in row.items() if not isinstance(value, list)}
             for row in last.values()
         ]
-
-    def figures(self) -> list[Figure]:
-        """Draws what is in the log, under the optimizer's name: see ``bandwise.lens.figures``.
-
-        Needs plotly.
-        """
-        return figures({type(self.optimizer).__name__: [self.read(self.out)]})
 
     @staticmethod
     def read(folder: str | Path) -> list[Row]:
