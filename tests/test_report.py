@@ -473,7 +473,7 @@ def test_the_task_s_evaluations_are_rows_for_the_lens(study: Results) -> None:
 
 def test_the_report_has_every_figure_of_the_lens_page(tmp_path: Path) -> None:
     """The heat map of layers too: its rows are in the logs alone."""
-    results = compare("two-moons", "adamw", seeds=1, steps=20, lens=True, jobs=1, out=tmp_path)
+    results = compare("two-moons", "adamw", seeds=1, steps=40, lens=True, jobs=1, out=tmp_path)
     report, lens = (
         re.findall(r'<figure id="(lens-.*?)"', page.read_text(encoding="utf-8"))
         for page in (

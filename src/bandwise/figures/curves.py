@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import plotly.graph_objects as go
 
@@ -13,6 +14,7 @@ from bandwise.figures.figure import BASELINE, blank, line, plotly_text, transpar
 from bandwise.figures.words import number, plural
 
 Points = dict[float, float]
+_Run = TypeVar("_Run")
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,20 @@ class Curve:
 def finite(pairs: Iterable[tuple[float, float | None]]) -> Points:
     """The finite values, by x."""
     return {x: value for x, value in pairs if value is not None and math.isfinite(value)}
+
+
+def curves_of(
+    runs: Mapping[str, Iterable[_Run]],
+    points: Callable[[_Run], Points],
+    diverged: Callable[[_Run], bool] = lambda run: False,
+) -> list[Curve]:
+    """For each label the curve over its runs, if they have points."""
+    found = []
+    for index, (label, some) in enumerate(runs.items()):
+        each = [(points(run), diverged(run)) for run in some]
+        whole = [values for values, lost in each if values and not lost]
+        found.append(Curve.across(index, label, whole, [values for values, lost in each if lost]))
+    return [curve for curve in found if curve]
 
 
 def curve_plot(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-from bandwise.figures.curves import Curve, Points, curve_plot, ends, finite
+from bandwise.figures.curves import Curve, Points, curve_plot, curves_of, ends, finite
 from bandwise.figures.figure import Figure, start_in
 from bandwise.figures.seed_differences import difference_figure, near, outside
 from bandwise.figures.study_words import goal, readable
@@ -33,6 +33,8 @@ _SCHEDULED = {
 }
 _EVERY = "every optimizer"
 
+Rows: TypeAlias = Literal["evals", "training"]
+
 
 def study_figures(results: Results) -> list[Figure]:
     """Every figure that the results hold something for, the most telling first."""
@@ -49,25 +51,17 @@ def study_figures(results: Results) -> list[Figure]:
     return [figure for figure in drawn if figure is not None]
 
 
-def logged_curves(results: Results, rows: Literal["evals", "training"], key: str) -> list[Curve]:
+def logged_curves(results: Results, rows: Rows, key: str) -> list[Curve]:
     """A logged value of every optimizer that has it."""
-    found = []
-    for index, row in enumerate(results.comparisons):
-        whole: list[Points] = []
-        broken: list[Points] = []
-        for run in results.runs_of(row.optimizer):
-            (broken if run.diverged else whole).append(_logged(getattr(run, rows), key))
-        found.append(Curve.across(index, row.optimizer, whole, broken))
-    return [curve for curve in found if curve]
+    runs = {row.optimizer: results.runs_of(row.optimizer) for row in results.comparisons}
+    return curves_of(runs, lambda run: _logged(getattr(run, rows), key), lambda run: run.diverged)
 
 
 def _logged(rows: Sequence[dict[str, float]], key: str) -> Points:
     return finite((row["step"], row.get(key)) for row in rows)
 
 
-def _logged_figure(
-    results: Results, rows: Literal["evals", "training"], key: str, small: bool = False
-) -> Figure | None:
+def _logged_figure(results: Results, rows: Rows, key: str, small: bool = False) -> Figure | None:
     """A logged value over steps: mean and band of each optimizer, diverged seeds apart."""
     drawn = logged_curves(results, rows, key)
     if not drawn:
@@ -162,12 +156,12 @@ def _spread(drawn: Sequence[Curve], start: float) -> list[float] | None:
 
 def _schedule_figure(results: Results, key: str) -> Figure | None:
     """A scheduled value over steps; one line if every optimizer has the same schedule."""
-    drawn = []
-    for index, row in enumerate(results.comparisons):
-        # A schedule depends on the step alone: the run that went furthest shows all of it.
-        rows = max((run.training for run in results.runs_of(row.optimizer)), key=len, default=[])
-        drawn.append(Curve.across(index, row.optimizer, [_logged(rows, key)]))
-    drawn = [curve for curve in drawn if curve]
+    # A schedule depends on the step alone: the run that went furthest shows all of it.
+    furthest = {
+        row.optimizer: [max(results.runs_of(row.optimizer), key=lambda run: len(run.training))]
+        for row in results.comparisons
+    }
+    drawn = curves_of(furthest, lambda run: _logged(run.training, key))
     if not drawn:
         return None
     longest = max(drawn, key=lambda curve: len(curve.x))

@@ -125,9 +125,7 @@ def _lead(results: Results) -> str:
     return f"Against {name}: {', '.join(parts)}."
 
 
-def configurations(
-    results: Results,
-) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+def configurations(results: Results) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """The settings that all optimizers share, and by optimizer those that differ.
 
     Nested settings get dotted names. A setting that depends on the seed lists all its values.

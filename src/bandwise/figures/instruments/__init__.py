@@ -20,7 +20,7 @@ from bandwise.figures.instruments.rows import (
     rows_of,
     scalar,
 )
-from bandwise.figures.instruments.slopes import RATE, SIZE, slopes_over_steps
+from bandwise.figures.instruments.slopes import RATE, SIZE
 from bandwise.figures.words import headline, number
 from bandwise.lens import Row
 
@@ -79,8 +79,8 @@ _SECTIONS: dict[str, Sequence[Callable[[Runs], Figure | None]]] = {
         gain,
         SIZE,
         RATE,
-        slopes_over_steps(SIZE),
-        slopes_over_steps(RATE),
+        SIZE.over_steps(),
+        RATE.over_steps(),
         across,
         Instrument(
             name="emphasis",
@@ -151,8 +151,7 @@ _SECTIONS: dict[str, Sequence[Callable[[Runs], Figure | None]]] = {
     ],
     "Weights": [
         _weights(
-            "spectral_norm",
-            "The largest singular value: how much a matrix can stretch a vector.",
+            "spectral_norm", "The largest singular value: how much a matrix can stretch a vector."
         ),
         _weights(
             "condition_number",

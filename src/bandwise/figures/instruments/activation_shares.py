@@ -39,15 +39,14 @@ class ActivationShare:
             return None
         dots = [
             Dots(
-                index=index,
-                name=label,
-                kind="seeds",
-                values=[(number(share, ".2%"), share) for share in found[label]],
-                mean=(mean := fmean(found[label])),
-                words=f"mean {number(mean, '.2%')}",
+                list(runs).index(label),
+                label,
+                "seeds",
+                values=[(number(share, ".2%"), share) for share in shares],
+                mean=fmean(shares),
+                words=f"mean {number(fmean(shares), '.2%')}",
             )
-            for index, label in enumerate(runs)
-            if label in found
+            for label, shares in found.items()
         ]
         plot = dot_plot(dots, "share of values", {})
         plot.update_xaxes(tickformat=".1~%")

@@ -37,16 +37,8 @@ def alignment(runs: Runs) -> Figure | None:
         step, fall = (statistics.median(column) for column in zip(*found, strict=True))
         words = f"by step {step:,.0f}, when the loss had made {fall:.0%} of its fall"
         said.append((fall, f"{label} {words}"))
-        dots.append(
-            Dots(
-                index=index,
-                name=label,
-                kind="seeds",
-                values=[(f"step {at:,}, {part:.0%} of the fall", part) for at, part in found],
-                mean=fall,
-                words=f"median: {words}",
-            )
-        )
+        values = [(f"step {at:,}, {part:.0%} of the fall", part) for at, part in found]
+        dots.append(Dots(index, label, "seeds", values, mean=fall, words=f"median: {words}"))
     if not dots:
         return None
     ends = dict.fromkeys(words for _, words in (min(said), max(said)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from bandwise.figures.curves import Curve, finite
+from bandwise.figures.curves import Curve, curves_of, finite
 from bandwise.figures.figure import Figure
 from bandwise.figures.instruments.instrument import curve_figure
 from bandwise.figures.instruments.rows import Runs, rows_of, scalar
@@ -23,14 +23,11 @@ _HALF = 0.5
 
 def function_space(runs: Runs) -> Figure | None:
     """The first evaluation at which half of each frequency was learnt, over frequencies."""
-    drawn: list[Curve] = []
-    late = []
-    for index, (label, some) in enumerate(runs.items()):
-        seeds = [points for rows in some if (points := _half_learnt(rows))]
-        drawn.append(Curve.across(index, label, [finite(points.items()) for points in seeds]))
-        missed = {k: sum(p.get(k) is None for p in seeds) for k in (seeds[0] if seeds else ())}
-        late += [f"{label}, k = {k:g} ({n} of {len(seeds)})" for k, n in missed.items() if n]
-    drawn = [curve for curve in drawn if curve]
+    learnt = {
+        label: [first for rows in some if (first := _half_learnt(rows))]
+        for label, some in runs.items()
+    }
+    drawn = curves_of(learnt, lambda first: finite(first.items()))
     if not drawn:
         return None
     ks = sorted({k for curve in drawn for k in curve.x})
@@ -38,6 +35,12 @@ def function_space(runs: Runs) -> Figure | None:
         "The first evaluation at which no more than half of a frequency's amplitude was still "
         "missing, by its number of periods k. Lines that rise learn low frequencies first."
     )
+    late = [
+        f"{label}, k = {k:g} ({missed} of {len(some)})"
+        for label, some in learnt.items()
+        for k in (some[0] if some else ())
+        if (missed := sum(first.get(k) is None for first in some))
+    ]
     if late:
         note += f" Not half learnt in the run, with so many seeds: {'; '.join(late)}."
     found = curve_figure(

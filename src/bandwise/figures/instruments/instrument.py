@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bandwise.figures.curves import Curve, curve_plot, ends, finite
+from bandwise.figures.curves import Curve, curve_plot, curves_of, ends, finite
 from bandwise.figures.figure import Figure
 from bandwise.figures.instruments.rows import Runs, Value, rows_of
 from bandwise.figures.words import lowest_to_highest
@@ -61,11 +61,9 @@ class Instrument:
 
 def over_steps(runs: Runs, quantity: str, value: Value) -> list[Curve]:
     """A value of the whole model over steps, for every label that has it."""
-    found = []
-    for index, (label, some) in enumerate(runs.items()):
-        seeds = [finite((r["step"], value(r)) for r in rows_of(rows, quantity)) for rows in some]
-        found.append(Curve.across(index, label, [points for points in seeds if points]))
-    return [curve for curve in found if curve]
+    return curves_of(
+        runs, lambda rows: finite((row["step"], value(row)) for row in rows_of(rows, quantity))
+    )
 
 
 def curve_figure(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
-from bandwise.figures.curves import Curve, Points, finite
+from bandwise.figures.curves import Points, curves_of, finite
 from bandwise.figures.figure import Figure
 from bandwise.figures.instruments.instrument import curve_figure
 from bandwise.figures.instruments.rows import (
@@ -23,16 +25,13 @@ from bandwise.lens import Row
 
 def gain(runs: Runs) -> Figure | None:
     """G(f) in decibels against its geometric mean over frequencies, so that a flat gain is 0."""
-    drawn = []
-    for index, (label, some) in enumerate(runs.items()):
-        seeds = [averaged([relative(row, "gain") for row in windows(rows)]) for rows in some]
-        drawn.append(Curve.across(index, label, [points for points in seeds if points]))
+    drawn = curves_of(runs, lambda rows: averaged([relative(row, "gain") for row in windows(rows)]))
     emphasis = means(runs, ratio_in_decibels("gain_low", "gain_high"), windows)
     if not emphasis:
         return None
     return curve_figure(
         "gain",
-        [curve for curve in drawn if curve],
+        drawn,
         title="Low over high frequencies of a single weight: "
         + lowest_to_highest(emphasis, "+.1f", "dB"),
         note="The gain from gradient to update of a single weight, by how fast the gradient "
@@ -48,23 +47,14 @@ def gain(runs: Runs) -> Figure | None:
 def across(runs: Runs) -> Figure | None:
     """``across_gain`` over ``across_rate``, for each group of coordinates the mean over windows."""
     drawn = []
-    for index, (label, some) in enumerate(runs.items()):
-        # Groups of coordinates are matched by their order: their rates differ between seeds.
-        rates = averaged(
-            [finite(enumerate(scalars(r, "across_rate"))) for run in some for r in windows(run)]
-        )
-        levels = [
-            averaged(
-                [finite(enumerate(map(decibels, scalars(r, "across_gain")))) for r in windows(run)]
-            )
-            for run in some
-        ]
-        seeds = [{rates[i]: level for i, level in run.items() if i in rates} for run in levels]
-        drawn.append(Curve.across(index, label, [points for points in seeds if points]))
-    drawn = [curve for curve in drawn if curve]
+    # Groups of coordinates are matched by their order, for their rates differ between seeds.
+    for curve in curves_of(runs, lambda rows: _groups([rows], "across_gain", decibels)):
+        rates = _groups(runs[curve.name], "across_rate", lambda rate: rate)
+        if curve.x and rates.keys() >= set(curve.x):
+            drawn.append(replace(curve, x=[rates[group] for group in curve.x]))
     if not drawn:
         return None
-    change = {curve.name: curve.mean[-1] - curve.mean[0] for curve in drawn if curve.x}
+    change = {curve.name: curve.mean[-1] - curve.mean[0] for curve in drawn}
     return curve_figure(
         "across",
         drawn,
@@ -78,6 +68,15 @@ def across(runs: Runs) -> Figure | None:
         x="changes of sign per step",
         y="step / gradient (dB)",
         references={"typical": 0},
+    )
+
+
+def _groups(
+    runs: Iterable[Sequence[Row]], key: str, read: Callable[[float | None], float | None]
+) -> Points:
+    """A list over groups of coordinates, by the groups' order: its mean over windows."""
+    return averaged(
+        [finite(enumerate(map(read, scalars(row, key)))) for rows in runs for row in windows(rows)]
     )
 
 

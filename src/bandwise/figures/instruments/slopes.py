@@ -1,9 +1,8 @@
-"""Adaptivity: which coordinates an optimizer gives longer steps than others."""
+"""Adaptivity: which weights an optimizer gives longer steps than others."""
 
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from typing import NamedTuple
 from bandwise.figures.dots import Dots, dot_plot
 from bandwise.figures.figure import Figure
 from bandwise.figures.instruments.instrument import Instrument
-from bandwise.figures.instruments.rows import SETTLED, Runs, Value, figure, means, scalar, windows
+from bandwise.figures.instruments.rows import SETTLED, Runs, figure, scalar, windows
 from bandwise.figures.words import MINUS, number
 from bandwise.lens import Row
 
@@ -21,7 +20,7 @@ _FORM = "+.2f"
 
 
 class _Slope(NamedTuple):
-    """A mean slope and its 95% interval."""
+    """A slope and its 95% interval."""
 
     mean: float
     low: float
@@ -29,10 +28,7 @@ class _Slope(NamedTuple):
 
     @property
     def side(self) -> int | None:
-        """Where the whole interval lies: below neutral -1, within it 0, above it 1.
-
-        It is ``None`` if the interval crosses a limit.
-        """
+        """Where the whole interval lies: -1 below neutral, 0 within, 1 above; else ``None``."""
         if -_NEUTRAL <= self.low and self.high <= _NEUTRAL:
             return 0
         if self.low <= _NEUTRAL and self.high >= -_NEUTRAL:
@@ -62,44 +58,23 @@ class Slopes:
     references: Mapping[str, float]
     note: str
 
-    @property
-    def value(self) -> Value:
-        """Reads the slope."""
-        return figure(f"{self.what}_slope")
-
-    @property
-    def axis(self) -> str:
-        """The name of the slope's axis."""
-        return f"{self.what} slope (log per log)"
-
     def __call__(self, runs: Runs) -> Figure | None:
-        """A dot for each window, by label; ``None`` without any."""
-        averages = means(runs, self.value, windows)
+        """For each label its windows as dots and their mean; ``None`` without any."""
         found: dict[str, _Slope] = {}
         dots = []
-        for index, label in enumerate(runs):
-            rows = self._measured([row for run in runs[label] for row in windows(run)])
-            if not rows:
+        for index, (label, some) in enumerate(runs.items()):
+            seen = [at for rows in some for row in windows(rows) if (at := self._read(row))]
+            if not seen:
                 continue
-            slope = _Slope(averages[label], self._end(rows, "low"), self._end(rows, "high"))
+            slope = _Slope(*map(statistics.fmean, zip(*(at for _, at in seen), strict=True)))
             found[label] = slope
-            dots.append(
-                Dots(
-                    index=index,
-                    name=label,
-                    kind="windows",
-                    values=[
-                        (f"up to step {step:,}: {number(value, _FORM)}", value)
-                        for step, value in sorted(
-                            ((row["step"], self.value(row) or 0.0) for row in rows),
-                            key=lambda pair: pair[0],
-                        )
-                    ],
-                    mean=slope.mean,
-                    interval=(slope.low, slope.high),
-                    words=f"mean {number(slope.mean, _FORM)}",
-                )
-            )
+            values = [
+                (f"up to step {step:,}: {number(at.mean, _FORM)}", at.mean)
+                for step, at in sorted(seen, key=lambda window: window[0])
+            ]
+            words = f"mean {number(slope.mean, _FORM)}"
+            interval = (slope.low, slope.high)
+            dots.append(Dots(index, label, "windows", values, slope.mean, interval, words))
         if not dots:
             return None
         note = (
@@ -107,37 +82,44 @@ class Slopes:
             f"their mean, the bar a window's 95% interval. Up to {_NEUTRAL} from 0 is neutral: "
             f"momentum alone can do that. {SETTLED}"
         )
-        plot = dot_plot(dots, self.axis, self.references)
+        plot = dot_plot(dots, f"{self.what} slope (log per log)", self.references)
         return Figure(f"lens-{self.what}-slope", self._title(found), note, plot, small=True)
 
-    def _measured(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows that have the slope and its interval."""
-        keys = [f"{self.what}_slope{end}" for end in ("", "_low", "_high")]
-        return [row for row in rows if all(scalar(row, key) is not None for key in keys)]
-
-    def _end(self, rows: Sequence[Row], end: str) -> float:
-        return statistics.fmean(row[f"{self.what}_slope_{end}"] for row in rows)
+    def _read(self, row: Row) -> tuple[int, _Slope] | None:
+        """A window's last step and slope."""
+        ends = [scalar(row, f"{self.what}_slope{end}") for end in ("", "_low", "_high")]
+        known = [end for end in ends if end is not None]
+        return (row["step"], _Slope(*known)) if len(known) == len(ends) else None
 
     def _title(self, found: Mapping[str, _Slope]) -> str:
-        """Who lies lowest and who highest, who is neutral, and who might be."""
-        sides: dict[int | None, list[str]] = defaultdict(list)
-        for label, slope in found.items():
-            sides[slope.side].append(label)
-        parts = [
-            _outermost(found, sides[side], side, words)
-            for side, words in ((-1, self.below), (1, self.above))
-            if sides[side]
-        ]
-        if neutral := sides[0]:
+        """Who lies lowest and who highest, who is neutral, and who may be."""
+        parts = []
+        for side, words in ((-1, self.below), (1, self.above)):
+            if there := [label for label, slope in found.items() if slope.side == side]:
+                parts.append(_outermost(found, there, side, words))
+        if neutral := [label for label, slope in found.items() if slope.side == 0]:
             few = len(neutral) <= _FEW
             parts.append(f"neutral: {', '.join(neutral)}" if few else f"{len(neutral)} are neutral")
-        if unclear := sides[None]:
+        if unclear := [label for label, slope in found.items() if slope.side is None]:
             few, said = len(unclear) <= _FEW, "cannot be told from neutral"
             parts.append(f"{said}: {', '.join(unclear)}" if few else f"{len(unclear)} {said}")
             if len(unclear) == 1:
                 mean, low, high = (number(value, _FORM) for value in found[unclear[0]])
                 parts[-1] += f" ({mean}, interval {low} to {high})"
         return f"{self.what.capitalize()} slope: {'; '.join(parts)}"
+
+    def over_steps(self) -> Instrument:
+        """The slope of each window of training, as a curve."""
+        return Instrument(
+            name=f"{self.what}-slope-steps",
+            title=f"{self.what.capitalize()} slope over training",
+            quantity="temporal",
+            value=figure(f"{self.what}_slope"),
+            y=f"{self.what} slope (log per log)",
+            note="A cycle of p shows where it is longer than a window of steps.",
+            form=_FORM,
+            references=self.references,
+        )
 
 
 def _outermost(found: Mapping[str, _Slope], there: Sequence[str], side: int, words: str) -> str:
@@ -151,20 +133,6 @@ def _outermost(found: Mapping[str, _Slope], there: Sequence[str], side: int, wor
         return said
     who = ", ".join(too) if len(too) <= _FEW else f"{len(too)} others"
     return f"{said}, and so {'does' if len(too) == 1 else 'do'} {who}"
-
-
-def slopes_over_steps(slopes: Slopes) -> Instrument:
-    """The slope of each window of training."""
-    return Instrument(
-        name=f"{slopes.what}-slope-steps",
-        title=f"{slopes.what.capitalize()} slope over training",
-        quantity="temporal",
-        value=slopes.value,
-        y=slopes.axis,
-        note="A cycle of p shows where it is longer than a window of steps.",
-        form=_FORM,
-        references=slopes.references,
-    )
 
 
 SIZE = Slopes(
