@@ -222,6 +222,7 @@ def test_docstrings_are_in_the_notation_that_the_site_reads(site):
     [
         ("bandwise", "optimizers"),
         ("bandwise.lens", "lens"),
+        ("bandwise.figures", "figures"),
         ("bandwise.study", "study"),
         ("bandwise.tasks", "tasks"),
     ],

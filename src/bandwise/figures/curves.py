@@ -72,15 +72,16 @@ def finite(pairs: Iterable[tuple[float, float | None]]) -> Points:
 
 def curves_of(
     runs: Mapping[str, Iterable[_Run]],
-    points: Callable[[_Run], Points],
+    points: Callable[[_Run], Points | None],
     diverged: Callable[[_Run], bool] = lambda run: False,
 ) -> list[Curve]:
-    """For each label the curve over its runs, if they have points."""
+    """For each label the curve over its runs; a run whose points are ``None`` is left out."""
     found = []
     for index, (label, some) in enumerate(runs.items()):
-        each = [(points(run), diverged(run)) for run in some]
-        whole = [values for values, lost in each if values and not lost]
-        found.append(Curve.across(index, label, whole, [values for values, lost in each if lost]))
+        each = [(at, diverged(run)) for run in some if (at := points(run)) is not None]
+        whole = [at for at, lost in each if not lost]
+        broken = [at for at, lost in each if lost]
+        found.append(Curve.across(index, label, whole, broken))
     return [curve for curve in found if curve]
 
 

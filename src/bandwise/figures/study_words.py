@@ -137,7 +137,7 @@ def times_note(results: Results) -> str:
         return ""
     return (
         "The times (ms per step) are rough: runs were trained side by side, or not all in one go. "
-        "`python -m benchmarks` measures properly."
+        "With --jobs 1 they are trained one at a time."
     )
 
 

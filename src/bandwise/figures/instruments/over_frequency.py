@@ -25,7 +25,9 @@ from bandwise.lens import Row
 
 def gain(runs: Runs) -> Figure | None:
     """G(f) in decibels against its geometric mean over frequencies, so that a flat gain is 0."""
-    drawn = curves_of(runs, lambda rows: averaged([relative(row, "gain") for row in windows(rows)]))
+    drawn = curves_of(
+        runs, lambda rows: averaged([relative(row, "gain") for row in windows(rows)]) or None
+    )
     emphasis = means(runs, ratio_in_decibels("gain_low", "gain_high"), windows)
     if not emphasis:
         return None
@@ -48,7 +50,7 @@ def across(runs: Runs) -> Figure | None:
     """``across_gain`` over ``across_rate``, for each group of coordinates the mean over windows."""
     drawn = []
     # Groups of coordinates are matched by their order, for their rates differ between seeds.
-    for curve in curves_of(runs, lambda rows: _groups([rows], "across_gain", decibels)):
+    for curve in curves_of(runs, lambda rows: _groups([rows], "across_gain", decibels) or None):
         rates = _groups(runs[curve.name], "across_rate", lambda rate: rate)
         if curve.x and rates.keys() >= set(curve.x):
             drawn.append(replace(curve, x=[rates[group] for group in curve.x]))
