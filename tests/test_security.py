@@ -29,8 +29,8 @@ from bandwise import tasks
 from bandwise.figures.report import write
 from bandwise.figures.report.lens_page import render_lens
 from bandwise.figures.report.page import render
+from bandwise.files import write_json
 from bandwise.study import Results, StudyError
-from bandwise.study.files import write_json
 from bandwise.tasks.shakespeare_char import fetch
 from test_crashes import file_of, spoil
 from test_crashes import study as two_runs

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bandwise import _checksum
+from bandwise import files
 from bandwise.lens.quantities.quantity import Row
 
 NAME = "lens.jsonl"
@@ -31,7 +31,7 @@ class Log:
         self._file = (folder / NAME).open("ab")
         self._file.truncate(size)
         self._file.seek(size)
-        self._crc32 = _checksum.of_file(folder / NAME, size)
+        self._crc32 = files.crc32_of(folder / NAME, size)
 
     def append(self, row: Row) -> None:
         line = json.dumps(strict(row), allow_nan=False).encode() + b"\n"

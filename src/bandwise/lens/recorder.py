@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from bandwise import _checksum
+from bandwise import files
 from bandwise.figures.instruments.drawn import figures
 from bandwise.lens import log
 from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced
@@ -198,7 +198,7 @@ class Lens:
             raise ValueError(
                 f"the log in {self.out} had {state['log_bytes']} bytes, and has {size} now"
             )
-        crc32 = _checksum.of_file(self.out / log.NAME, state["log_bytes"])
+        crc32 = files.crc32_of(self.out / log.NAME, state["log_bytes"])
         # States from before there were checksums have none.
         if state.get("log_crc32", crc32) != crc32:
             raise ValueError(f"the log in {self.out} is not what it was: its checksum does not fit")

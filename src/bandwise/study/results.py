@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bandwise.files import read_json, replacing, write_json
 from bandwise.lens import Row
-from bandwise.study.files import read_json, replacing, write_json
 
 Verdict = Literal[
     "baseline",
