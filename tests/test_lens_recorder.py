@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_flatten
 
 import bandwise as bw
 from bandwise.lens import Lens, Spatial, Temporal, Weights
+from bandwise.lens.rows import FIGURES, drawable
 from bandwise.tasks.gpt import GPT, GPTConfig
 
 
@@ -687,3 +688,81 @@ def test_wrong_arguments_are_named(tmp_path):
         Temporal(window=8)
     with Lens(model, optimizer, out=tmp_path) as lens, pytest.raises(RuntimeError, match="in use"):
         lens.__enter__()
+
+
+# --- figures of the whole model -----------------------------------------------------------------
+
+
+def test_a_model_in_training_is_looked_at_in_evaluation(tmp_path):
+    model = nn.Sequential(nn.Dropout(0.9), nn.Linear(2, 2), nn.ReLU())
+    probe = torch.randn(64, 2), torch.zeros(64, dtype=torch.int64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, out=tmp_path, quantities=[]) as lens:
+        for _ in range(2):
+            lens.look(probe, ((-1, -1), (1, 1)), activations=True)
+        lens.look()
+        lens.look(plane=((-1, -1), (1, 1)), activations=True)
+    rows = Lens.read(tmp_path)
+    looks = [row["quantity"] for row in rows]
+    assert looks == 2 * ["decisions", "boundary", "activations"] + ["boundary"]
+    assert rows[:3] == rows[3:6]
+    assert all(module.training for module in model.modules())
+
+
+def test_a_model_without_known_layers_has_no_activations(tmp_path):
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, out=tmp_path, quantities=[]) as lens:
+        lens.look((torch.randn(8, 2), torch.zeros(8).long()), activations=True)
+    assert [row["quantity"] for row in Lens.read(tmp_path)] == ["decisions"]
+
+
+def test_rows_hold_what_figures_are_drawn_from(tmp_path):
+    """The table of these figures says so of all rows that the lens writes itself."""
+    model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, every=8, out=tmp_path) as lens:
+        for _ in range(32):
+            optimizer.zero_grad()
+            model(torch.randn(5, 2)).square().mean().backward()
+            optimizer.step()
+        lens.look((torch.randn(8, 2), torch.zeros(8).long()), ((-1, -1), (1, 1)), True)
+    rows = Lens.read(tmp_path)
+    assert {row["quantity"] for row in rows} == FIGURES.keys()
+    assert all(FIGURES[row["quantity"]] <= row.keys() for row in rows)
+    assert len(drawable(rows)) == len(rows)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_name_of_the_lens_s_own_is_refused(tmp_path, name):
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, out=tmp_path) as lens:
+        with pytest.raises(ValueError, match=f"measures itself .* got '{name}'"):
+            lens.record(name, {"accuracy": 0.5})
+        lens.record("mine", {"accuracy": 0.5})
+    assert [row["quantity"] for row in Lens.read(tmp_path)] == ["mine"]
+
+
+def test_agreement_is_with_the_last_decisions():
+    def row(step, predicted):
+        figures = {"accuracy": 0.5, "loss": 1.0, "predicted": predicted}
+        return {"step": step, "quantity": "decisions", **figures}
+
+    other = {"step": 1, "quantity": "mine", "energy": 1.0}
+    rows = [row(0, [1, 1, 1, 1]), other, row(5, [0, 1, 2, 0]), row(9, [0, 1, 2, 3])]
+    before = json.dumps(rows)
+    found = drawable(rows)
+    assert [row.get("agreement") for row in found] == [0.25, None, 0.75, 1.0]
+    assert found[1] == other
+    assert found[0].keys() == {"step", "quantity", "accuracy", "loss", "agreement"}
+    assert json.dumps(rows) == before
+    assert drawable([other]) == [other]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_an_old_log_s_rows_with_a_name_of_the_lens_s_own_are_not_drawn(name):
+    """Earlier versions let the user record them."""
+    strange = {"step": 1, "quantity": name, "tensor": "all", "mine": 0.5}
+    other = {"step": 1, "quantity": "mine", "tensor": "all", "mine": 0.5}
+    assert drawable([strange, other]) == [other]

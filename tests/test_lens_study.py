@@ -1,19 +1,17 @@
 """A study through the lens: the same training, a log that is resumed, figures of decisions."""
 
 import json
-import math
 from collections import defaultdict
 from dataclasses import asdict, replace
 
 import pytest
 import torch
 from rich.console import Console
-from torch import nn
 
-from bandwise import tasks, userfile
+from bandwise import userfile
 from bandwise.lens import Lens
-from bandwise.study import DamagedRunError, Results, StudyError, compare, decisions
-from bandwise.study.decisions import with_agreement
+from bandwise.lens.rows import drawable
+from bandwise.study import DamagedRunError, Results, StudyError, compare
 from bandwise.study.run import RunConfig, read_metrics, read_run, train
 from bandwise.tasks import Recipe
 
@@ -83,7 +81,7 @@ def test_what_a_run_records(moons, tmp_path):
         "temporal": [32, 64, 80],
         "activations": [80],
     }
-    assert run.lens == with_agreement([row for row in rows if row["tensor"] == "all"])
+    assert run.lens == drawable([row for row in rows if row["tensor"] == "all"])
     last = [row for row in run.lens if row["quantity"] == "decisions"][-1]
     assert last["agreement"] == 1
     # The probe is the whole validation split here.
@@ -240,104 +238,6 @@ def test_a_damaged_log_of_an_unfinished_run_is_named(moons, tmp_path):
     path.write_bytes(path.read_bytes()[:99])
     with pytest.raises(DamagedRunError, match=r"lens\.jsonl is damaged .* has 99 now"):
         train(failing, tmp_path)
-
-
-# --- decisions ----------------------------------------------------------------------------------
-
-
-class Plane(tasks.Task):
-    """Whatever the test says is to be looked at."""
-
-    def __init__(self, probe=None, plane=None):
-        self._probe, self._plane = probe, plane
-
-    def probe(self):
-        return self._probe
-
-    def plane(self):
-        return self._plane
-
-    model = batch = loss = evaluate = lambda self, *args: None
-
-
-def leaning(weights):
-    """Logits 0 and x · weights."""
-    model = nn.Linear(2, 2, bias=False)
-    model.weight.data = torch.tensor([[0.0, 0.0], weights])
-    return model
-
-
-def looked_at(task, model):
-    return decisions.figures(task, model, boundary=True, activations=True)
-
-
-def test_decisions_are_those_of_the_model_on_the_probe():
-    points = torch.tensor([[2.0, 9.0], [-1.0, 9.0], [-3.0, 9.0], [1.0, 9.0]])
-    found = looked_at(Plane((points, torch.tensor([1, 0, 1, 1]))), leaning([1.0, 0.0]))
-    assert found.keys() == {"decisions"}  # no plane, and no layer whose activations are known
-    figures = found["decisions"]
-    assert figures["predicted"] == [1, 0, 0, 1]
-    assert figures["accuracy"] == 0.75
-    assert figures["loss"] == pytest.approx(
-        (2 * math.log1p(math.exp(-1)) + math.log1p(math.exp(-2)) + math.log1p(math.exp(3))) / 4
-    )
-    # Margins 2, 1, -3, 1.
-    assert figures["mean_margin"] == pytest.approx(0.25)
-    assert figures["median_margin"] == pytest.approx(1)
-    assert figures["low_margin"] == pytest.approx(-3 + 0.3 * 4)
-
-
-def test_the_boundary_is_a_grid_with_y_outer():
-    task = Plane(plane=((0.0, 10.0), (32.0, 42.0)))
-    (figures,) = looked_at(task, leaning([1.0, 100.0])).values()
-    assert figures["x"] == [0, 32]
-    assert figures["y"] == [10, 42]
-    assert figures["n"] == 33
-    right = [float(f"{x + 100 * y:.3g}") for y in range(10, 43) for x in range(33)]
-    assert figures["values"] == right
-
-
-def test_a_model_in_training_is_looked_at_in_evaluation():
-    model = nn.Sequential(nn.Dropout(0.9), leaning([1.0, 0.0]), nn.ReLU())
-    task = Plane((torch.randn(64, 2), torch.zeros(64, dtype=torch.int64)), ((-1, -1), (1, 1)))
-    assert looked_at(task, model) == looked_at(task, model)
-    assert looked_at(task, model).keys() == {"decisions", "boundary", "activations"}
-    assert all(module.training for module in model.modules())
-
-
-def test_agreement_is_with_the_last_decisions():
-    def row(step, predicted):
-        return {"step": step, "quantity": "decisions", "predicted": predicted}
-
-    other = {"step": 1, "quantity": "spatial", "energy": 1.0}
-    rows = [row(0, [1, 1, 1, 1]), other, row(5, [0, 1, 2, 0]), row(9, [0, 1, 2, 3])]
-    before = json.dumps(rows)
-    assert with_agreement(rows) == [
-        {"step": 0, "quantity": "decisions", "agreement": 0.25},
-        other,
-        {"step": 5, "quantity": "decisions", "agreement": 0.75},
-        {"step": 9, "quantity": "decisions", "agreement": 1.0},
-    ]
-    assert json.dumps(rows) == before
-    assert with_agreement([other]) == [other]
-
-
-@pytest.mark.parametrize(
-    ("task", "says"),
-    [
-        (Plane((torch.zeros(513, 2), torch.zeros(513).long())), "1 to 512 labels, got 513"),
-        (Plane((torch.zeros(0, 2), torch.zeros(0).long())), "1 to 512 labels, got 0"),
-        (Plane((torch.zeros(4, 2), torch.zeros(4, 1).long())), r"\(4, 1\).* gives \(4, 2\)"),
-    ],
-)
-def test_a_probe_that_does_not_fit_is_refused(task, says):
-    with pytest.raises(ValueError, match=says):
-        looked_at(task, leaning([1.0, 0.0]))
-
-
-def test_a_plane_needs_two_classes():
-    with pytest.raises(ValueError, match="must have 2 classes, its model 3"):
-        looked_at(Plane(plane=((0.0, 0.0), (1.0, 1.0))), nn.Linear(2, 3))
 
 
 def test_a_wrong_probe_fails_a_study_at_once(moons, tmp_path):

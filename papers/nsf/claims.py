@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bandwise.lens.quantities.boundary import aligned
+from bandwise.lens.quantities.decisions import aligned
 from papers.nsf.measures import rate_slope
 from papers.paper import Claim, Data, Finding, Verdict
 from papers.stored import Figure, Study, Values, final

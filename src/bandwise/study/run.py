@@ -52,7 +52,8 @@ from bandwise.files import (
 )
 from bandwise.lens import Lens, Row, Spatial, Temporal, Weights, log
 from bandwise.lens.reading import scheduled
-from bandwise.study import decisions, optimizers, spec
+from bandwise.lens.rows import drawable
+from bandwise.study import optimizers, spec
 from bandwise.study.errors import StudyError, reading
 from bandwise.study.locks import alone_in
 from bandwise.study.results import Run
@@ -312,14 +313,11 @@ class _Training:
         evals, number = (math.ceil(s / self.eval_every) for s in (self.recipe.steps, self.step))
         looks = {0, *(round(evals ** (i / (_LOOKS - 2))) for i in range(_LOOKS - 1))}
         with self._autocast():
-            found = decisions.figures(
-                self.task,
-                self.model,
-                boundary=number in looks,
+            self.lens.look(
+                self.task.probe(),
+                self.task.plane() if number in looks else None,
                 activations=self.step == self.recipe.steps and not self.diverged,
             )
-        for quantity, figures in found.items():
-            self.lens.record(quantity, figures)
 
     def _row(self, **figures: float) -> None:
         self.metrics.write(to_json(figures).encode() + b"\n")
@@ -517,4 +515,4 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 def _read_lens(folder: Path) -> list[Row]:
     """What the lens recorded of the whole model."""
-    return decisions.with_agreement([row for row in log.read(folder) if row["tensor"] == "all"])
+    return drawable([row for row in log.read(folder) if row["tensor"] == "all"])

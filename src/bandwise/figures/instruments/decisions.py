@@ -9,7 +9,7 @@ from bandwise.figures.dots import Dots, dot_plot
 from bandwise.figures.figure import Figure
 from bandwise.figures.instruments.curves import curve_figure, over_steps, series
 from bandwise.figures.instruments.rows import Runs, rows_of
-from bandwise.lens.quantities.boundary import LEVEL, aligned
+from bandwise.lens.quantities.decisions import LEVEL, aligned
 from bandwise.lens.quantities.quantity import Row
 
 

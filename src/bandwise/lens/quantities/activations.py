@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from bandwise.lens.quantities._evaluating import evaluating
+from bandwise.lens.quantities.quantity import evaluating
 from bandwise.optim import _checks
 
 _KINDS = ("attention_weights", "feed_forward_hidden", "layer_norm_outputs")
