@@ -21,19 +21,21 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from bandwise.optim import _checks
 from bandwise.optim.nsf import NSF
 
 Group = dict[str, Any]
 
-# Choices between implementations of one rule. The twin's numbers lie on the CPU.
-_IMPLEMENTATION = {"foreach": False, "fused": False, "capturable": False}
+# How a step is computed: for the twin, in the plain way, on the CPU and without autograd.
+_PLAIN = dict.fromkeys(("foreach", "fused", "capturable", "differentiable"), False)
 # What a share may be by rounding alone.
 _ROUNDING = 1e-12
 
@@ -41,9 +43,9 @@ _ROUNDING = 1e-12
 class DecayTrial:
     """Measures the decoupled decay of an optimizer's groups, and leaves the optimizer alone.
 
-    Some optimizers cannot be made or stepped a second time. For these, the decay of AdamW, of NSF
-    and of groups with ``decoupled_weight_decay`` counts as decoupled. If there is any decay, a
-    warning says so once.
+    Some optimizers cannot be made or stepped a second time. For these, the decay of NSF and of
+    groups with ``decoupled_weight_decay``, such as AdamW's, counts as decoupled. If there is any
+    decay, a warning says so once.
 
     Args:
         optimizer: any optimizer; for SMI, its base.
@@ -59,18 +61,16 @@ class DecayTrial:
         groups = self._optimizer.param_groups
         if not self._failed:
             try:
-                # A step may draw random numbers, and repeat the warnings of the optimizer's own.
-                with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
-                    for group in groups[len(self._twins) :]:
-                        self._twins.append(_Twin(self._optimizer, group))
-                    return [t.share(group) for t, group in zip(self._twins, groups, strict=True)]
+                for group in groups[len(self._twins) :]:
+                    self._twins.append(_Twin(self._optimizer, group))
+                return [t.share(group) for t, group in zip(self._twins, groups, strict=True)]
             except Exception as error:
                 self._failed = True
                 self._warn(error)
         return [self._assumed(group) for group in groups]
 
     def _assumed(self, group: Group) -> float:
-        decoupled = isinstance(self._optimizer, (AdamW, NSF)) or group.get("decoupled_weight_decay")
+        decoupled = isinstance(self._optimizer, NSF) or group.get("decoupled_weight_decay")
         return float(group["lr"] * group["weight_decay"]) if decoupled else 0.0
 
     def _warn(self, error: Exception) -> None:
@@ -91,34 +91,37 @@ class _Twin:
         if _many_processes() and not kind.__module__.startswith(("torch.optim.", "bandwise.")):
             raise RuntimeError("its step may wait for other processes")
         shape = (2,) * max((param.ndim for param in group["params"]), default=1)
-        count = torch.arange(2 ** len(shape), dtype=torch.float64, device="cpu").view(shape)
-        self._start, self._gradient = 1 + count, 10 * torch.cos(count)
-        self._params = [nn.Parameter(self._start.clone()) for _ in range(2)]
         accepted = inspect.signature(kind).parameters
         defaults = {k: v for k, v in optimizer.defaults.items() if k in accepted}
-        self._optimizer = kind(
-            [{**_settings(group), "lr": 1.0, "params": self._params}],
-            **{**_settings(defaults), "lr": 1.0},
-        )
+        with _apart():
+            count = torch.arange(2 ** len(shape), dtype=torch.float64).view(shape)
+            self._start, self._gradient = 1 + count, 10 * torch.cos(count)
+            self._params = [nn.Parameter(self._start.clone()) for _ in range(2)]
+            self._optimizer = kind(
+                [{**_settings(group), "lr": 1.0, "params": self._params}],
+                **{**_settings(defaults), "lr": 1.0},
+            )
         # Hooks for all optimizers must not see its steps: torch wraps the method for them.
         method: Any = kind.step
         self._step = method.__wrapped__ if hasattr(method, "hooked") else method
         self._settings: Group | None = None
-        # Whether the decay is decoupled. Not known before the group decays for the first time.
+        # Whether the decay is decoupled; None before there is any.
         self._decoupled: bool | None = None
         # The share per unit of learning rate; None if the share is not proportional to it.
         self._rate: float | None = None
 
-    @torch.no_grad()
     def share(self, group: Group) -> float:
         """The share c in a step with the group's settings; 0 for coupled decay."""
         lr, settings = float(group["lr"]), _settings(group)
-        with torch.device("cpu"):
-            if settings != self._settings:
-                self._settings = settings
+        if settings != self._settings:
+            self._settings, self._decoupled = settings, None
+            with _apart():
                 one, half = self._trial(1.0), self._trial(0.5)
-                self._rate = one if abs(one - 2 * half) <= 1e-3 * abs(one) else None
-            return self._trial(lr) if self._rate is None else lr * self._rate
+            self._rate = one if abs(one - 2 * half) <= 1e-3 * abs(one) else None
+        if self._rate is not None:
+            return lr * self._rate
+        with _apart():
+            return self._trial(lr)
 
     def _trial(self, lr: float) -> float:
         if self._decoupled is False:
@@ -149,6 +152,18 @@ class _Twin:
         return 1 - torch.stack(moved).mean(0) / start
 
 
+@contextmanager
+def _apart() -> Iterator[None]:
+    """The twin leaves no trace: not in torch's generator, autograd or the user's warnings."""
+    with (
+        torch.no_grad(),
+        torch.device("cpu"),
+        torch.random.fork_rng(devices=[]),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        yield
+
+
 def _settings(group: Group) -> Group:
     """A copy of a group's settings, but for those that change from step to step.
 
@@ -159,7 +174,7 @@ def _settings(group: Group) -> Group:
         for key, value in group.items()
         if key not in ("params", "param_names", "lr", "step") and not key.startswith("smi")
     }
-    return own | {key: value for key, value in _IMPLEMENTATION.items() if key in own}
+    return own | {key: value for key, value in _PLAIN.items() if key in own}
 
 
 def _many_processes() -> bool:
