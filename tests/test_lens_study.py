@@ -7,10 +7,13 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
+from typer.testing import CliRunner
 
 from bandwise import userfile
+from bandwise.cli import app
 from bandwise.lens import Lens
-from bandwise.lens.rows import drawable
+from bandwise.lens.rows import FIGURES, drawable
 from bandwise.study import DamagedRunError, Results, StudyError, compare
 from bandwise.study.run import RunConfig, read_metrics, read_run, train
 from bandwise.tasks import Recipe
@@ -247,3 +250,23 @@ def test_a_wrong_probe_fails_a_study_at_once(moons, tmp_path):
         study(moons, tmp_path / "out", lens=True)
     assert not list((tmp_path / "out").glob("runs/*/checkpoint.pt"))
     assert read_metrics(next((tmp_path / "out" / "runs").iterdir()))[1] == []
+
+
+# --- logs of the user's -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_an_old_log_with_figures_of_the_user_s_is_drawn(tmp_path, name):
+    """Earlier versions let the user record any name, and ended in a traceback when it was drawn."""
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, every=10, out=tmp_path):
+        for _ in range(40):
+            model.weight.grad = torch.randn(4, 4)
+            optimizer.step()
+    row = {"step": 40, "quantity": name, "tensor": "all", "accuracy": 0.5}
+    with (tmp_path / "lens.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    result = CliRunner().invoke(app, ["lens", str(tmp_path)])
+    assert result.exit_code == 0, result.exception
+    assert (tmp_path / "lens.html").exists()
