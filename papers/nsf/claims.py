@@ -16,7 +16,7 @@ from papers.verdicts import as_large, lower, together, told
 
 # The cycle that has exponents of both signs, as the paper's; its period differs by part.
 _CYCLE = "nsf:p=cyclic(0.5,-0.25,"
-# What the lens itself may show of a momentum without any adaptivity (bandwise.lens.quantities.temporal).
+# What the lens itself may show of a momentum without any adaptivity (bandwise.lens.quantities.response).
 _NEUTRAL = 0.1
 _NEGLIGIBLE = 5.0  # percent of a training step
 _QUARTER = 0.25

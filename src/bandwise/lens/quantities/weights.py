@@ -1,8 +1,8 @@
-"""Figures of trained weights: Tables 2 and 4 of the SMI paper.
+"""The quantity ``weights``, and its figures: Tables 2 and 4 of the SMI paper.
 
-The paper names its rows and defines none of them. The definitions here are ours, so its values
-are no reference for these. Table 4's "weight decay impact" is 1 for the baseline by construction
-and says nothing of how it was measured: it has no figure here.
+The paper names the figures and does not define them. The definitions here are ours, so the paper's
+values are no reference for them. Table 4's "weight decay impact" is 1 for the baseline by
+construction. The paper does not say how it is measured: it has no figure here.
 """
 
 from __future__ import annotations
@@ -21,29 +21,28 @@ from bandwise.optim._spectrum import matrix_shape
 
 
 def weight_figures(matrix: Tensor) -> dict[str, float]:
-    """Figures of one weight tensor, as the n x d matrix W that SMI makes of it: ``shape[0]``
-    rows, one row for a vector.
+    """Figures of one weight tensor, as the n x d matrix W that SMI makes of it.
 
-    With W's singular values σ₁ ≥ σ₂ ≥ …, and w running over its N = nd values:
+    W has ``shape[0]`` rows; a vector is one row. With W's singular values σ₁ ≥ σ₂ ≥ …, and w
+    running over its N = nd values:
 
     - ``spectral_norm`` (Table 2): σ₁, in units of the weights.
-    - ``condition_number`` (Table 2): σ₁ / σᵣ, with σᵣ the smallest singular value that is not
-      negligible: above σ₁ · max(n, d) · eps, the cut of ``numpy.linalg.matrix_rank``. ``eps`` is
-      that of the weights' own type, or float32's for narrower types.
-    - ``effective_rank_ratio`` (Table 2): exp(-Σ pᵢ ln pᵢ) / min(n, d), with pᵢ = σᵢ / Σσ: the
-      effective rank of Roy and Vetterli (2007) over the largest possible. 1 if all σ are equal,
-      1 / min(n, d) for rank one.
+    - ``condition_number`` (Table 2): σ₁ / σᵣ, with σᵣ the smallest singular value above
+      σ₁ · max(n, d) · eps, the cut of ``numpy.linalg.matrix_rank``. ``eps`` is that of the
+      weights' own type, or float32's for narrower types.
+    - ``effective_rank_ratio`` (Table 2): exp(-Σ pᵢ ln pᵢ) / min(n, d), with pᵢ = σᵢ / Σσ. It is
+      the effective rank of Roy and Vetterli (2007) over the largest possible: 1 if all σ are
+      equal, 1 / min(n, d) for rank one.
     - ``magnitude_variance`` (Table 4): mean(|w|²) - mean(|w|)², in squared units of the weights.
     - ``kurtosis`` (Table 4): mean((w - w̄)⁴) / mean((w - w̄)²)², Pearson's, which is 3 for normal
-      values. The paper does not say whether it subtracts 3, as Fisher's does; we read its baseline
+      values. The paper does not say whether it subtracts 3, as Fisher's does. We read its baseline
       of 3.2 as near normal.
-    - ``effective_parameter_ratio`` (Table 4): exp(-Σ pᵢ ln pᵢ) / N, with pᵢ = |wᵢ| / Σ|w|: the
-      effective rank's formula on magnitudes. 1 if all magnitudes are equal, 1 / N if a single
-      weight is not zero, k / N if k equal ones are not; 0.753 for normal values. There is no
-      threshold to choose; and the usual participation ratio, (Σw²)² / (N Σw⁴), is 1 / kurtosis
-      for weights of mean zero, which Table 4 has already.
+    - ``effective_parameter_ratio`` (Table 4): exp(-Σ pᵢ ln pᵢ) / N, with pᵢ = |wᵢ| / Σ|w|. It is
+      the effective rank's formula on magnitudes: 1 if all magnitudes are equal, k / N if k equal
+      weights are not zero, 0.753 for normal values. It needs no threshold. The usual participation
+      ratio, (Σw²)² / (N Σw⁴), is 1 / kurtosis for weights of mean zero, which Table 4 has already.
 
-    A figure is NaN where its formula divides zero by zero, as for weights that are all zero.
+    A figure is NaN where its formula divides zero by zero. Weights that are all zero are a case.
 
     Raises:
         ValueError: the tensor is a scalar, is empty, is complex, or is not finite.
@@ -72,18 +71,17 @@ def weight_figures(matrix: Tensor) -> dict[str, float]:
 
 
 def model_figures(model: nn.Module) -> dict[str, float]:
-    """The rows of Tables 2 and 4 for a model.
+    """The rows of Tables 2 and 4 for a model, from the ``weight_figures`` of its layers.
 
-    A layer is a parameter of two or more dimensions; biases and the gains of norms have no
-    spectrum to speak of and are left out, and a shared parameter is one layer. Each layer counts
-    the same, whatever its size: with ``weight_figures`` of each,
+    A layer is a parameter of two or more dimensions. A shared parameter is one layer. Each layer
+    counts the same, whatever its size.
 
-    - ``average_spectral_norm`` and ``spectral_norm_variance``: over layers, the latter divided by
-      their number.
+    - ``average_spectral_norm`` and ``spectral_norm_variance``: the mean over layers, and the mean
+      squared distance from it.
     - ``condition_number``, ``effective_rank_ratio``, ``parameter_magnitude_variance``,
       ``kurtosis``, ``effective_parameter_ratio``: means over layers.
-    - ``median_condition_number``: beside the mean because a square layer's smallest singular value
-      may be anything, and one of them can decide a mean.
+    - ``median_condition_number``: one nearly singular layer can decide the mean; it cannot decide
+      the median.
 
     Raises:
         ValueError: the model has no layer, or one that is not finite.
@@ -111,18 +109,18 @@ def model_figures(model: nn.Module) -> dict[str, float]:
 
 
 class Weights:
-    """Measures ``weight_figures`` of every parameter of two dimensions or more, after the step.
+    """Measures ``weight_figures`` of every parameter of two or more dimensions, after the step.
 
-    The row of the whole model has their means; every tensor counts alike. Singular values are
-    costly and change slowly: hence the lower rate, and a budget. Weights are measured at the end
-    of the recording, too, as they are then.
+    The row of the whole model has their means; every tensor counts the same. Singular values are
+    costly and change slowly, so the rate is lower than that of other quantities, and there is a
+    budget. The weights at the end of the recording are measured, too.
 
     Args:
-        every: measured at the first of the steps that are due, and at every so many of them: with
-            the lens's own ``every=50``, once in 1,000 steps.
+        every: they are measured at the first of the steps that are due, and at every so many of
+            them. With the lens's own ``every=50`` that is once in 1,000 steps.
         budget: multiplications, counted as n d min(n, d) for a matrix of n x d. A random choice of
-            matrices that keep within it is measured, the same every time; the default is four
-            times what the paper's GPT needs, and seconds of one processor.
+            matrices within the budget is measured, the same every time. The default is four times
+            what the paper's GPT needs, and takes seconds of one processor.
         seed: of the choice.
     """
 
@@ -154,7 +152,7 @@ class Weights:
         figures = {
             name: weight_figures(param)
             for name, param in self._params.items()
-            # A run that diverged has no figures.
+            # Weights that are not finite have no figures.
             if param.isfinite().all()
         }
         if figures:
@@ -167,7 +165,7 @@ class Weights:
             self._rows.append({**row, **some})
 
     def _follow(self, tensors: Sequence[Traced]) -> None:
-        # Not the whole step: it would keep its gradients alive.
+        # The step itself would keep its gradients alive.
         self._params = {t.name: t.param for t in tensors if t.name in (self._chosen or ())}
 
     def _choose(self, tensors: Sequence[Traced]) -> set[str]:
@@ -197,21 +195,21 @@ class Weights:
 
     def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Traced]) -> None:
         self._due = state["due"]
-        # States from before there was a last measurement have neither.
+        # States of older versions have neither.
         self._step, self._measured = state.get("step", 0), state.get("measured", 0)
         self._chosen = None if state["chosen"] is None else set(state["chosen"])
         self._follow(tensors)
 
 
 def _effective_share(values: Tensor) -> Tensor:
-    """exp(entropy) of values ≥ 0 as shares of their sum, over their number."""
+    """exp(entropy) of values ≥ 0, as shares of their sum, divided by their number."""
     shares = values / values.sum()
     effective: Tensor = torch.special.entr(shares).sum().exp()
     return effective / len(values)
 
 
 def _cost(t: Traced) -> int:
-    """Multiplications; 0 for what has no figures."""
+    """The multiplications for a tensor; 0 if it has no figures."""
     if t.param.ndim < 2 or t.param.is_complex():
         return 0
     shape = matrix_shape(t.param.shape) if t.param.numel() else (0, 0)
