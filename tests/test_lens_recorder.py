@@ -77,6 +77,19 @@ def test_training_is_bitwise_the_same(tmp_path, name):
     assert {row["tensor"] for row in Lens.read(tmp_path)} == names
 
 
+def test_a_default_device_does_not_matter(tmp_path):
+    """Of the device "meta" no number can be read."""
+    model = small_model()
+    optimizer = torch.optim.AdamW(model.parameters())
+    gradients = [torch.randn_like(param) for param in model.parameters()]
+    with torch.device("meta"), Lens(model, optimizer, out=tmp_path):
+        for _ in range(40):
+            for param, gradient in zip(model.parameters(), gradients, strict=True):
+                param.grad = gradient
+            optimizer.step()
+    assert {row["quantity"] for row in Lens.read(tmp_path)} == {"temporal", "spatial", "weights"}
+
+
 def test_it_is_there_as_bw_lens():
     assert bw.Lens is Lens
 

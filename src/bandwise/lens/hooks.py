@@ -7,14 +7,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import torch
 from torch.optim import Optimizer
 
 from bandwise.lens.quantities.quantity import Step
 
 
 class StepHooks:
-    """Call back around every step of an optimizer, without autograd.
+    """Call back around every step of an optimizer.
 
     A step that fails, or that a ``GradScaler`` skips, is not reported as taken.
 
@@ -67,7 +66,6 @@ class StepHooks:
             return (args[0], observed, *args[2:]), kwargs
         return args, {**kwargs, "closure": observed}
 
-    @torch.no_grad()
     def _see(self) -> None:
         # GradScaler gives a fused optimizer scaled gradients, their scale, and whether to skip.
         skipped = getattr(self._optimizer, "found_inf", None)
@@ -81,8 +79,7 @@ class StepHooks:
         if step is not None and sys._getframe(1) is self._call:
             # The step holds the gradients: it must not keep them alive.
             self._call = self._step = None
-            with torch.no_grad():
-                self._after(step)
+            self._after(step)
 
 
 def _runs(call: FrameType, frame: FrameType | None) -> bool:

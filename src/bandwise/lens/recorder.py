@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -256,13 +257,15 @@ class Lens:
         number = self.step + 1
         due = number == 1 or number % self.every == 0
         step = Step(number, due, self._traced(grad_scale, self._decay.shares()))
-        for quantity in self._quantities:
-            quantity.before(step)
+        with _measuring():
+            for quantity in self._quantities:
+                quantity.before(step)
         return step
 
     def _after(self, step: Step) -> None:
-        for quantity in self._quantities:
-            quantity.after(step)
+        with _measuring():
+            for quantity in self._quantities:
+                quantity.after(step)
         self.step = step.number
         self._write()
 
@@ -285,7 +288,9 @@ class Lens:
 
     def _write(self, closing: bool = False) -> None:
         for quantity in self._quantities:
-            for row in quantity.rows(closing):
+            with _measuring():
+                rows = quantity.rows(closing)
+            for row in rows:
                 self._append(row)
 
     def _add(self, quantity: str, figures: Mapping[str, Any]) -> None:
@@ -300,6 +305,13 @@ class Lens:
         if self._log is None:
             raise RuntimeError("a lens records within its `with` alone")
         return self._log
+
+
+@contextmanager
+def _measuring() -> Iterator[None]:
+    """No autograd, and the CPU for new tensors, whatever the user's default device is."""
+    with torch.no_grad(), torch.device("cpu"):
+        yield
 
 
 def _dense(grad: Tensor | None) -> Tensor | None:

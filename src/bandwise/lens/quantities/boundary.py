@@ -48,7 +48,7 @@ def boundary_grid(model: nn.Module, low: Point, high: Point, n: int) -> Grid:
         The grid, on the CPU.
     """
     _checks.whole("n", n, 2)
-    x, y = (torch.linspace(a, b, n) for a, b in zip(low, high, strict=True))
+    x, y = (torch.linspace(a, b, n, device="cpu") for a, b in zip(low, high, strict=True))
     points = torch.cartesian_prod(y, x).flip(-1)  # x runs fastest
     with evaluating(model) as device:
         logits: Tensor = model(points.to(device)).cpu()

@@ -93,7 +93,7 @@ def probe_figures(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[str,
     if not 1 <= labels.numel() <= _MOST_LABELS:
         raise ValueError(f"probe must have 1 to {_MOST_LABELS} labels, got {labels.numel()}")
     with evaluating(model) as device:
-        logits = model(inputs.to(device)).cpu()
+        logits, labels = model(inputs.to(device)).cpu(), labels.cpu()
     if logits.shape[:-1] != labels.shape:
         raise ValueError(
             f"probe has labels of shape {tuple(labels.shape)}, which ask for logits of "
