@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -310,7 +310,9 @@ class Lens:
 @contextmanager
 def _measuring() -> Iterator[None]:
     """No autograd, and the CPU for new tensors, whatever the user's default device is."""
-    with torch.no_grad(), torch.device("cpu"):
+    # The context makes every call of torch slower: it is entered only where it is needed.
+    on_cpu = torch.get_default_device().type == "cpu"
+    with torch.no_grad(), nullcontext() if on_cpu else torch.device("cpu"):
         yield
 
 
