@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_flatten
 
 import bandwise as bw
 from bandwise.lens import Lens, Spatial, Temporal, Weights
-from bandwise.lens.rows import FIGURES, drawable
+from bandwise.lens.quantities.decisions import with_agreement
 from bandwise.tasks.gpt import GPT, GPTConfig
 
 
@@ -730,23 +730,10 @@ def test_a_model_without_known_layers_has_no_activations(tmp_path):
     assert [row["quantity"] for row in Lens.read(tmp_path)] == ["decisions"]
 
 
-def test_rows_hold_what_figures_are_drawn_from(tmp_path):
-    """The table of these figures says so of all rows that the lens writes itself."""
-    model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with Lens(model, optimizer, every=8, out=tmp_path) as lens:
-        for _ in range(32):
-            optimizer.zero_grad()
-            model(torch.randn(5, 2)).square().mean().backward()
-            optimizer.step()
-        lens.look((torch.randn(8, 2), torch.zeros(8).long()), ((-1, -1), (1, 1)), True)
-    rows = Lens.read(tmp_path)
-    assert {row["quantity"] for row in rows} == FIGURES.keys()
-    assert all(FIGURES[row["quantity"]] <= row.keys() for row in rows)
-    assert len(drawable(rows)) == len(rows)
+OWN = ("temporal", "spatial", "weights", "decisions", "boundary", "activations")
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", OWN)
 def test_a_name_of_the_lens_s_own_is_refused(tmp_path, name):
     model = small_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -765,17 +752,17 @@ def test_agreement_is_with_the_last_decisions():
     other = {"step": 1, "quantity": "mine", "energy": 1.0}
     rows = [row(0, [1, 1, 1, 1]), other, row(5, [0, 1, 2, 0]), row(9, [0, 1, 2, 3])]
     before = json.dumps(rows)
-    found = drawable(rows)
+    found = with_agreement(rows)
     assert [row.get("agreement") for row in found] == [0.25, None, 0.75, 1.0]
     assert found[1] == other
     assert found[0].keys() == {"step", "quantity", "accuracy", "loss", "agreement"}
     assert json.dumps(rows) == before
-    assert drawable([other]) == [other]
+    assert with_agreement([other]) == [other]
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_an_old_log_s_rows_with_a_name_of_the_lens_s_own_are_not_drawn(name):
-    """Earlier versions let the user record them."""
-    strange = {"step": 1, "quantity": name, "tensor": "all", "mine": 0.5}
-    other = {"step": 1, "quantity": "mine", "tensor": "all", "mine": 0.5}
-    assert drawable([strange, other]) == [other]
+@pytest.mark.parametrize("figures", [{}, {"predicted": 3}, {"predicted": []}, {"predicted": [1]}])
+def test_an_old_log_s_decisions_of_the_user_s_have_no_agreement(figures):
+    strange = {"step": 1, "quantity": "decisions", **figures}
+    last = {"step": 2, "quantity": "decisions", "predicted": [0, 1]}
+    found = with_agreement([strange, last])
+    assert found == [strange, {"step": 2, "quantity": "decisions", "agreement": 1.0}]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from bandwise import userfile
 from bandwise.cli import app
 from bandwise.lens import Lens
-from bandwise.lens.rows import FIGURES, drawable
+from bandwise.lens.quantities.decisions import with_agreement
 from bandwise.study import DamagedRunError, Results, StudyError, compare
 from bandwise.study.run import RunConfig, read_metrics, read_run, train
 from bandwise.tasks import Recipe
@@ -84,7 +84,7 @@ def test_what_a_run_records(moons, tmp_path):
         "temporal": [32, 64, 80],
         "activations": [80],
     }
-    assert run.lens == drawable([row for row in rows if row["tensor"] == "all"])
+    assert run.lens == with_agreement([row for row in rows if row["tensor"] == "all"])
     last = [row for row in run.lens if row["quantity"] == "decisions"][-1]
     assert last["agreement"] == 1
     # The probe is the whole validation split here.
@@ -255,7 +255,9 @@ def test_a_wrong_probe_fails_a_study_at_once(moons, tmp_path):
 # --- logs of the user's -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    "name", ["temporal", "spatial", "weights", "decisions", "boundary", "activations"]
+)
 def test_an_old_log_with_figures_of_the_user_s_is_drawn(tmp_path, name):
     """Earlier versions let the user record any name, and ended in a traceback when it was drawn."""
     model = nn.Linear(4, 4)

@@ -146,7 +146,7 @@ class _Twin:
         moved: list[Tensor] = []
         for param, gradient in zip(self._params, gradients, strict=True):
             param.copy_(start)
-            param.grad = gradient
+            param.grad = None if gradient is None else gradient.clone()
             moved += [] if gradient is None else [param]
         self._step(self._optimizer)
         return 1 - torch.stack(moved).mean(0) / start

@@ -22,9 +22,11 @@ from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced
 from bandwise.lens.quantities.spatial import Spatial
 from bandwise.lens.quantities.temporal import Temporal
 from bandwise.lens.quantities.weights import Weights
-from bandwise.lens.rows import FIGURES
 from bandwise.optim import _checks
 from bandwise.optim.smi import SMI
+
+# Figures are drawn from the rows of these quantities.
+_OWN = ("temporal", "spatial", "weights", "decisions", "boundary", "activations")
 
 
 class Writer(Protocol):
@@ -160,9 +162,9 @@ class Lens:
             RuntimeError: it is called outside the ``with``.
             ValueError: ``quantity`` is a name of the lens's own.
         """
-        if quantity in FIGURES:
+        if quantity in _OWN:
             raise ValueError(
-                f"quantity must not be one that the lens measures itself ({', '.join(FIGURES)}), "
+                f"quantity must not be one that the lens measures itself ({', '.join(_OWN)}), "
                 f"got {quantity!r}"
             )
         self._add(quantity, figures)

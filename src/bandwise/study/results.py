@@ -43,7 +43,7 @@ class Run:
         folder: its folder, relative to the study's.
         lens: what the lens recorded of the whole model, one row for each measurement, with
             ``agreement`` in the place of ``predicted``
-            (``bandwise.lens.rows.drawable``); empty if the run had none.
+            (``bandwise.lens.quantities.decisions.with_agreement``); empty if the run had none.
     """
 
     optimizer: str

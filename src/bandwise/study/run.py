@@ -51,8 +51,8 @@ from bandwise.files import (
     write_json,
 )
 from bandwise.lens import Lens, Row, Spatial, Temporal, Weights, log
+from bandwise.lens.quantities.decisions import with_agreement
 from bandwise.lens.reading import scheduled
-from bandwise.lens.rows import drawable
 from bandwise.study import optimizers, spec
 from bandwise.study.errors import StudyError, reading
 from bandwise.study.locks import alone_in
@@ -515,4 +515,4 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 def _read_lens(folder: Path) -> list[Row]:
     """What the lens recorded of the whole model."""
-    return drawable([row for row in log.read(folder) if row["tensor"] == "all"])
+    return with_agreement([row for row in log.read(folder) if row["tensor"] == "all"])

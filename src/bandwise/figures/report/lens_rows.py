@@ -9,7 +9,7 @@ from typing import TypeVar
 from bandwise.figures.instruments import Runs
 from bandwise.lens import Lens, Row
 from bandwise.lens.log import NAME
-from bandwise.lens.rows import drawable
+from bandwise.lens.quantities.decisions import with_agreement
 from bandwise.study.results import Results, Run
 from bandwise.study.run import read_result
 
@@ -90,4 +90,4 @@ def _log(folder: Path) -> list[Row]:
     rows = Lens.read(folder)
     if not rows:
         raise ValueError(f"{folder / NAME} holds no rows yet")
-    return drawable(rows)
+    return with_agreement(rows)

@@ -105,6 +105,29 @@ def probe_figures(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[str,
     }
 
 
+def with_agreement(rows: Sequence[Row]) -> list[Row]:
+    """A run's rows, with ``agreement`` in the place of ``predicted`` in those of ``decisions``.
+
+    It is the share of examples for which the model predicts what it predicts in the last of these
+    rows. A row without such classes is left as it is: in earlier versions a user could record it.
+    """
+    final = next((found for row in reversed(rows) if (found := _predicted(row))), [])
+    return [
+        {
+            **{key: value for key, value in row.items() if key != "predicted"},
+            "agreement": agreeing(found, final),
+        }
+        if (found := _predicted(row)) and len(found) == len(final)
+        else row
+        for row in rows
+    ]
+
+
+def _predicted(row: Row) -> list[int]:
+    classes = row.get("predicted") if row["quantity"] == "decisions" else None
+    return classes if isinstance(classes, list) else []
+
+
 @dataclass(frozen=True)
 class Alignment:
     """How a model came to decide as it does in the end.
