@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import papers
 from bandwise.figures.figure import Figure
-from bandwise.figures.report.rendering import fill, save
+from bandwise.figures.pages import fill, save
 from bandwise.files import replacing
 from papers.paper import Claim, Data, Finding, Paper, ScaleName, Table
 from papers.stored import read_part
@@ -173,6 +173,7 @@ def _page(edition: Edition, folder: Path) -> Path:
     ])  # fmt: skip
     page = fill(
         "paper.html.jinja",
+        package="papers",
         title=f"{paper.name.upper()}, scale {edition.scale}",
         paper=paper,
         claims=claims,
@@ -180,4 +181,4 @@ def _page(edition: Edition, folder: Path) -> Path:
         figures=edition.figures(),
         commands=[part["command"] for part in edition.stored.values()],
     )
-    return save(page, folder / f"{paper.name}-{edition.scale}.html", "")
+    return save(page, folder / f"{paper.name}-{edition.scale}.html")
