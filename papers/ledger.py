@@ -11,7 +11,7 @@ from typing import Any, get_args
 import papers
 from bandwise.figures.figure import Figure
 from bandwise.figures.pages import fill, save
-from bandwise.study.files import replacing
+from bandwise.files import replacing
 from papers.paper import Claim, Data, Finding, Paper, ScaleName, Table
 from papers.stored import read_part
 

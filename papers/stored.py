@@ -14,8 +14,8 @@ import numpy as np
 import scipy.stats
 
 from bandwise.figures.words import number
+from bandwise.files import read_json
 from bandwise.study import Results
-from bandwise.study.files import read_json
 from bandwise.study.results import Run
 from bandwise.study.statistics import LEVEL, bootstrap_interval, paired_p_value
 from papers.paper import Data

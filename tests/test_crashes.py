@@ -32,9 +32,9 @@ from papers.paper import Claim, Finding, Paper, Part
 from papers.run import reproduce
 
 from bandwise import cli
+from bandwise.files import write_json
 from bandwise.study import DamagedRunError, Results, StudyError, compare
 from bandwise.study import run as runs
-from bandwise.study.files import write_json
 from test_study import TASK, figures, quiet
 
 OPTIMIZERS = "smi-adamw:min_ndim=1,nsf:p=cyclic(0.7,0.1,10)"

@@ -28,8 +28,8 @@ import bandwise
 from bandwise import tasks
 from bandwise.figures.lens_page import render_lens
 from bandwise.figures.study_page import render_report, write_report
+from bandwise.files import write_json
 from bandwise.study import Results, StudyError
-from bandwise.study.files import write_json
 from bandwise.tasks.shakespeare_char import fetch
 from test_crashes import file_of, spoil
 from test_crashes import study as two_runs

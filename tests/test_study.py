@@ -17,8 +17,8 @@ import torch
 from rich.console import Console
 
 from bandwise import tasks, userfile
+from bandwise.files import from_json, replacing, to_json
 from bandwise.study import Results, StudyError, compare, optimizers, spec
-from bandwise.study.files import from_json, replacing, to_json
 from bandwise.study.run import RunConfig, learning_rate_factor, read_metrics, train
 from bandwise.tasks import Recipe
 

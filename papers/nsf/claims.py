@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bandwise.lens.quantities.boundary import aligned
+from bandwise.lens.quantities.decisions import aligned
 from papers.nsf.measures import rate_slope
 from papers.paper import Claim, Data, Finding, Verdict
 from papers.stored import Figure, Study, Values, final
@@ -16,7 +16,7 @@ from papers.verdicts import as_large, lower, together, told
 
 # The cycle that has exponents of both signs, as the paper's; its period differs by part.
 _CYCLE = "nsf:p=cyclic(0.5,-0.25,"
-# What the lens itself may show of a momentum without any adaptivity (bandwise.lens.quantities.temporal).
+# What the lens itself may show of a momentum without any adaptivity (bandwise.lens.quantities.response).
 _NEUTRAL = 0.1
 _NEGLIGIBLE = 5.0  # percent of a training step
 _QUARTER = 0.25

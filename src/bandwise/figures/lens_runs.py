@@ -9,7 +9,7 @@ from typing import TypeVar
 from bandwise.figures.instruments import Runs
 from bandwise.lens import Lens, Row
 from bandwise.lens.log import NAME
-from bandwise.study.decisions import with_agreement
+from bandwise.lens.quantities.decisions import with_agreement
 from bandwise.study.results import Results, Run
 from bandwise.study.run import read_result
 

@@ -12,7 +12,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from bandwise.study.files import replacing
+from bandwise.files import replacing
 
 
 def fill(template: str, package: str = "bandwise.figures", **values: Any) -> str:

@@ -26,12 +26,13 @@ from torch import nn
 
 import bandwise
 from bandwise import tasks, userfile
+from bandwise.files import read_json
 from bandwise.optim import _checks
 from bandwise.study import optimizers as by_name
 from bandwise.study import spec
 from bandwise.study.backends import BACKENDS, workers
 from bandwise.study.errors import DamagedRunError, StudyError
-from bandwise.study.files import locked, read_json
+from bandwise.study.locks import locked
 from bandwise.study.progress import StudyProgress
 from bandwise.study.results import Results, Run
 from bandwise.study.run import RESULT, RunConfig, read_run, train

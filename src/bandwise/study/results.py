@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bandwise.files import read_json, replacing, write_json
 from bandwise.lens import Row
-from bandwise.study.files import read_json, replacing, write_json
 
 Verdict = Literal[
     "baseline",
@@ -43,7 +43,7 @@ class Run:
         folder: its folder, relative to the study's.
         lens: what the lens recorded of the whole model, one row for each measurement, with
             ``agreement`` in the place of ``predicted``
-            (``bandwise.study.decisions.with_agreement``); empty if the run had none.
+            (``bandwise.lens.quantities.decisions.with_agreement``); empty if the run had none.
     """
 
     optimizer: str

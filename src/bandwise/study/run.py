@@ -39,12 +39,23 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._pytree import tree_map
 
 import bandwise
-from bandwise import _checksum, tasks, userfile
+from bandwise import tasks, userfile
+from bandwise.files import (
+    crc32_of,
+    from_json,
+    read_json,
+    replacing,
+    signed,
+    to_json,
+    unsigned,
+    write_json,
+)
 from bandwise.lens import Lens, Row, Spatial, Temporal, Weights, log
+from bandwise.lens.quantities.decisions import with_agreement
 from bandwise.lens.reading import scheduled
-from bandwise.study import decisions, optimizers, spec
+from bandwise.study import optimizers, spec
 from bandwise.study.errors import StudyError, reading
-from bandwise.study.files import alone_in, from_json, read_json, replacing, to_json, write_json
+from bandwise.study.locks import alone_in
 from bandwise.study.results import Run
 from bandwise.tasks import Recipe, Task
 
@@ -302,14 +313,11 @@ class _Training:
         evals, number = (math.ceil(s / self.eval_every) for s in (self.recipe.steps, self.step))
         looks = {0, *(round(evals ** (i / (_LOOKS - 2))) for i in range(_LOOKS - 1))}
         with self._autocast():
-            found = decisions.figures(
-                self.task,
-                self.model,
-                boundary=number in looks,
+            self.lens.look(
+                self.task.probe(),
+                self.task.plane() if number in looks else None,
                 activations=self.step == self.recipe.steps and not self.diverged,
             )
-        for quantity, figures in found.items():
-            self.lens.record(quantity, figures)
 
     def _row(self, **figures: float) -> None:
         self.metrics.write(to_json(figures).encode() + b"\n")
@@ -332,7 +340,7 @@ class _Training:
         content = io.BytesIO()
         torch.save(checkpoint, content)
         with replacing(self.folder / CHECKPOINT) as path:
-            path.write_bytes(_checksum.signed(content.getvalue()))
+            path.write_bytes(signed(content.getvalue()))
 
     def _resume(self) -> None:
         """Go back to the last checkpoint, and forget what came after it."""
@@ -412,7 +420,7 @@ def load_checkpoint(path: Path, device: str) -> dict[str, Any]:
     """
     with reading(path):
         # torch.load does not look at the checksums that torch.save writes.
-        content = io.BytesIO(_checksum.unsigned(path.read_bytes()))
+        content = io.BytesIO(unsigned(path.read_bytes()))
         checkpoint: dict[str, Any] = torch.load(content, map_location=device, weights_only=True)
     return checkpoint
 
@@ -420,7 +428,7 @@ def load_checkpoint(path: Path, device: str) -> dict[str, Any]:
 def _stamp(path: Path) -> dict[str, int]:
     """How long a log is, and its checksum."""
     size = path.stat().st_size
-    return {"bytes": size, "crc32": _checksum.of_file(path, size)}
+    return {"bytes": size, "crc32": crc32_of(path, size)}
 
 
 def _check_stamp(path: Path, stamp: dict[str, int]) -> int:
@@ -428,7 +436,7 @@ def _check_stamp(path: Path, stamp: dict[str, int]) -> int:
     size = path.stat().st_size
     if size < stamp["bytes"]:
         raise ValueError(f"it has {size} bytes, and had {stamp['bytes']}")
-    if _checksum.of_file(path, stamp["bytes"]) != stamp["crc32"]:
+    if crc32_of(path, stamp["bytes"]) != stamp["crc32"]:
         raise ValueError("its checksum does not fit: it is not what was written")
     return stamp["bytes"]
 
@@ -496,10 +504,10 @@ def read_result(folder: Path) -> dict[str, Any]:
     with reading(folder / RESULT):
         result: dict[str, Any] = read_json(folder / RESULT)
         # Runs from before there were checksums have none, but a length.
-        files, _ = result.pop("files", {}), result.pop("lens_bytes", None)
+        stamps, _ = result.pop("files", {}), result.pop("lens_bytes", None)
         if not (isinstance(result["settings"], dict) and _are_figures(result["final"])):
             raise ValueError("settings must be named, and final hold figures")
-    for name, stamp in files.items():
+    for name, stamp in stamps.items():
         with reading(folder / name):
             _check_stamp(folder / name, stamp)
     return result
@@ -507,4 +515,4 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 def _read_lens(folder: Path) -> list[Row]:
     """What the lens recorded of the whole model."""
-    return decisions.with_agreement([row for row in log.read(folder) if row["tensor"] == "all"])
+    return with_agreement([row for row in log.read(folder) if row["tensor"] == "all"])

@@ -14,7 +14,7 @@ import optuna
 from bandwise.optim import _checks
 from bandwise.study import spec
 from bandwise.study.compare import configure
-from bandwise.study.files import locked
+from bandwise.study.locks import locked
 from bandwise.study.run import read_run, train
 
 TUNING_SEEDS = (100,)

@@ -10,7 +10,7 @@ from bandwise.figures.figure import Figure
 from bandwise.figures.instruments.instrument import curve_figure, over_steps
 from bandwise.figures.instruments.rows import Runs, figure, rows_of, scalar
 from bandwise.lens import Row
-from bandwise.lens.quantities.boundary import LEVEL, aligned
+from bandwise.lens.quantities.decisions import LEVEL, aligned
 
 
 def _alignment(rows: Sequence[Row]) -> tuple[int, float] | None:
