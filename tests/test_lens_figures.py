@@ -328,6 +328,15 @@ def test_one_evaluation_has_nothing_to_agree_with() -> None:
     assert not {"lens-agreement", "lens-alignment"} & {f.id for f in lens_figures({"a": runs["a"]})}
 
 
+def test_agreement_is_of_the_classes_that_a_log_holds() -> None:
+    """A log holds the predicted classes: agreement with the last is known at the end alone."""
+    row = {"quantity": "decisions", "tensor": "all", "accuracy": 0.5, "loss": 1.0}
+    looks = {0: [1, 1, 1, 1], 20: [1, 0, 1, 1], 40: [1, 0, 0, 1]}
+    rows = [row | {"step": step, "predicted": classes} for step, classes in looks.items()]
+    mean = traces(figure_of({"a": [rows]}, "agreement"), "mean")["a"]
+    assert (mean.x, mean.y) == ((0, 20, 40), (0.5, 0.75, 1.0))
+
+
 def half_plane(a: float, b: float, c: float) -> nn.Linear:
     """Class 1 where ax + by > c."""
     model = nn.Linear(2, 2)

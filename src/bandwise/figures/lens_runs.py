@@ -9,7 +9,6 @@ from typing import TypeVar
 from bandwise.figures.instruments import Runs
 from bandwise.lens import Lens, Row
 from bandwise.lens.log import NAME
-from bandwise.lens.quantities.decisions import with_agreement
 from bandwise.study.results import Results, Run
 from bandwise.study.run import read_result
 
@@ -66,29 +65,20 @@ def runs_of_folders(folders: Sequence[Path]) -> dict[str, Runs]:
             raise FileNotFoundError(f"there is no folder {folder}")
         if (folder / "results.json").exists():
             results = Results.load(folder)
-            studies.append((results.task, folder, _measured(results, folder)))
+            studies.append((results.task, folder, runs_of_study(results, folder)))
+            if not any(studies[-1][-1].values()):
+                raise ValueError(
+                    f"the study in {folder} has no run with a lens that did not diverge: "
+                    "run `bandwise compare` with --lens"
+                )
         else:
-            logs.append((folder.resolve().name, folder, [_log(folder)]))
+            rows = Lens.read(folder)
+            if not rows:
+                raise ValueError(f"{folder / NAME} holds no rows yet")
+            logs.append((folder.resolve().name, folder, [rows]))
     return _named(studies) | ({"": _named(logs)} if logs else {})
 
 
 def _named(found: Sequence[tuple[str, Path, _T]]) -> dict[str, _T]:
     clash = len({name for name, *_ in found}) < len(found)
     return {f"{name} ({folder})" if clash else name: some for name, folder, some in found}
-
-
-def _measured(results: Results, folder: Path) -> Runs:
-    runs = runs_of_study(results, folder)
-    if not any(runs.values()):
-        raise ValueError(
-            f"the study in {folder} has no run with a lens that did not diverge: "
-            "run `bandwise compare` with --lens"
-        )
-    return runs
-
-
-def _log(folder: Path) -> list[Row]:
-    rows = Lens.read(folder)
-    if not rows:
-        raise ValueError(f"{folder / NAME} holds no rows yet")
-    return with_agreement(rows)

@@ -142,6 +142,7 @@ def _table(title: str, caption: str) -> Table:
         title=_text(title),
         caption=_text(f"\n{caption}"),
         caption_justify="left",
+        min_width=60,  # the caption is no wider than the table
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,

@@ -23,6 +23,7 @@ from bandwise.figures.instruments.rows import (
 from bandwise.figures.instruments.slopes import RATE, SIZE
 from bandwise.figures.words import headline, number
 from bandwise.lens import Row
+from bandwise.lens.quantities.decisions import with_agreement
 
 __all__ = ["Runs", "lens_figures", "sections"]
 
@@ -192,8 +193,9 @@ _SECTIONS: dict[str, Sequence[Callable[[Runs], Figure | None]]] = {
 
 def sections(runs: Runs) -> dict[str, list[Figure]]:
     """Every figure that the rows hold something for, by heading."""
+    agreed = {label: [with_agreement(rows) for rows in some] for label, some in runs.items()}
     drawn = {
-        heading: [found for instrument in some if (found := instrument(runs)) is not None]
+        heading: [found for instrument in some if (found := instrument(agreed)) is not None]
         for heading, some in _SECTIONS.items()
     }
     return {heading: figures for heading, figures in drawn.items() if figures}

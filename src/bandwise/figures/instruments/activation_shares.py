@@ -62,9 +62,9 @@ class ActivationShare:
     def _at_others(self, last: Mapping[str, Sequence[Row]], means: Mapping[str, float]) -> str:
         """Whether the lowest is below the highest at other thresholds for zero, in words."""
         rows = [row for label in means for row in last[label]]
-        others = [k for k in rows[0] if k.startswith(f"{self.key}_at_")]
-        others = [k for k in others if len(_of(rows, k)) == len(rows)]
-        low, high = (pick(means, key=lambda label: means[label]) for pick in (min, max))
+        keys = [key for key in rows[0] if key.startswith(f"{self.key}_at_")]
+        others = [key for key in keys if len(_of(rows, key)) == len(rows)]
+        low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
         if low == high or not others:
             return ""
         always = all(fmean(_of(last[low], k)) < fmean(_of(last[high], k)) for k in others)
