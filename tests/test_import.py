@@ -16,6 +16,7 @@ HEAVY = {
     "pandas",
     "plotly",
     "pooch",
+    "pydantic",
     "rich",
     "scipy",
     "sklearn",

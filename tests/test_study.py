@@ -17,9 +17,12 @@ import torch
 from rich.console import Console
 
 from bandwise import tasks, userfile
-from bandwise.study import Results, StudyError, compare, optimizers, spec
+from bandwise.study import Results, StudyError, by_name, compare, spec
+from bandwise.study.config import RunConfig
 from bandwise.study.files import from_json, replacing, to_json
-from bandwise.study.run import RunConfig, learning_rate_factor, read_metrics, train
+from bandwise.study.run import train
+from bandwise.study.run_files import read_metrics
+from bandwise.study.training import learning_rate_factor
 from bandwise.tasks import Recipe
 
 # A task with dropout and a test split, small enough to train in no time.
@@ -125,7 +128,7 @@ def test_a_closure_leaves_the_training_as_it_was_without(task, tmp_path, text):
     made = tasks.load(task)
     torch.manual_seed(0)
     model = made.model()
-    optimizer = optimizers.build(
+    optimizer = by_name.build(
         spec.parse(text), model.named_parameters(), made.recipe.lr, made.recipe
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -585,7 +588,7 @@ def test_the_report_of_another_study_is_not_replaced_silently(task, tmp_path):
 @pytest.mark.parametrize(("every", "lines"), [(0.0, 4), (3600.0, 0)])
 def test_without_a_terminal_a_run_says_how_far_it_is(task, tmp_path, monkeypatch, every, lines):
     """A line an evaluation, but none before its time has come."""
-    monkeypatch.setattr("bandwise.study.progress._TALK_SECONDS", every)
+    monkeypatch.setattr("bandwise.study.progress._LINE_SECONDS", every)
     monkeypatch.setattr("bandwise.study.progress._POLL_SECONDS", 0.02)
     said = said_by(task, tmp_path, "adamw", seeds=1, task_options={"delay": 0.04})
     found = re.findall(
