@@ -146,6 +146,10 @@ def test_a_factory_of_the_user(tmp_path):
     opt = build(f"{file}:make:k=3")
     assert (opt.param_groups[0]["lr"], opt.told) == (3e-3, 100)
     assert build(f"{file}:plain").param_groups[0]["lr"] == 1e-3
+    wrapped = build(f"smi-{file}:make:k=3,q=0.5")
+    assert isinstance(wrapped, bw.SMI)
+    assert (wrapped.param_groups[0]["lr"], wrapped.param_groups[0]["smi_q"]) == (3e-3, 0.5)
+    assert wrapped.base.told == 100
     with pytest.raises(ValueError, match=r"must be a torch\.optim\.Optimizer, .* got None"):
         build(f"{file}:wrong")
     with pytest.raises(ValueError, match="defines no 'absent'"):

@@ -103,7 +103,7 @@ def compare(
     )
     out = default_folder(task) if out is None else Path(out)
     jobs = _jobs(jobs, backend, device, len(configs))
-    command = _command(task, specs, seeds, recipe, out, device, lens, task_options)
+    command = recorded_command(task, specs, seeds, recipe, out, device, lens, task_options)
     console = console or Console(stderr=True)
 
     def say(line: str) -> None:
@@ -148,7 +148,7 @@ def _jobs(jobs: int | None, backend: str, device: str, runs: int) -> int | None:
     return min(jobs, runs)
 
 
-def _command(
+def recorded_command(
     task: str,
     specs: Sequence[spec.Spec],
     seeds: int,

@@ -41,20 +41,15 @@ def check(spec: str, cls: type[Task], options: Mapping[str, Any]) -> None:
         )
     types = _types(cls)
     for name, value in options.items():
-        try:
-            _fit(types.get(name), value)
-        except ValidationError as error:
-            wrong = "; ".join(dict.fromkeys(each["msg"] for each in error.errors()))
-            raise ValueError(f"task {spec!r}: {name}: {wrong}, got {value!r}") from error
-        except TypeError as error:
-            raise ValueError(f"task {spec!r}: {name}: {error}, got {value!r}") from error
+        if wrong := _misfit(types.get(name), value):
+            raise ValueError(f"task {spec!r}: {name}: {wrong}, got {value!r}")
 
 
 def read(cls: type[Task], texts: Mapping[str, str]) -> dict[str, Any]:
     """Options from texts: ``"5"`` is a number for an int, and a text for a str.
 
-    A text is JSON or a Python literal. A text that is neither, or whose value does not fit the
-    option, stands for itself.
+    A text is JSON or a Python literal. If it is neither, or if the text fits the option and the
+    value does not, it stands for itself.
     """
     types = _types(cls)
     return {name: _read(types.get(name), text) for name, text in texts.items()}
@@ -67,12 +62,12 @@ def write(cls: type[Task], options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _read(kind: TypeAdapter[Any] | None, text: str) -> Any:
+    candidates: list[Any] = []
     for parse in (json.loads, ast.literal_eval):
         with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            value = parse(text)
-            _fit(kind, value)
-            return value
-    return text
+            candidates.append(parse(text))
+    candidates.append(text)
+    return next((value for value in candidates if not _misfit(kind, value)), candidates[0])
 
 
 def _write(kind: TypeAdapter[Any] | None, value: Any) -> str:
@@ -81,10 +76,16 @@ def _write(kind: TypeAdapter[Any] | None, value: Any) -> str:
     return json.dumps(value)
 
 
-def _fit(kind: TypeAdapter[Any] | None, value: Any) -> None:
-    """Raise unless a value fits. Types are strict as JSON's: a list for a tuple, no text for 5."""
+def _misfit(kind: TypeAdapter[Any] | None, value: Any) -> str:
+    """Why a value does not fit; empty if it does. Types are as strict as those of JSON."""
     if kind is not None:
-        kind.validate_json(json.dumps(value), strict=True)
+        try:
+            kind.validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            return "; ".join(dict.fromkeys(each["msg"] for each in error.errors()))
+        except (TypeError, ValueError) as error:  # it is no plain data
+            return str(error)
+    return ""
 
 
 def _named(cls: type[Task]) -> dict[str, inspect.Parameter]:
