@@ -30,7 +30,7 @@ from bandwise.figures.lens_page import render_lens
 from bandwise.figures.study_page import render_report, write_report
 from bandwise.files import write_json
 from bandwise.study import Results, StudyError
-from bandwise.tasks.shakespeare_char import fetch
+from bandwise.tasks.fetch import fetch
 from test_crashes import file_of, spoil
 from test_crashes import study as two_runs
 from test_report import HOSTILE, PLOTLY, Page, lens_rows, strings
@@ -188,7 +188,7 @@ def server(monkeypatch):
 @pytest.mark.parametrize("name", ["file.txt", "file/..", "file/%2e%2e%2fup", "file?a=../../up"])
 def test_a_download_stays_in_its_folder(server, tmp_path, name):
     cache = tmp_path / "deep" / "cache"
-    path = fetch(f"{server}/{name}", SHA256, cache)
+    path = fetch(f"{server}/{name}", SHA256, "", cache)
     assert path.parent == cache
     assert path.read_bytes() == CONTENT
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
@@ -196,11 +196,11 @@ def test_a_download_stays_in_its_folder(server, tmp_path, name):
 
 def test_a_download_is_what_it_was_to_be(server, tmp_path):
     with pytest.raises(ValueError, match="hash"):
-        fetch(f"{server}/file.txt", "0" * 64, tmp_path)
+        fetch(f"{server}/file.txt", "0" * 64, "", tmp_path)
     assert list(tmp_path.iterdir()) == []
-    path = fetch(f"{server}/file.txt", SHA256, tmp_path)
+    path = fetch(f"{server}/file.txt", SHA256, "", tmp_path)
     path.write_bytes(b"something else")
-    assert fetch(f"{server}/file.txt", SHA256, tmp_path).read_bytes() == CONTENT
+    assert fetch(f"{server}/file.txt", SHA256, "", tmp_path).read_bytes() == CONTENT
 
 
 # --- pages ---------------------------------------------------------------------------------------

@@ -10,8 +10,7 @@ from benchmarks.timing import Contender, clock_of, interleaved
 from torch.utils._pytree import tree_map
 
 from bandwise import tasks
-from bandwise.study import compare, spec
-from bandwise.study import optimizers as by_name
+from bandwise.study import by_name, compare, spec
 from bandwise.tasks import Task
 from papers.paper import Context, Part
 from papers.smi import scales
