@@ -32,10 +32,10 @@ from bandwise.study import spec
 from bandwise.study.backends import BACKENDS, workers
 from bandwise.study.errors import DamagedRunError, StudyError
 from bandwise.study.files import locked, read_json
+from bandwise.study.paired import compare_runs
 from bandwise.study.progress import StudyProgress
 from bandwise.study.results import Results, Run
 from bandwise.study.run import RESULT, RunConfig, read_run, train
-from bandwise.study.statistics import compare_runs
 from bandwise.study.versions import versions
 from bandwise.tasks import Recipe, Task
 
