@@ -186,6 +186,7 @@ def test_a_missing_figure_and_a_diverged_run_are_told_apart():
     assert steps_to(targets, [curve, curve[:1], curve], "max").values == (0.0, 0.0, None)
     marked = Sample(found.values, diverged=(False, False, True))
     assert marked.missing == (False, True, False)
+    assert marked.bounded(20).values == (10, 20, None)
     assert not marked.complete
     assert marked.mean is marked.std is marked.interval is marked.p_value is None
     assert not marked.above(-100)
@@ -203,10 +204,10 @@ def test_differences_changes_and_ratios_are_taken_seed_by_seed():
     ours, theirs = Sample((1.0, 8.0, 3.0)), Sample((2.0, 4.0, None), (False, False, True))
     assert ours.minus(theirs).values == (-1, 4, None)
     assert ours.minus(theirs).baseline_diverged == (False, False, True)
-    assert ours.log2_ratio(theirs).values == (-1, 1, None)
+    assert ours.ratio_to(theirs).values == (0.5, 2, None)
     assert ours.change_from(theirs).values == (None, None, None)  # the baseline has no mean
     assert theirs.change_from(ours).values == (25, -100, None)
-    assert Sample((0.0,)).log2_ratio(Sample((1.0,))).values == (None,)
+    assert Sample((0.0,)).ratio_to(Sample((1.0,))).values == (None,)
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])

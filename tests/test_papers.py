@@ -16,12 +16,15 @@ import torch
 from benchmarks.timing import Rounds
 from papers.ledger import rebuild
 from papers.paper import Claim, Finding, Paper, Part, Table
-from papers.run import reproduce
-from papers.smi import claims, measures, optimizers, runs, scales, sensitivity
-from papers.stored import Study, Values, final
-from papers.verdicts import as_large, lower
+from papers.reproduce import reproduce
+from papers.smi import claims, measures, scales
+from papers.smi.parts import modern, runs, sensitivity
+from papers.stored import Study, final
+from papers.verdicts import as_large, lower, percent, written
 from rich.console import Console
 from torch import nn
+
+from bandwise.study.paired import Sample
 
 SEEDS = 3
 ROOT = Path(__file__).parents[1]
@@ -111,13 +114,14 @@ def test_claims_are_set_beside_what_is_stored_without_what_only_training_needs(t
     code = """
 import sys
 sys.modules["optuna"] = sys.modules["pytorch_optimizer"] = None
-from bandwise.cli import main
-main()
+import runpy
+runpy.run_module("papers", run_name="__main__")
 """
 
     def command(*words):
         command = [sys.executable, "-c", code, *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT)))}
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
 
     done = command("claims", "results", "--out", "claims.md")
     assert done.returncode == 0, done.stderr
@@ -168,7 +172,7 @@ def test_the_smi_paper_from_end_to_end(monkeypatch, tmp_path):
 
 
 def differences(mean, spread=0.1):
-    return Values(tuple(mean + spread * x for x in (-1, 0, 0.5, 0.5)))
+    return Sample(tuple(mean + spread * x for x in (-1, 0, 0.5, 0.5)))
 
 
 @pytest.mark.parametrize(
@@ -180,9 +184,13 @@ def differences(mean, spread=0.1):
         (differences(4), -5, "does not hold"),  # the other way
         (differences(0), -5, "does not hold"),  # none, and half as large is ruled out
         (differences(-3, 10), -5, "cannot tell yet"),
-        (Values((-4.0,)), -5, "cannot tell yet"),  # one seed
-        (Values((-4.0, math.nan, -4.1)), -5, "cannot tell yet"),
-        (Values((-4.0, math.inf, -4.1)), -5, "does not hold"),  # a run diverged
+        (Sample((-4.0,)), -5, "cannot tell yet"),  # one seed
+        (Sample((-4.0, None, -4.1)), -5, "cannot tell yet"),
+        (Sample((-4.0, None, -4.1), (False, True, False)), -5, "does not hold"),
+        # Steps may be known of a run that diverged later. It supports no claim.
+        (Sample((-4.0, -4.2, -4.1), (False, True, False)), -5, "does not hold"),
+        (Sample((-4.0, -4.2), (False, True), (True, False)), -5, "cannot tell yet"),
+        (Sample((-4.0, -4.2), (False, False), (True, False)), -5, "cannot tell yet"),
         (differences(-2.6, 0.5), -5, "holds"),
     ],
 )
@@ -191,9 +199,9 @@ def test_a_difference_is_judged_by_half_of_what_is_claimed(found, claimed, verdi
 
 
 def test_a_difference_in_words():
-    assert Values((1.0, 3.0)).percent() == "+2.00% [+1.00, +3.00], n = 2"
-    assert Values((-1.0,)).written("+.2f") == "\N{MINUS SIGN}1.00, n = 1"
-    assert Values((math.nan,)).percent() == "no figure for every seed, n = 1"
+    assert percent(Sample((1.0, 3.0))) == "+2.00% [+1.00, +3.00], n = 2"
+    assert written(Sample((-1.0,)), "+.2f") == "\N{MINUS SIGN}1.00, n = 1"
+    assert percent(Sample((None,))) == "no figure for every seed, n = 1"
 
 
 def run(optimizer, seed, loss, **more):
@@ -241,7 +249,7 @@ def test_a_run_that_diverged_keeps_no_claim_and_a_baseline_that_did_decides_none
 def test_iterations_variance_and_roughness_of_a_known_run():
     known = run("adamw", 0, 1.0)
     assert measures.iterations_to("evals", 1.5)(known) == 50
-    assert math.isnan(measures.iterations_to("evals", 0.9)(known))
+    assert measures.iterations_to("evals", 0.9)(known) is None
     # Eight losses, 0.01 apart, have the mean of their middle, 3.5 steps back.
     assert measures.iterations_to("training", 1.5)(known) == 54
     assert measures.roughness(known) == pytest.approx(0.01)
@@ -329,7 +337,7 @@ def test_the_law_of_cost(gammas, verdict):
 def test_combined_with_other_optimizers(change, verdict):
     texts = {
         label: {str(factor): text for factor, text in by_factor.items()}
-        for label, by_factor in optimizers.texts(1e-3).items()
+        for label, by_factor in modern.texts(1e-3).items()
     }
     losses = {
         text: (change if label.startswith("SMI+") else 1.0) + (0 if factor == "1.0" else 0.5)
@@ -399,10 +407,10 @@ def test_a_change_is_of_the_baseline_s_mean():
 
 
 def test_sophia_finds_the_diagonal_of_a_hessian():
-    others = pytest.importorskip("papers.others", exc_type=ImportError)
+    sam_sophia = pytest.importorskip("papers.smi.sam_sophia", exc_type=ImportError)
     scale = torch.tensor([1.0, 4.0, 0.5])
     weights = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
-    optimizer = others.sophia([weights], lr=1e-3, weight_decay=0.0)
+    optimizer = sam_sophia.sophia([weights], lr=1e-3, weight_decay=0.0)
     calls = []
 
     def closure():
@@ -421,9 +429,9 @@ def test_sophia_finds_the_diagonal_of_a_hessian():
 
 
 def test_sam_steps_by_the_gradient_uphill():
-    others = pytest.importorskip("papers.others", exc_type=ImportError)
+    sam_sophia = pytest.importorskip("papers.smi.sam_sophia", exc_type=ImportError)
     weight = nn.Parameter(torch.tensor([1.0, 0.0]))
-    optimizer = others.sam([weight], lr=1e-2, rho=0.5, weight_decay=0.0)
+    optimizer = sam_sophia.sam([weight], lr=1e-2, rho=0.5, weight_decay=0.0)
     seen = []
 
     def closure():

@@ -3,22 +3,22 @@
 import copy
 import io
 import json
-import math
 from dataclasses import replace
 
 import pytest
 import torch
 from papers.nsf import PAPER, claims, parts, scales
+from papers.nsf.by_layer import MuonAdamW, layer_kind, nsf_by_layer
 from papers.nsf.factored import FactoredNSF, split
-from papers.nsf.optimizers import MuonAdamW, layer_kind, nsf_by_layer
 from papers.paper import Context
-from papers.stored import Study, Values, final
-from papers.verdicts import lower
+from papers.stored import Study, final
+from papers.verdicts import lower, written
 from rich.console import Console
 from torch import nn
 
 import bandwise as bw
 from bandwise.study.files import to_json
+from bandwise.study.paired import Sample
 from bandwise.tasks import Recipe, cifar10, mnist_5k, shakespeare_char
 from bandwise.tasks.gpt import GPT, GPTConfig
 from jpegs import write_jpegs
@@ -246,19 +246,19 @@ def test_an_optimizer_is_told_from_others_that_begin_alike():
 def test_values():
     made = Study(study({"adamw": BASE, "sgd": shifted(1, 0)}))
     assert made.difference("sgd", "adamw", final("val_loss")).mean == pytest.approx(1)
-    assert Values((1.0, 1.1, 0.9)).above(0.5)
-    assert not Values((1.0, 1.1, 0.9)).above(1)
-    assert not Values((1.0,)).above(0)
-    assert Values((math.nan,)).written() == "no figure for every seed, n = 1"
-    assert Values((2.0,)).written("+.1f") == "+2.0, n = 1"
+    assert Sample((1.0, 1.1, 0.9)).above(0.5)
+    assert not Sample((1.0, 1.1, 0.9)).above(1)
+    assert not Sample((1.0,)).above(0)
+    assert written(Sample((None,))) == "no figure for every seed, n = 1"
+    assert written(Sample((2.0,)), "+.1f") == "+2.0, n = 1"
 
 
 def test_what_one_of_two_tests_sees_cannot_be_told_yet():
-    seen = Values((-0.0029, -0.0061, -0.0227, -0.0081, -0.0065))  # p = 0.06
+    seen = Sample((-0.0029, -0.0061, -0.0227, -0.0081, -0.0065))  # p = 0.06
     assert seen.interval[1] < 0
     assert not seen.below(0)
     assert lower(seen) == "cannot tell yet"
-    assert lower(Values((-0.03, 0.01, -0.02, 0.02, 0.01))) == "cannot tell yet"
+    assert lower(Sample((-0.03, 0.01, -0.02, 0.02, 0.01))) == "cannot tell yet"
 
 
 def test_every_claim_has_a_part():

@@ -16,7 +16,7 @@ from bandwise.optim import schedules
 from bandwise.study import spec
 from papers.paper import Data
 from papers.smi.measures import added, law
-from papers.smi.runs import ADAMW, AGGRESSIVE, CONSERVATIVE, COSINE, RUNS
+from papers.smi.parts.runs import ADAMW, AGGRESSIVE, CONSERVATIVE, COSINE, RUNS
 from papers.stored import Study, final
 
 _LABELS = {text: label for label, text in RUNS.items()}
@@ -42,7 +42,7 @@ def _figure_2(study: Study, inference: Data) -> Figure:
     for text, index in _INDEX.items():
         plot.add_scatter(
             x=inference["tokens_per_second"][text],
-            y=study.values(text, final("val_loss")).values,
+            y=study.sample(text, final("val_loss")).values,
             mode="markers",
             name=_LABELS[text],
             legendgroup=str(index),

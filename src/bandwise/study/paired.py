@@ -154,15 +154,19 @@ class Sample:
         mean = baseline.mean
         return self.minus(baseline).each(lambda value: 100 * value / mean if mean else None)
 
-    def log2_ratio(self, baseline: Sample) -> Sample:
-        """The ratio to a baseline, seed by seed, as a logarithm to base 2.
+    def ratio_to(self, baseline: Sample) -> Sample:
+        """The ratio to a baseline, seed by seed.
 
         A seed has none if either figure is missing, zero or negative.
         """
         return self._with(
-            baseline,
-            lambda ours, theirs: math.log2(ours / theirs) if min(ours, theirs) > 0 else None,
+            baseline, lambda ours, theirs: ours / theirs if min(ours, theirs) > 0 else None
         )
+
+    def bounded(self, bound: float) -> Sample:
+        """The sample with a bound in the place of every missing figure."""
+        pairs = zip(self.values, self.missing, strict=True)
+        return replace(self, values=tuple(bound if gone else value for value, gone in pairs))
 
     def _with(self, baseline: Sample, function: Callable[[float, float], float | None]) -> Sample:
         pairs = zip(self.values, baseline.values, strict=True)

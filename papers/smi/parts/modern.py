@@ -6,24 +6,25 @@ from typing import Any
 
 import torch
 from benchmarks.memory import state_bytes
-from benchmarks.timing import Contender, clock_of, interleaved
+from benchmarks.timing import Contender
 from torch.utils._pytree import tree_map
 
 from bandwise import tasks
-from bandwise.study import compare, spec
-from bandwise.study import optimizers as by_name
+from bandwise.study import optimizers, spec
 from bandwise.tasks import Task
 from papers.paper import Context, Part
-from papers.smi import scales
-from papers.smi.runs import TASK
+from papers.smi.parts.runs import TASK
+from papers.smi.scales import SCALES
 from papers.stored import condensed, rounded
+from papers.timing import THREADS, in_turns
 
-# Each with its usual part of AdamW's learning rate, and a decay that is AdamW's in every step.
+# Each has its usual part of AdamW's learning rate. The decays are chosen so that a step decays the
+# weights as much as AdamW's does.
 _BASES = {
     "AdamW": ("adamw", 1.0, ""),
     "Lion": ("pytorch_optimizer.Lion", 0.1, "weight_decay=1.0"),
-    "Sophia": ("papers.others.sophia", 0.5, "betas=(0.96,0.99),weight_decay=0.2"),
-    "SAM": ("papers.others.sam", 1.0, "weight_decay=0.1"),
+    "Sophia": ("papers.smi.sam_sophia.sophia", 0.5, "betas=(0.96,0.99),weight_decay=0.2"),
+    "SAM": ("papers.smi.sam_sophia.sam", 1.0, "weight_decay=0.1"),
 }
 FACTORS = (1.0, 0.5, 2.0)
 
@@ -43,20 +44,16 @@ def texts(lr: float) -> dict[str, dict[float, str]]:
 
 
 def _run(context: Context) -> dict[str, Any]:
-    scale = scales.of(context)
+    scale = SCALES[context.scale]
     task = tasks.load(TASK, scale.task_options)
     found = texts(task.recipe.lr)
-    # AdamW's own learning rate is the first: the baseline.
-    results = compare(
+    # AdamW at its own learning rate comes first: the baseline.
+    results = context.compare(
         TASK,
         [text for by_factor in found.values() for text in by_factor.values()],
-        seeds=context.seeds or scale.short_seeds,
         steps=scale.short_steps,
-        out=context.folder,
-        jobs=context.jobs,
-        device=context.device,
-        task_options=scale.task_options,
-        console=context.console,
+        seeds=scale.short_seeds,
+        options=scale.task_options,
     )
     return {
         "study": condensed(results, curves=False),
@@ -64,6 +61,7 @@ def _run(context: Context) -> dict[str, Any]:
             label: {str(factor): text for factor, text in by_factor.items()}
             for label, by_factor in found.items()
         },
+        "threads": THREADS,
         "steps": _steps(context, task, {label: by[1.0] for label, by in found.items()}),
     }
 
@@ -71,19 +69,19 @@ def _run(context: Context) -> dict[str, Any]:
 def _steps(context: Context, task: Task, texts: dict[str, str]) -> dict[str, Any]:
     """The time of a training step, in turns, and the bytes of state kept between steps."""
     stepping = {label: _Stepping(task, text, context.device) for label, text in texts.items()}
-    rows, _ = interleaved(
-        # Sophia's Hessian is estimated at one step of ten.
+    seconds = in_turns(
+        # Sophia estimates its Hessian at one step of ten.
         [Contender(label, each.step, calls=10) for label, each in stepping.items()],
-        scales.of(context).rounds,
-        clock_of(torch.device(context.device)),
+        SCALES[context.scale].rounds,
+        torch.device(context.device),
     )
     return {
-        row.name: {
-            "seconds": rounded(row.seconds),
-            "state_bytes": state_bytes(stepping[row.name].optimizer),
-            "parameters": sum(p.numel() for p in stepping[row.name].model.parameters()),
+        label: {
+            "seconds": rounded(seconds[label]),
+            "state_bytes": state_bytes(each.optimizer),
+            "parameters": sum(p.numel() for p in each.model.parameters()),
         }
-        for row in rows
+        for label, each in stepping.items()
     }
 
 
@@ -95,7 +93,7 @@ class _Stepping:
         self.task = task
         self.model = task.model().to(device)
         recipe = task.recipe
-        self.optimizer = by_name.build(
+        self.optimizer = optimizers.build(
             spec.parse(text), self.model.named_parameters(), recipe.lr, recipe
         )
         self.batch = tree_map(lambda x: x.to(device), task.batch(0, 1))
