@@ -144,6 +144,47 @@ def test_one_run_that_never_is_as_good_says_little():
     assert finding.verdict == "cannot tell yet"
 
 
+@pytest.mark.parametrize("judge", [claims.faster, claims.quarter_of_the_cost])
+def test_a_diverged_seed_supports_no_claim_on_steps(judge):
+    """It is not the same as a seed that never reaches the value, which only counts as late."""
+    data = curves(20, 100)
+    for run in Study(data).runs(CYCLE):
+        run["evals"]["val_error"][2:] = [0.1 if run["seed"] else 0.9] * 9
+    assert judge({"a": data}).verdict == "holds"
+    Study(data).runs(CYCLE)[0]["diverged"] = True
+    assert judge({"a": data}).verdict == "does not hold"
+    Study(data).runs("adamw")[1]["diverged"] = True  # as many of the baseline
+    assert judge({"a": data}).verdict == "cannot tell yet"
+
+
+def test_a_diverged_seed_supports_no_claim_on_time_alignment_or_loss():
+    data = study({"adamw": BASE, CYCLE: BASE})
+    for run in Study(data).runs(CYCLE):
+        run["seconds_per_step"] += 0.001 * run["seed"]
+    assert claims.negligible_cost(data).verdict == "holds"
+    Study(data).runs(CYCLE)[0]["diverged"] = True
+    assert claims.negligible_cost(data).verdict == "does not hold"
+    data = aligning(20, 60)
+    judges = (claims.early_alignment, claims.accurate_at_high_loss)
+    assert [judge(data).verdict for judge in judges] == ["holds"] * 2
+    Study(data["mnist-5k"]).runs(CYCLE)[0]["diverged"] = True
+    assert [judge(data).verdict for judge in judges] == ["does not hold"] * 2
+
+
+def test_more_diverged_seeds_than_the_baseline_decide_and_as_many_do_not():
+    for ours, theirs, verdict in (
+        (1, 0, "does not hold"),
+        (4, 1, "does not hold"),
+        (1, 1, "cannot tell yet"),
+        (1, 4, "cannot tell yet"),
+    ):
+        finals = {
+            "adamw": [None] * theirs + list(BASE[theirs:]),
+            CYCLE: shifted(-0.1)[: 5 - ours] + [None] * ours,
+        }
+        assert claims.lower_loss(study(finals)).verdict == verdict
+
+
 def response(slopes, n=3):
     """A lens with a slope for every optimizer, in two windows."""
     data = study({name: [1.0] * n for name in slopes})
