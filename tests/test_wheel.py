@@ -1,0 +1,28 @@
+"""The wheel holds the product alone. The evidence, papers and benchmarks, stays in the repository."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+EVIDENCE = {"papers", "benchmarks"}
+
+
+def test_the_wheel_holds_one_package():
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]
+    # Any other key could add files.
+    assert build == {"targets": {"wheel": {"packages": ["src/bandwise"]}}}
+    assert not EVIDENCE & {path.stem for path in (ROOT / "src" / "bandwise").iterdir()}
+
+
+def test_the_product_never_imports_the_evidence():
+    files = sorted((ROOT / "src" / "bandwise").rglob("*.py"))
+    assert files
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            assert not EVIDENCE & {name.partition(".")[0] for name in names}, file
