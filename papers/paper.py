@@ -146,10 +146,6 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
-def _nothing(_parts: Mapping[str, Data]) -> Sequence[Any]:
-    return ()
-
-
 @dataclass(frozen=True)
 class Paper:
     """A paper as parts, claims, tables and figures.
@@ -169,8 +165,8 @@ class Paper:
     source: str
     parts: Sequence[Part]
     claims: Sequence[Claim]
-    tables: Callable[[Mapping[str, Data]], Sequence[Table]] = _nothing
-    figures: Callable[[Mapping[str, Data]], Sequence[Figure]] = _nothing
+    tables: Callable[[Mapping[str, Data]], Sequence[Table]]
+    figures: Callable[[Mapping[str, Data]], Sequence[Figure]]
 
 
 def one_of(name: str, value: object, choices: Sequence[object]) -> None:

@@ -68,6 +68,7 @@ def paper(monkeypatch):
             Claim("2", "later", "2", "second", lambda d: Finding(f"{d['value']}", "does not hold")),
         ),
         tables=lambda data: [Table("T", "N", ("x", "y"), [["a", str(len(data))]])],
+        figures=lambda data: [],
     )  # fmt: skip
     monkeypatch.setattr(papers, "load", lambda name: made)
     return ran

@@ -1,4 +1,4 @@
-"""The wheel holds the product alone. The evidence, papers and benchmarks, stays in the repository."""
+"""The wheel holds the product alone. Papers and benchmarks stay in the repository."""
 
 import ast
 import tomllib
