@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,11 +10,16 @@ import time
 
 import pytest
 import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
+from bandwise import cli
 from bandwise.figures.report import rows_of_folders, write_lens
 from bandwise.figures.report.lens_chapter import Chapter
 from bandwise.lens import Lens
-from bandwise.study import Results
+from bandwise.study import Results, compare, spec
+from bandwise.study.compare import recorded_command
+from bandwise.study.plan import configure
 
 SLOW = """
 import time
@@ -97,10 +103,10 @@ def test_compare_through_the_lens(slow, tmp_path):
         (("compare", "digitz"), "there is no task 'digitz': choose one of shakespeare-char"),
         (("compare", "digits", "--sedes", "3"), "has no option 'sedes'; its options are: batch"),
         (("compare", "digits", "--width"), "option --width needs a value"),
+        (("compare", "digits", "--", "--lr", "3"), "has no option 'lr'; its options are: batch"),
         (("compare", "digits", "3"), "cannot read '3'"),
         (("compare", "digits", "--optimizers", "adamv"), "optimizer 'adamv': name must be one"),
         (("compare", "no/file.py:X"), "there is no file"),
-        (("reproduce", "foo"), "PAPER must be one of smi, nsf, got 'foo'"),
         (("report", "nowhere"), "run `bandwise compare` first"),
         (("lens", "nowhere"), "there is no folder nowhere"),
     ],
@@ -110,6 +116,94 @@ def test_an_error_is_one_message(words, says):
     assert status == 1
     assert says in err
     assert "Traceback" not in err + out
+
+
+# Options with the names of the study's own, and values that look like options.
+TAKES = """
+from bandwise.tasks import Recipe, Task
+
+class Takes(Task):
+    recipe = Recipe(steps=4, lr=0.1)
+    name = "takes"
+
+    def __init__(self, lr: float = 1.0, name: str = "", out: str | None = None, any=None,
+                 betas: tuple[float, ...] = (), help: int | str = 0, table: dict[str, list] = {},
+                 deep=False):
+        pass
+
+    def model(self):
+        import torch
+        return torch.nn.Linear(2, 2)
+
+    batch = loss = evaluate = None
+"""
+SHORT = st.one_of(
+    st.text(max_size=5),
+    st.sampled_from(
+        ["", "-x", "--x", "--lr", "-h", "--", "=", "5", "'5'", '"5"', "null", "True", "(1,)", "\0"]
+    ),
+)
+# What UTF-8 cannot hold is no text for pydantic.
+TEXT = SHORT.filter(lambda text: text.encode("utf-8", "ignore").decode() == text)
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=2),
+    max_leaves=4,
+)
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "lr": st.floats(allow_nan=False),
+        "name": TEXT,
+        "out": st.none() | TEXT,
+        "any": PLAIN,
+        "deep": st.booleans(),
+        "betas": st.lists(st.floats(allow_nan=False), max_size=3),
+        "help": st.integers() | TEXT,
+        "table": st.dictionaries(TEXT, st.lists(PLAIN, max_size=2), max_size=2),
+    },
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    OPTIONS,
+    st.floats(0, 1e9),
+    st.sampled_from(["adamw", "sgd:lr=0.5,momentum=0.1,smi-adamw:q=0.5", "nsf:p=cyclic(1,0,5)"]),
+    st.booleans(),
+)
+@example({"lr": 3.0, "name": "--x", "out": ""}, 0.1, "adamw", True)
+def test_the_recorded_command_reads_back_to_the_same_study(
+    tmp_path_factory, options, lr, optimizers, lens
+):
+    file = tmp_path_factory.getbasetemp() / "takes.py"
+    file.write_text(TAKES)
+    specs = spec.parse_list(optimizers)
+    kwargs = {"steps": 3, "lr": lr, "device": "cpu", "lens": lens, "task_options": options}
+    _, recipe, configs = configure(f"{file}:Takes", specs, range(2), **kwargs)
+    command = recorded_command(f"{file}:Takes", specs, 2, recipe, file.parent, "cpu", lens, options)
+    seen = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            cli, "compare", lambda task, texts, **read: seen.update(read, task=task, texts=texts)
+        )
+        patch.setattr(cli, "_show", lambda results, folder: None)
+        cli.app(shlex.split(command)[1:], standalone_mode=False)
+    read = {key: seen[key] for key in kwargs}
+    _, _, again = configure(
+        seen["task"], spec.parse_list(seen["texts"]), range(seen["seeds"]), **read
+    )
+    assert [c.folder_name() for c in again] == [c.folder_name() for c in configs]
+    assert seen["out"] == file.parent
+
+
+@pytest.mark.parametrize("name", ["a=b.py", "it's.py", "(.py"])
+def test_optimizers_that_a_list_cannot_hold_are_refused(tmp_path, monkeypatch, name):
+    """The recorded command names them in one list."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("from torch.optim import SGD as Mine\n")
+    with pytest.raises(ValueError, match=r"told apart in a list|cannot read the options of"):
+        compare("digits", ["adamw", f"{name}:Mine", "sgd"], out=tmp_path / "out")
 
 
 def record(folder, tensors=("weight",)):
@@ -203,11 +297,10 @@ def test_logs_that_cannot_be_drawn_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("out", ["", "a_file", "a_file/below"])
-@pytest.mark.parametrize("words", [("compare", "two-moons"), ("bench",), ("reproduce", "smi")])
-def test_a_folder_that_is_none_is_refused(tmp_path, monkeypatch, out, words):
+def test_a_folder_that_is_none_is_refused(tmp_path, monkeypatch, out):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a_file").touch()
-    status, _, err = run(*words, f"--out={out}")
+    status, _, err = run("compare", "two-moons", f"--out={out}")
     assert (status, err) == (1, f"error: --out must be a folder, got {out!r}\n")
 
 

@@ -25,7 +25,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 
 import bandwise as bw
 from bandwise import cli, tasks
-from bandwise.study import optimizers, spec
+from bandwise.study import by_name, spec
 from bandwise.tasks import Recipe, options
 
 ROOT = Path(__file__).parent.parent
@@ -132,7 +132,7 @@ def check_study(task, texts, extra):
     for item in spec.parse_list(texts):
         if ".py:" not in item.name:
             named = [("weight", torch.nn.Parameter(torch.zeros(3, 3)))]
-            optimizers.build(item, named, 1e-3, Recipe(steps=10, lr=1e-3))
+            by_name.build(item, named, 1e-3, Recipe(steps=10, lr=1e-3))
 
 
 def check_make(words):

@@ -13,8 +13,10 @@ from torch import nn
 from bandwise import tasks, userfile
 from bandwise.lens import Lens
 from bandwise.study import DamagedRunError, Results, StudyError, compare, decisions
+from bandwise.study.config import RunConfig
 from bandwise.study.decisions import with_agreement
-from bandwise.study.run import RunConfig, read_metrics, read_run, train
+from bandwise.study.run import train
+from bandwise.study.run_files import read_metrics, read_run
 from bandwise.tasks import Recipe
 
 MOONS = """
@@ -52,7 +54,7 @@ def config(task, optimizer="adamw", lens=True, **recipe):
 
 def trained(configured, folder):
     train(configured, folder)
-    return read_run(configured, folder, "run")
+    return read_run(configured, folder)
 
 
 def study(task, out, optimizers="adamw", **kwargs):
@@ -226,10 +228,10 @@ def test_a_damaged_log_of_a_finished_run_is_named(moons, tmp_path, damage):
     path = tmp_path / "lens.jsonl"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DamagedRunError, match="is damaged"):
-        read_run(config(moons), tmp_path, "run")
+        read_run(config(moons), tmp_path)
     path.unlink()
     with pytest.raises(DamagedRunError, match=r"lens\.jsonl is damaged \(it is not there\)"):
-        read_run(config(moons), tmp_path, "run")
+        read_run(config(moons), tmp_path)
 
 
 def test_a_damaged_log_of_an_unfinished_run_is_named(moons, tmp_path):

@@ -30,7 +30,7 @@ from rich.console import Console
 from torch import nn
 
 from bandwise.study import spec
-from bandwise.study.optimizers import build
+from bandwise.study.by_name import build
 from bandwise.study.paired import Sample
 from bandwise.tasks import Recipe
 

@@ -206,8 +206,8 @@ CLAIMS = (
           "last value.", "sooner", "images", faster),
     Claim("abstract", "On some tasks the cycle reaches the baseline's accuracy at a quarter of its "
           "cost.", "25%", "images", quarter_of_the_cost),
-    Claim("abstract", "Decision boundaries align early: the first evaluation at which nine decisions "
-          "in ten are those of the trained model.", "sooner", "images", early_alignment),
+    Claim("abstract", "Decision boundaries align early: the first evaluation at which nine "
+          "decisions in ten are those of the trained model.", "sooner", "images", early_alignment),
     Claim("abstract", "Accuracy improves while the loss remains high: the cycle's loss less "
           "AdamW's, at the same accuracy.", "higher", "images", accurate_at_high_loss),
     Claim("abstract", "Cycling costs next to nothing: time of a training step over AdamW's, below "
@@ -217,8 +217,8 @@ CLAIMS = (
           "same (shakespeare-char).", "none", "lead", seven_tenths),
     Claim("ours", "Not the paper's: p = 0.7 ends lower in shorter and in longer runs too.", "none",
           "steps", at_every_length),
-    Claim("ours", "Not the paper's: p = 0.7 ends lower when the learning rate and decay of both were "
-          "tuned with the same small budget.", "none", "tuned", when_tuned),
-    Claim("ours", "Not the paper's: tuned in this way, p = 0.7 ends below NAdam, Lion and Muon too.",
-          "none", "tuned", beyond_others),
+    Claim("ours", "Not the paper's: p = 0.7 ends lower when the learning rate and decay of both "
+          "were tuned with the same small budget.", "none", "tuned", when_tuned),
+    Claim("ours", "Not the paper's: tuned in this way, p = 0.7 ends below NAdam, Lion and Muon "
+          "too.", "none", "tuned", beyond_others),
 )  # fmt: skip

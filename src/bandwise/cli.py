@@ -15,8 +15,7 @@ try:
 
     from bandwise import __version__, tasks
     from bandwise.figures import report
-    from bandwise.study import Results, StudyError, compare, default_folder
-    from bandwise.study import optimizers as by_name
+    from bandwise.study import Results, StudyError, by_name, compare, default_folder
 except ModuleNotFoundError as error:
     sys.exit(f"bandwise's command line needs {error.name!r}: pip install 'bandwise[study]'")
 
@@ -101,7 +100,8 @@ def _compare(
     """Train TASK with several optimizers and seeds, and say which differences are real.
 
     Any further `--KEY VALUE` is an option of the task, such as `--size paper` or `--corpus FILE`
-    of shakespeare-char. Started again, the same command goes on where it was stopped.
+    of shakespeare-char. After `--` all options are the task's, whatever their names. Started again,
+    the same command goes on where it was stopped.
     """
     folder = default_folder(task) if out is None else out_folder(out)
     try:
@@ -180,7 +180,7 @@ def _list(
 
 @contextmanager
 def stored(*paths: Path) -> Iterator[None]:
-    """What is stored and cannot be shown is the files' fault, so the error names them."""
+    """Show what files hold. If that fails, the error names the files."""
     try:
         yield
     except OSError:
@@ -192,7 +192,7 @@ def stored(*paths: Path) -> Iterator[None]:
 
 
 def out_folder(out: str) -> Path:
-    """What --out names: a folder, or a place where one can be made."""
+    """The folder of ``--out``: it exists, or can be made."""
     path = Path(out)
     there = next(place for place in (path, *path.parents) if place.exists())
     if not out or not there.is_dir():
@@ -201,13 +201,13 @@ def out_folder(out: str) -> Path:
 
 
 def wrote(paths: list[Path]) -> None:
-    """Says which files were written."""
+    """Print which files were written."""
     for path in paths:
         Console().print(f"Wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def stopped() -> typer.Exit:
-    """Says that the work was stopped and can be gone on with."""
+    """Print that the work was stopped and how it goes on."""
     console = Console(stderr=True, highlight=False)
     console.print("Stopped. The same command goes on from where it was.")
     return typer.Exit(130)
@@ -221,17 +221,16 @@ def _show(results: Results, folder: Path) -> None:
 
 
 def _task_options(words: list[str]) -> dict[str, str]:
-    """``--key value`` pairs by key."""
+    """The texts of ``--KEY VALUE`` and ``--KEY=VALUE``, by key. Any word may be a value."""
     options: dict[str, str] = {}
     remaining = iter(words)
     for word in remaining:
-        if not word.startswith("--") or len(word) == 2:
+        key, equals, rest = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not key:
             raise ValueError(f"cannot read {word!r}: a task's options are --KEY VALUE")
-        key, equals, value = word[2:].partition("=")
-        if not equals:
-            value = next(remaining, "")
-            if not value or value.startswith("--"):
-                raise ValueError(f"option {word} needs a value")
+        value = rest if equals else next(remaining, None)
+        if value is None:
+            raise ValueError(f"option {word} needs a value")
         options[key.replace("-", "_")] = value
     return options
 

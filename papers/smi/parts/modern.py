@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from benchmarks.memory import state_bytes
 from benchmarks.timing import Contender
-from torch.utils._pytree import tree_map
 
 from bandwise import tasks
-from bandwise.study import optimizers, spec
+from bandwise.study.training import Training
 from bandwise.tasks import Task
 from papers.paper import Context, Part
 from papers.smi.parts.runs import TASK
@@ -67,11 +67,18 @@ def _run(context: Context) -> dict[str, Any]:
 
 
 def _steps(context: Context, task: Task, texts: dict[str, str]) -> dict[str, Any]:
-    """The time of a training step, in turns, and the bytes of state kept between steps."""
-    stepping = {label: _Stepping(task, text, context.device) for label, text in texts.items()}
+    """The time of a study's training step, in turns, and the bytes of state kept between steps."""
+    # One batch for all: data must not take part in the times.
+    batch = [each.to(context.device) for each in task.batch(0, 1)]
+    trainings = {
+        label: Training(task, text, device=context.device) for label, text in texts.items()
+    }
     seconds = in_turns(
         # Sophia estimates its Hessian at one step of ten.
-        [Contender(label, each.step, calls=10) for label, each in stepping.items()],
+        [
+            Contender(label, partial(each.train_step, batch), calls=10)
+            for label, each in trainings.items()
+        ],
         SCALES[context.scale].rounds,
         torch.device(context.device),
     )
@@ -81,31 +88,8 @@ def _steps(context: Context, task: Task, texts: dict[str, str]) -> dict[str, Any
             "state_bytes": state_bytes(each.optimizer),
             "parameters": sum(p.numel() for p in each.model.parameters()),
         }
-        for label, each in stepping.items()
+        for label, each in trainings.items()
     }
-
-
-class _Stepping:
-    """A training of its own, on one batch."""
-
-    def __init__(self, task: Task, text: str, device: str) -> None:
-        torch.manual_seed(0)
-        self.task = task
-        self.model = task.model().to(device)
-        recipe = task.recipe
-        self.optimizer = optimizers.build(
-            spec.parse(text), self.model.named_parameters(), recipe.lr, recipe
-        )
-        self.batch = tree_map(lambda x: x.to(device), task.batch(0, 1))
-
-    def step(self) -> None:
-        self.optimizer.step(self.closure)  # type: ignore[arg-type]
-
-    def closure(self) -> torch.Tensor:
-        self.optimizer.zero_grad()
-        loss = self.task.loss(self.model, self.batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
 
 
 PART = Part("optimizers", "Beside modern optimizers, and around them", _run, ("pytorch_optimizer",))

@@ -11,7 +11,7 @@ from bandwise import tasks
 from bandwise.lens.quantities.weights import model_figures
 from bandwise.study import Results
 from bandwise.study.results import Run
-from bandwise.study.run import CHECKPOINT, load_checkpoint
+from bandwise.study.run_files import CHECKPOINT, load_checkpoint
 from papers.paper import Context, Part
 from papers.smi.scales import SCALES
 from papers.stored import condensed, rounded

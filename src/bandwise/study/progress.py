@@ -1,6 +1,6 @@
-"""What a study shows while it runs, read from the folders of its runs.
+"""The progress of a study, read from the folders of its runs.
 
-Workers may be processes or other machines: all they have in common with this one is the folder.
+Workers may be processes or other machines. They share nothing with this process but the folder.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from rich.progress import (
 from rich.text import Text
 
 from bandwise.study.files import read_json
-from bandwise.study.run import RESULT, read_metrics
+from bandwise.study.run_files import RESULT, read_metrics
 
 _POLL_SECONDS = 0.5
-# Between two lines of a run where there is no terminal.
-_TALK_SECONDS = 30.0
+# The least time between two lines of a run, without a terminal.
+_LINE_SECONDS = 30.0
 
 
 class _Rate(ProgressColumn):
@@ -42,8 +42,15 @@ class _Rate(ProgressColumn):
 
 
 class StudyProgress:
-    """In a terminal a bar a running run, with its step, loss and time left. Elsewhere a line an
-    evaluation of a run, but none within half a minute of its last. A line a finished run in both.
+    """Shows how far the runs of a study are.
+
+    In a terminal every running run has a bar with its step, loss and time left. Elsewhere it has a
+    line at an evaluation, at most one in half a minute. In both a finished run has a line.
+
+    Args:
+        console: where to write.
+        folders: the runs' folders, by their labels.
+        steps: optimizer steps in a run.
     """
 
     def __init__(self, console: Console, folders: Mapping[str, Path], steps: int) -> None:
@@ -51,8 +58,8 @@ class StudyProgress:
         self._folders = dict(folders)
         self._steps = steps
         self._total = len(folders)
-        # When each run's last line was due, and the evaluated step it told.
-        self._told: dict[str, tuple[float, int]] = {}
+        # The time of each run's last line, and its step.
+        self._lines: dict[str, tuple[float, int]] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._progress = Progress(
@@ -68,12 +75,12 @@ class StudyProgress:
         )
 
     def failed(self, label: str) -> None:
-        """Say that a run has ended without a result; those with one are found in their folders."""
+        """Report a run that has ended without a result. Results are found in the folders."""
         self._ended(label, "failed")
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Look after the runs in the meantime."""
+        """Show the progress in the meantime."""
         thread = threading.Thread(target=self._watch, daemon=True)
         with self._progress if self._console.is_terminal else nullcontext():
             thread.start()
@@ -94,7 +101,7 @@ class StudyProgress:
                 elif self._console.is_terminal:
                     self._draw(lines, label, folder)
                 else:
-                    self._tell(label, folder)
+                    self._write_line(label, folder)
             for label in set(lines) - set(self._folders):
                 self._progress.remove_task(lines.pop(label))
 
@@ -110,21 +117,21 @@ class StudyProgress:
         loss = f"loss {training[-1]['train_loss']:.4g}" if training else ""
         self._progress.update(lines[label], completed=step, loss=loss)
 
-    def _tell(self, label: str, folder: Path) -> None:
+    def _write_line(self, label: str, folder: Path) -> None:
         now = time.monotonic()
-        if label in self._told and now - self._told[label][0] < _TALK_SECONDS:
+        if label in self._lines and now - self._lines[label][0] < _LINE_SECONDS:
             return
         evals, training = _read(folder)
         if not evals:
             return
         step = int(evals[-1]["step"])
-        then, before = self._told.setdefault(label, (now, step))
-        if step <= before or now - then < _TALK_SECONDS:
+        then, before = self._lines.setdefault(label, (now, step))
+        if step <= before or now - then < _LINE_SECONDS:
             return
-        self._told[label] = now, step
+        self._lines[label] = now, step
         left = timedelta(seconds=round((self._steps - step) * (now - then) / (step - before)))
         figures = {"train_loss": training[-1]["train_loss"], **evals[-1]}
-        self._say(
+        self._print(
             f"{label}: step {step:,} of {self._steps:,}, {_in_words(figures)}, about {left} left"
         )
 
@@ -132,9 +139,9 @@ class StudyProgress:
         with self._lock:
             if self._folders.pop(label, None) is None:
                 return
-            self._say(f"[{self._total - len(self._folders)}/{self._total}] {label}: {outcome}")
+            self._print(f"[{self._total - len(self._folders)}/{self._total}] {label}: {outcome}")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -142,14 +149,14 @@ def _read(folder: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]
     try:
         return read_metrics(folder)
     except (OSError, ValueError):
-        return [], []  # damaged: the run itself will say so
+        return [], []  # damaged: the run itself will report it
 
 
 def _figures(result: Path) -> str:
     try:
         final = read_json(result)["final"]
     except (OSError, ValueError):
-        return "failed"  # damaged: the study will say how
+        return "failed"  # damaged: the study will report it
     return _in_words(final)
 
 

@@ -11,7 +11,7 @@ from bandwise.lens import Lens, Row
 from bandwise.lens.log import NAME
 from bandwise.study.decisions import with_agreement
 from bandwise.study.results import Results, Run
-from bandwise.study.run import read_result
+from bandwise.study.run_files import read_result
 
 _T = TypeVar("_T")
 

@@ -1,4 +1,4 @@
-"""Optimizers by name: torch's, ``nsf``, a package's, ``smi-`` around any, and the user's own."""
+"""Optimizers by name: torch's, ``nsf``, a package's, the user's own, and ``smi-`` around any."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bandwise import userfile
 from bandwise.optim import _checks
 from bandwise.optim.nsf import NSF
 from bandwise.optim.smi import SMI
-from bandwise.study.spec import Spec
+from bandwise.study.spec import WRAPPED, Spec
 from bandwise.tasks import Recipe
 
 # SparseAdam needs sparse gradients, which no task has.
@@ -28,33 +28,41 @@ _TORCH: dict[str, type[Optimizer]] = {
     and name not in ("Optimizer", "SparseAdam")
 }
 _DECOUPLED_DECAY = ("adamw", "nsf")
-# With a prefix, as in parameter groups, where most optimizers have an option of that name.
-_SMI_OPTIONS = (
-    *("alpha", "beta", "q", "min_ndim", "total_steps", "history_dtype", "refresh_every"),
-    *("smi_foreach", "smi_fused"),
+# ``foreach`` and ``fused`` have a prefix, because most optimizers have options of these names.
+_SMI_OPTIONS = tuple(
+    f"smi_{name}" if name in ("foreach", "fused") else name
+    for name in inspect.signature(SMI).parameters
+    if name not in ("base", "shard_work")
 )
 _SMI_PRESETS = ("adamw", "adam", "sgd", "lion")
 
 
 def names() -> list[str]:
-    """The short names there are, without those that ``smi-`` makes of them."""
+    """The short names of optimizers. ``smi-`` may stand before each."""
     return ["nsf", *sorted(_TORCH)]
 
 
 def build(
     spec: Spec, named_parameters: Iterable[tuple[str, nn.Parameter]], lr: float, recipe: Recipe
 ) -> Optimizer:
-    """The optimizer that ``spec`` names.
+    """Make the optimizer that ``spec`` names.
 
-    ``package.Class`` is an optimizer of an installed package, or a function there that makes one:
-    ``pytorch_optimizer.Lion``. A function gets the parameters; one whose first argument is called
-    ``named_parameters`` gets (name, parameter) pairs, to treat layers by their kind.
+    ``package.Class`` is an optimizer of an installed package: ``pytorch_optimizer.Lion``. It may be
+    a function that makes one. ``file.py:factory`` is a class or function of the user's. A function
+    gets the parameters. If its first argument is called ``named_parameters``, it gets
+    (name, parameter) pairs.
 
-    ``smi-NAME`` is ``bandwise.SMI`` around NAME with the preset for it where the paper has
-    one; its own options (alpha, beta, q, total_steps, …, and ``preset``) go to SMI, the others to
-    NAME.
-    ``smi_fused`` and ``smi_foreach`` are SMI's, ``fused`` and ``foreach`` are NAME's. ``sgd`` has a
-    momentum of 0.9 unless told otherwise. ``lr`` may be given as an option.
+    ``smi-NAME`` is ``bandwise.SMI`` around any of these, with the preset for NAME where the paper
+    has one. SMI's options (alpha, beta, q, total_steps, …, and ``preset``) go to SMI, the others to
+    NAME. ``smi_fused`` and ``smi_foreach`` are SMI's, ``fused`` and ``foreach`` are NAME's.
+
+    ``sgd`` has a momentum of 0.9 by default.
+
+    Args:
+        spec: the optimizer, as it was read.
+        named_parameters: of the model.
+        lr: peak learning rate; an option ``lr`` goes before it.
+        recipe: the steps, betas and decay of those optimizers that take them.
 
     Raises:
         ValueError: an unknown name or option, or a value that the optimizer refuses; names both.
@@ -66,7 +74,7 @@ def build(
     except Exception as error:
         # Not every optimizer looks at its options before it uses them.
         kind = "" if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: "
-        what = userfile.told(error, spec.name) or f"{kind}{error}"
+        what = userfile.explain(error, spec.base) or f"{kind}{error}"
         raise ValueError(f"optimizer {spec.text!r}: {what}") from error
 
 
@@ -77,12 +85,10 @@ def _build(
     recipe: Recipe,
     around: tuple[str, ...] = (),
 ) -> Optimizer:
-    """Those of ``around`` are the options of what goes around it, for the error to list."""
+    """Make an optimizer by its name. Errors list its options and those of ``around``."""
     shared: dict[str, Any] = {"total_steps": recipe.steps}
-    if userfile.is_userfile(name):
-        return _checked(_call(userfile.load(name).value, named, shared, options, around))
-    if name.startswith("smi-"):
-        base_name = name.removeprefix("smi-")
+    if name.startswith(WRAPPED):
+        base_name = name.removeprefix(WRAPPED)
         settings = {
             key.removeprefix("smi_"): options.pop(key) for key in _SMI_OPTIONS if key in options
         }
@@ -91,6 +97,8 @@ def _build(
         preset = options.pop("preset", default)
         base = _build(base_name, named, options, recipe, (*_SMI_OPTIONS, "preset"))
         return SMI.preset(preset, base, **{**shared, **settings})
+    if userfile.is_userfile(name):
+        return _checked(_call(userfile.load(name).value, named, shared, options, around))
     if "." not in name and name != "nsf" and name not in _TORCH:
         raise ValueError(
             f"name must be one of {', '.join(names())}, smi- before any of these, "
@@ -107,8 +115,7 @@ def _build(
 
 
 def package_version(name: str) -> dict[str, str]:
-    """The package that the optimizer's code comes from, and its version; empty for bandwise's."""
-    name = name.removeprefix("smi-")
+    """The package that an optimizer's code comes from, and its version; empty for bandwise's."""
     if userfile.is_userfile(name) or "." not in name or name.startswith("bandwise."):
         return {}
     distributions = importlib.metadata.packages_distributions().get(name.partition(".")[0], [])
@@ -141,7 +148,7 @@ def _call(
     options: dict[str, Any],
     around: tuple[str, ...],
 ) -> Any:
-    """Give ``make`` its options, and those of the shared settings that it takes."""
+    """Call ``make`` with its options and with the shared settings that it takes."""
     accepted = inspect.signature(make).parameters
     first = next(iter(accepted), "")
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
