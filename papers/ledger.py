@@ -11,6 +11,7 @@ from typing import Any, get_args
 import papers
 from bandwise.figures.figure import Figure
 from bandwise.figures.report.rendering import fill, save
+from bandwise.figures.words import MINUS
 from bandwise.study.files import replacing
 from papers.paper import Claim, Data, Finding, Paper, ScaleName, Table
 from papers.stored import read_part
@@ -122,7 +123,7 @@ def markdown(found: Sequence[Edition]) -> str:
         "same way.",
         "- A claim without a figure holds if the difference is real and goes the way claimed. It "
         "does not hold if the difference is real and goes the other way.",
-        "- No claim holds by runs that diverged. A claim does not hold if the optimizer diverged "
+        "- A claim never holds where a run diverged. It does not hold if the optimizer diverged "
         "with more seeds than its baseline.",
         "- In all other cases we *cannot tell yet*: more seeds are needed.",
         "- The tests are not corrected for the number of claims. Where there is no difference, one "
@@ -147,8 +148,8 @@ def _rows(edition: Edition) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = []
     for claim in edition.paper.claims:
         found = edition.finding(claim)
-        cells = (claim.where, claim.text, claim.theirs, found.ours, found.verdict, claim.part)
-        rows.append(cells)
+        theirs = claim.theirs.replace("-", MINUS)
+        rows.append((claim.where, claim.text, theirs, found.ours, found.verdict, claim.part))
     return rows
 
 

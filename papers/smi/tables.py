@@ -20,9 +20,7 @@ from papers.smi.measures import (
     thresholds,
     weight,
 )
-from papers.smi.parts.domains import ADAMW as DOMAIN_ADAMW
-from papers.smi.parts.domains import DOMAINS
-from papers.smi.parts.domains import SMI as DOMAIN_SMI
+from papers.smi.parts import domains
 from papers.smi.parts.overhead import ALONE, WITHIN_SMI
 from papers.smi.parts.runs import (
     ADAMW,
@@ -40,7 +38,7 @@ from papers.verdicts import percent
 
 _VAL = final("val_loss")
 _LABELS = {text: label for label, text in RUNS.items()}
-# Table 6's rows, and what the paper projects for them, in percent.
+# The rows of Table 6: parameters, and the paper's projection in percent.
 _PROJECTED = {
     10_000_000: "4.5",
     100_000_000: "6 to 8",
@@ -51,7 +49,7 @@ _PROJECTED = {
 
 
 def tables(parts: Mapping[str, Data]) -> list[Table]:
-    """Those that the stored parts have the figures for."""
+    """The tables for which the stored parts have the data."""
     made: list[Table] = []
     if "runs" in parts:
         made += _of_runs(parts["runs"], parts.get("inference"))
@@ -301,16 +299,16 @@ def _table_10(data: Data) -> Table:
 
 def _domains(data: Data) -> Table:
     rows = []
-    for task, words in DOMAINS.items():
+    for task, words in domains.DOMAINS.items():
         study = Study(data[task])
         measure = final(study.data["metric"])
         rows.append(
             [
                 f"{task}: {words}",
                 study.data["metric"].removeprefix("val_"),
-                _mean_std(study, DOMAIN_ADAMW, measure),
-                _mean_std(study, DOMAIN_SMI, measure),
-                percent(study.change(DOMAIN_SMI, DOMAIN_ADAMW, measure)),
+                _mean_std(study, domains.ADAMW, measure),
+                _mean_std(study, domains.SMI, measure),
+                percent(study.change(domains.SMI, domains.ADAMW, measure)),
             ]
         )
     return Table(
