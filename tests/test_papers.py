@@ -16,7 +16,7 @@ import papers
 import pytest
 import torch
 import typer
-from benchmarks.timing import Contender, Rounds
+from benchmarks.timing import Contender, Rounds, interleaved
 from papers import __main__ as papers_cli
 from papers import timing
 from papers.ledger import rebuild
@@ -162,13 +162,22 @@ def test_the_smi_paper_from_end_to_end(monkeypatch, tmp_path):
         batch=2,
     )
     monkeypatch.setitem(scales.SCALES, "small", tiny)
+    threads = []
+
+    def spied(*given):
+        threads.append(torch.get_num_threads())
+        return interleaved(*given)
+
+    monkeypatch.setattr(timing, "interleaved", spied)
     paths = reproduce("smi", out=tmp_path, jobs=1, console=quiet())
+    # Inference, two sizes of the overhead, other optimizers: their times are compared.
+    assert threads == [timing.THREADS] * 4
     assert [path.name for path in paths] == [
         f"smi-{name}-small.json"
         for name in ("runs", "inference", "overhead", "optimizers", "sensitivity", "domains")
     ]
     assert all(path.stat().st_size < 300_000 for path in paths)
-    for path in paths[1:4]:  # what is timed: inference, overhead, other optimizers
+    for path in paths[1:4]:
         assert read_part(path)["data"]["threads"] == timing.THREADS
     ledger, page = rebuild(tmp_path / "results", tmp_path / "claims.md")
     text = ledger.read_text()
