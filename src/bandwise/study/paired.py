@@ -30,8 +30,8 @@ Curve = Iterable[tuple[float, float]]
 class Sample:
     """A figure by seed: of one optimizer, or of its difference from a baseline.
 
-    A run that diverged is marked in a mask. So is a figure that a run does not have, such as the
-    step at which it reached a loss that it never reached. No infinity or NaN stands for either.
+    Masks mark the runs that diverged. A figure that a run does not have is ``None``: for example the
+    step at which a loss was reached, where it never was. No infinity or NaN stands for either.
 
     Attributes:
         values: one for each seed, in the order of the seeds; ``None`` where there is no figure.
@@ -77,7 +77,7 @@ class Sample:
 
     @property
     def complete(self) -> bool:
-        """Whether every seed has a figure, and there is a seed."""
+        """Whether there is a seed, and every seed has a figure."""
         return bool(self.values) and None not in self.values
 
     @property
@@ -107,7 +107,10 @@ class Sample:
 
     @property
     def p_value(self) -> float | None:
-        """Of the test that the mean is zero; ``None`` for one seed, or without a mean."""
+        """The p-value of the test that the mean is zero, for one test alone.
+
+        ``None`` for one seed, or without a mean.
+        """
         return p_value(self._known) if self._testable else None
 
     @property
@@ -143,19 +146,20 @@ class Sample:
         return self.each(lambda value: -value)
 
     def minus(self, baseline: Sample) -> Sample:
-        """The difference from a baseline, seed by seed, in the figure's unit."""
+        """The difference from a baseline, seed by seed: ours - theirs, in the figure's unit."""
         return self._with(baseline, lambda ours, theirs: ours - theirs)
 
     def change_from(self, baseline: Sample) -> Sample:
-        """The difference from a baseline, seed by seed, in percent of the baseline's mean.
+        """The difference from a baseline, seed by seed: 100 (ours - theirs) / mean(theirs).
 
-        A seed's own figure would be a bad unit: where one is near zero, it would decide everything.
+        The unit is percent of the baseline's mean. Each seed's own figure is no good unit: one that
+        is near zero would decide everything.
         """
         mean = baseline.mean
         return self.minus(baseline).each(lambda value: 100 * value / mean if mean else None)
 
     def ratio_to(self, baseline: Sample) -> Sample:
-        """The ratio to a baseline, seed by seed.
+        """The ratio to a baseline, seed by seed: ours / theirs.
 
         A seed has none if either figure is missing, zero or negative.
         """
@@ -174,9 +178,10 @@ class Sample:
         return Sample(values, self.diverged, baseline.diverged)
 
     def by_divergence(self) -> Literal["better", "worse"] | None:
-        """What the diverged runs alone say: an optimizer with more than the baseline is worse.
+        """The verdict by the number of runs that diverged.
 
-        An optimizer with fewer is better. Equal numbers say nothing.
+        An optimizer with more diverged runs than its baseline is worse, one with fewer is better.
+        Equal numbers give no verdict.
         """
         ours, theirs = sum(self.diverged), sum(self.baseline_diverged)
         if ours == theirs:
