@@ -30,8 +30,8 @@ Curve = Iterable[tuple[float, float]]
 class Sample:
     """A figure by seed: of one optimizer, or of its difference from a baseline.
 
-    Masks mark the runs that diverged. A figure that a run does not have is ``None``: for example the
-    step at which a loss was reached, where it never was. No infinity or NaN stands for either.
+    Masks mark the runs that diverged. A figure that a run does not have is ``None``: for example
+    the step at which a loss was reached, where it never was. No infinity or NaN stands for either.
 
     Attributes:
         values: one for each seed, in the order of the seeds; ``None`` where there is no figure.
@@ -254,26 +254,27 @@ def _compare(
     runs: Sequence[Run], baseline: Sequence[Run], metric: str, direction: Direction, tests: int
 ) -> Comparison:
     ours, theirs = _last(runs, metric), _last(baseline, metric)
-    difference = None if runs is baseline else ours.minus(theirs)
+    difference = Sample(()) if runs is baseline else ours.minus(theirs)
     evals = [[(row["step"], row[metric]) for row in run.evals] for run in runs]
     steps = steps_to(theirs, evals, direction)
     verdict: Verdict
-    if difference is None:
+    if runs is baseline:
         verdict, why = "baseline", "The others are compared with it."
     elif all(map(_same, runs, baseline)):
-        name = baseline[0].optimizer
-        verdict = "identical"
-        why = f"Identical to {name} on every seed: did the setting do anything?"
+        verdict, why = (
+            "identical",
+            (f"Identical to {baseline[0].optimizer} on every seed: did the setting do anything?"),
+        )
     else:
         verdict, why = judge(difference, direction, tests)
-    p = None if difference is None else difference.p_value
+    p = difference.p_value
     return Comparison(
         optimizer=runs[0].optimizer,
         n=ours.n,
         mean=math.nan if ours.mean is None else ours.mean,
         std=ours.std,
-        difference=None if difference is None else difference.mean,
-        interval=None if difference is None else difference.interval,
+        difference=difference.mean,
+        interval=difference.interval,
         p_value=None if p is None else min(1.0, tests * p),
         verdict=verdict,
         why=why,
