@@ -1,4 +1,4 @@
-"""The wheel holds the product alone. Papers and benchmarks stay in the repository."""
+"""The wheel holds the product alone, and the papers use its public modules alone."""
 
 import ast
 import tomllib
@@ -26,3 +26,11 @@ def test_the_product_never_imports_the_evidence():
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module]
             assert not EVIDENCE & {name.partition(".")[0] for name in names}, file
+
+
+def test_the_papers_use_no_private_module():
+    for file in sorted((ROOT / "papers").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bandwise"):
+                names = [*node.module.split("."), *(alias.name for alias in node.names)]
+                assert not [name for name in names if name.startswith("_")], file
