@@ -33,7 +33,7 @@ from filelock import FileLock
 from papers.__main__ import app as papers_app
 from papers.ledger import rebuild
 from papers.paper import Claim, Finding, Paper, Part
-from papers.run import reproduce
+from papers.reproduce import reproduce
 
 from bandwise import cli
 from bandwise.files import read_json, write_json

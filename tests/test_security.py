@@ -22,7 +22,7 @@ import torch
 from benchmarks import Bench, draw
 from papers.ledger import rebuild
 from papers.paper import Claim, Finding, Paper, Part
-from papers.run import reproduce
+from papers.reproduce import reproduce
 
 import bandwise
 from bandwise import tasks

@@ -1,17 +1,16 @@
-"""Table 10 as measured: one hyperparameter at a time around the paper's best run."""
+"""Table 10 as measured: one hyperparameter at a time is changed from the paper's best run."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from bandwise.study import compare
 from papers.paper import Context, Part
-from papers.smi import scales
-from papers.smi.runs import ADAMW, TASK
+from papers.smi.parts.runs import ADAMW, TASK
+from papers.smi.scales import SCALES
 from papers.stored import condensed
 
 _BEST = {"alpha": "cosine(0.1,0.5)", "beta": "0.99", "q": "0.25"}
-# Names are Table 10's.
+# The names are those of Table 10.
 _TRIED = {
     "Frequency threshold (q)": ("q", ("0.1", "0.4", "0.5", "0.75")),
     "EMA decay (β)": ("beta", ("0.9", "0.95", "0.999")),
@@ -33,17 +32,13 @@ VARIED = {
 
 
 def _run(context: Context) -> dict[str, Any]:
-    scale = scales.of(context)
-    results = compare(
+    scale = SCALES[context.scale]
+    results = context.compare(
         TASK,
         [ADAMW, BEST, *(text for varied in VARIED.values() for text in varied.values())],
-        seeds=context.seeds or scale.short_seeds,
         steps=scale.short_steps,
-        out=context.folder,
-        jobs=context.jobs,
-        device=context.device,
-        task_options=scale.task_options,
-        console=context.console,
+        seeds=scale.short_seeds,
+        options=scale.task_options,
     )
     return condensed(results, curves=False)
 

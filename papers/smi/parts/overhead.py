@@ -7,54 +7,47 @@ from typing import Any
 
 import torch
 from benchmarks.memory import state_bytes
-from benchmarks.timing import Contender, clock_of, interleaved
+from benchmarks.timing import Contender
 from benchmarks.training import Training, some_tokens
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from bandwise.optim.smi import SMI
+from bandwise import SMI
 from bandwise.tasks.gpt import GPTConfig
 from papers.paper import Context, Part
-from papers.smi import scales
+from papers.smi.scales import SCALES
 from papers.stored import rounded
+from papers.timing import THREADS, in_turns
 
-ADAMW, AROUND = "AdamW", "SMI around AdamW"
+ALONE, WITHIN_SMI = "AdamW", "SMI around AdamW"
 
 
 def _run(context: Context) -> dict[str, Any]:
-    scale = scales.of(context)
+    scale = SCALES[context.scale]
+    sizes = [_measured(context, config, scale.batch) for config in scale.models]
+    return {"threads": THREADS, "batch": scale.batch, "sizes": sizes}
+
+
+def _measured(context: Context, config: GPTConfig, batch: int) -> dict[str, Any]:
     device = torch.device(context.device)
-    # As studies train; a timing with more would depend on how busy the others are.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        sizes = [_measured(context, config, scale.batch, device) for config in scale.models]
-    finally:
-        torch.set_num_threads(threads)
-    return {"batch": scale.batch, "sizes": sizes}
-
-
-def _measured(
-    context: Context, config: GPTConfig, batch: int, device: torch.device
-) -> dict[str, Any]:
     torch.manual_seed(0)
     tokens = some_tokens(config, batch, device)
     training = {}
-    for name, make in ((ADAMW, _adamw), (AROUND, _smi)):
+    for name, make in ((ALONE, _adamw), (WITHIN_SMI, _smi)):
         torch.manual_seed(0)
         training[name] = Training(config, make, tokens, autocast=device.type == "cuda")
-    parameters = sum(param.numel() for param in training[ADAMW].model.parameters())
+    parameters = sum(param.numel() for param in training[ALONE].model.parameters())
     context.console.print(f"{parameters:,} parameters", highlight=False)
-    rows, _ = interleaved(
+    seconds = in_turns(
         [Contender(name, each.step) for name, each in training.items()],
-        scales.of(context).rounds,
-        clock_of(device),
+        SCALES[context.scale].rounds,
+        device,
     )
     return {
         "parameters": parameters,
         "width": config.width,
         "context": config.context,
-        "seconds": {row.name: rounded(row.seconds) for row in rows},
+        "seconds": rounded(seconds),
         "state_bytes": {name: state_bytes(each.optimizer) for name, each in training.items()},
     }
 

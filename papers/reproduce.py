@@ -1,4 +1,4 @@
-"""Run the parts of a paper, and store what each found at once."""
+"""Run the parts of a paper, and store the data of each as soon as it is done."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from rich.console import Console
 
 import papers
 from bandwise.files import write_json
-from bandwise.optim import _checks
 from bandwise.study.locks import locked
 from bandwise.study.versions import versions
-from papers.paper import Context, Paper, Part, ScaleName
+from papers.paper import Context, Paper, Part, ScaleName, one_of
 from papers.stored import read_part
 
 _LIBRARIES = ("pytorch-optimizer", "numpy", "scipy")
@@ -37,37 +36,36 @@ def reproduce(
     """Run the parts of a paper in order.
 
     Each part's data is stored as ``out/results/PAPER-PART-SCALE.json`` as soon as it is done. A
-    part that is stored, of the same seeds and device, is not run again. Training goes on from where
-    it was stopped.
+    part that is stored with the same seeds and device is not run again. Training that was stopped
+    continues where it was.
 
     Args:
-        name: of the paper, ``"smi"`` or ``"nsf"``.
+        name: the paper, ``"smi"`` or ``"nsf"``.
         scale: ``"small"`` fits two processors and half an hour; ``"paper"`` is the paper's own.
-        out: folder for results and, in ``studies/``, the runs behind them.
-        parts: names of the parts to run; all by default.
-        seeds: of every setting; by default each part's own number.
+        out: the folder for results and, in ``studies/``, the runs behind them.
+        parts: the names of the parts to run; all by default.
+        seeds: the number of seeds of every setting; by default each part's own number.
         jobs: runs at a time, by default one a processor, or one on a GPU.
         device: where to run: ``"cpu"``, ``"cuda"``, …
-        again: also take stored parts anew. What their studies have trained is kept.
-        console: where progress is shown; by default standard error.
+        again: whether to run parts again that are stored. Their trained runs are kept.
+        console: shows the progress; by default on standard error.
 
     Returns:
-        The files of the parts asked for.
+        The files of the parts.
 
     Raises:
-        ImportError: a package of the ``papers`` extra that a part needs is not installed.
-        ValueError: there is no such paper, scale or part, or a stored one is damaged.
-        StudyError: a run failed, or another command is at the same part. The same call tries again.
-        KeyboardInterrupt: stopped; the same call goes on.
+        ImportError: a part needs a package of the ``papers`` extra that is not installed.
+        ValueError: there is no such paper, scale or part, or a stored part is damaged.
+        StudyError: a run failed, or another command works on the same part. The same call tries
+            again.
+        KeyboardInterrupt: the user stopped it. The same call continues.
     """
     paper = papers.load(name)
-    _checks.one_of("scale", scale, get_args(ScaleName))
-    if seeds is not None:
-        _checks.whole("seeds", seeds, low=1)
+    one_of("scale", scale, get_args(ScaleName))
     wanted = _wanted(paper, parts)
     for part in wanted:
         for module in part.needs:
-            # Before the hours of the parts that come first.
+            # The check comes before the hours that the first parts take.
             if importlib.util.find_spec(module) is None:
                 raise ImportError(
                     f"the part {part.name!r} needs the package {module!r}: "
@@ -86,7 +84,7 @@ def reproduce(
             continue
         console.print(heading, markup=False, highlight=False)
         folder = out / "studies" / f"{name}-{part.name}-{scale}"
-        # Studies within have locks of their own.
+        # The studies in it have locks of their own.
         with locked(folder, ".part.lock"):
             data = part.run(Context(folder, scale, seeds, jobs, device, console))
             write_json(
@@ -109,7 +107,7 @@ def _wanted(paper: Paper, parts: Iterable[str] | None) -> list[Part]:
     known = {part.name: part for part in paper.parts}
     names = list(known) if parts is None else list(parts)
     for name in names:
-        _checks.one_of("parts", name, tuple(known))
+        one_of("parts", name, tuple(known))
     return [part for name, part in known.items() if name in names]
 
 

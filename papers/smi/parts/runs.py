@@ -9,15 +9,15 @@ from torch import nn
 
 from bandwise import tasks
 from bandwise.lens.quantities.weights import model_figures
-from bandwise.study import Results, compare
+from bandwise.study import Results
 from bandwise.study.results import Run
 from bandwise.study.run_files import CHECKPOINT, load_checkpoint
 from papers.paper import Context, Part
-from papers.smi import scales
+from papers.smi.scales import SCALES
 from papers.stored import condensed, rounded
 
-# The paper's own names. Its "magnitude threshold" is the part that is retained, 1 - q (section
-# 5.6), and it filters tensors of every shape.
+# The names are the paper's. Its "magnitude threshold" is the retained part, 1 - q (section 5.6). It
+# filters tensors of every shape.
 RUNS = {
     "Baseline (AdamW)": "adamw",
     "Linear alpha (0.1 → 0.9)": "smi-adamw:alpha=linear(0.1,0.9),beta=0.9,q=0.5,min_ndim=1",
@@ -31,31 +31,27 @@ TASK = "shakespeare-char"
 
 
 def study(context: Context) -> Results:
-    """The six runs; what is trained already is not trained again."""
-    scale = scales.of(context)
-    return compare(
+    """The six runs. Runs that are trained already are not trained again."""
+    scale = SCALES[context.scale]
+    return context.compare(
         TASK,
         list(RUNS.values()),
-        seeds=context.seeds or scale.seeds,
         steps=scale.steps,
-        out=context.folder,
-        jobs=context.jobs,
-        device=context.device,
+        seeds=scale.seeds,
         lens=True,
-        task_options=scale.task_options,
-        console=context.console,
+        options=scale.task_options,
     )
 
 
 def beside(context: Context) -> Context:
-    """The context of this part, from another part's."""
+    """The context of the part ``runs``, from the context of another part."""
     return replace(context, folder=context.folder.with_name(f"smi-runs-{context.scale}"))
 
 
 def trained(context: Context, run: Run) -> nn.Module:
-    """The model that a run of ``study`` has ended with."""
+    """The trained model of a run of ``study``."""
     path = context.folder / run.folder / CHECKPOINT
-    model = tasks.load(TASK, scales.of(context).task_options).model().to(context.device)
+    model = tasks.load(TASK, SCALES[context.scale].task_options).model().to(context.device)
     model.load_state_dict(load_checkpoint(path, context.device)["model"])
     return model.eval()
 
@@ -64,10 +60,10 @@ def _run(context: Context) -> dict[str, Any]:
     results = study(context)
     data = condensed(results)
     for run, kept in zip(results.runs, data["runs"], strict=True):
-        # The lens does not look at the last step, and has no variance over layers.
+        # The lens does not look at the last step, and does not measure the variance over layers.
         figures = {} if run.diverged else model_figures(trained(context, run))
         kept["weights"] = rounded(figures)
-    return {"study": data, "thresholds": scales.of(context).thresholds}
+    return {"study": data, "thresholds": SCALES[context.scale].thresholds}
 
 
 PART = Part("runs", "Runs 0 to 5", _run)

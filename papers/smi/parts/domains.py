@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bandwise.study import compare
 from papers.paper import Context, Part
-from papers.smi import scales
+from papers.smi.scales import SCALES
 from papers.stored import condensed
 
 DOMAINS = {
@@ -16,23 +15,14 @@ DOMAINS = {
     "char-lstm": "characters, a recurrent network",
     "cart-pole": "reinforcement learning, a policy gradient",
 }
-OPTIMIZERS = ("adamw", "smi-adamw:min_ndim=1")
+ADAMW, SMI = "adamw", "smi-adamw:min_ndim=1"
 
 
 def _run(context: Context) -> dict[str, Any]:
-    scale = scales.of(context)
+    scale = SCALES[context.scale]
     return {
         task: condensed(
-            compare(
-                task,
-                OPTIMIZERS,
-                seeds=context.seeds or scale.domain_seeds,
-                steps=steps,
-                out=context.folder / task,
-                jobs=context.jobs,
-                device=context.device,
-                console=context.console,
-            ),
+            context.compare(task, (ADAMW, SMI), steps=steps, seeds=scale.domain_seeds, study=task),
             curves=False,
         )
         for task, steps in scale.domain_steps.items()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bandwise.study.paired import Sample, compare_runs, mean_interval, p_value, steps_to
 from bandwise.study.results import Run
-from bandwise.study.statistics import bootstrap_interval, compare_runs, paired_p_value
 
 
 def runs(name, values, curves=None, diverged=()):
@@ -104,25 +104,42 @@ def test_counted_errors_of_equal_methods_are_seldom_told_apart():
     for _ in range(trials):
         differences = generator.normal(size=3).round() / 1000
         one_sided = abs(np.sign(differences).sum()) == 3  # so that the interval excludes zero
-        found += one_sided and paired_p_value(differences, tests) < 0.05
+        found += one_sided and tests * p_value(differences) < 0.05
     assert found / trials < 0.05 / tests + 3 * math.sqrt(0.05 / tests / trials)
 
 
-def test_divergence():
-    nan = math.nan
-    assert verdict([1.0, 1.1], [0.9, nan], diverged={1}).verdict == "worse"
-    base = runs("base", [nan, 1.0], diverged={0})
-    assert compare_runs([base, runs("o", [1.0, 1.1])], "val_loss", "min")[1].verdict == "better"
-    both = compare_runs([base, runs("o", [nan, 1.1], diverged={0})], "val_loss", "min")[1]
-    assert both.verdict == "no detectable difference"
-    for n in (1, 2):
-        lost = [runs(name, [nan] * n, diverged={0, 1}) for name in "ab"]
-        assert compare_runs(lost, "val_loss", "min")[1].verdict == "all diverged"
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_more_diverged_runs_are_worse_and_fewer_are_better(n):
+    """The verdict is monotone in the count: one of five is never called worse than four are."""
+    for ours in range(n + 1):
+        for theirs in range(n + 1):
+            if ours == theirs == 0:
+                continue
+            groups = [
+                runs(name, [math.nan] * lost + [end] * (n - lost), diverged=range(lost))
+                for name, lost, end in (("base", theirs, 1.0), ("other", ours, 1.1))
+            ]
+            found = compare_runs(groups, "val_loss", "min")[1]
+            assert found.verdict == (
+                "worse"
+                if ours > theirs
+                else "better"
+                if ours < theirs
+                else "all diverged"
+                if ours == n
+                else "no detectable difference"
+            )
+            assert found.why.endswith(f"with {ours} of {n} seeds, the baseline's with {theirs}.")
+            assert found.difference is found.interval is found.p_value is None
 
 
 def test_more_comparisons_ask_for_more():
-    differences = np.array([0.1, 0.11, 0.14])
-    assert paired_p_value(differences, 5) == pytest.approx(5 * paired_p_value(differences, 1))
+    base, other = [1.0, 1.1, 1.2], [0.9, 0.97, 1.03]
+    groups = [runs("base", base), *(runs(f"other{i}", other) for i in range(5))]
+    several = compare_runs(groups, "val_loss", "min")[1]
+    alone = compare_runs(groups[:2], "val_loss", "min")[1]
+    assert several.p_value == pytest.approx(5 * alone.p_value)
+    assert (alone.verdict, several.verdict) == ("better", "no detectable difference")
 
 
 def test_methods_that_do_not_differ_are_seldom_told_apart():
@@ -135,14 +152,14 @@ def test_methods_that_do_not_differ_are_seldom_told_apart():
         # Of three values the percentile interval excludes zero just if all have one sign.
         one_sided = abs(np.sign(differences).sum()) == n
         by_bootstrap += one_sided
-        by_both += one_sided and paired_p_value(differences, 1) < 0.05
+        by_both += one_sided and p_value(differences) < 0.05
     assert by_bootstrap / trials > 0.2
     assert by_both / trials < 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
 
 
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=8))
 def test_the_interval_lies_within_the_differences(values):
-    low, high = bootstrap_interval(np.array(values))
+    low, high = mean_interval(values)
     assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
 
 
@@ -157,3 +174,43 @@ def test_steps_to_the_baselines_last_figure():
     assert [row.steps_to_baseline for row in rows] == [30, 15, None]
     lost = runs("lost", [math.inf, 1.0], [curve(3, math.inf), curve(2, 1.0)], diverged={0})
     assert compare_runs([lost, quick], "val_loss", "min")[1].steps_to_baseline is None
+
+
+def test_a_missing_figure_and_a_diverged_run_are_told_apart():
+    targets = Sample((1.0, 1.0, None))
+    curve = [(0, 3.0), (10, 1.0)]
+    found = steps_to(targets, [curve, curve[:1], curve], "min")
+    assert found.values == (10.0, None, None)
+    assert steps_to(targets, [curve, curve[:1], curve], "max").values == (0.0, 0.0, None)
+    marked = Sample(found.values, diverged=(False, False, True))
+    assert marked.missing == (False, True, False)
+    assert marked.bounded(20).values == (10, 20, None)
+    assert not marked.complete
+    assert marked.mean is marked.std is marked.interval is marked.p_value is None
+    assert not marked.above(-100)
+    assert not marked.below(100)
+
+
+def test_a_median_counts_what_is_missing_as_late():
+    assert Sample((1.0, None, 2.0)).median == 2
+    assert Sample((1.0, None, None)).median is None
+    assert Sample((1.0, None)).median is None
+    assert Sample(()).median is None
+
+
+def test_differences_changes_and_ratios_are_taken_seed_by_seed():
+    ours, theirs = Sample((1.0, 8.0, 3.0)), Sample((2.0, 4.0, None), (False, False, True))
+    assert ours.minus(theirs).values == (-1, 4, None)
+    assert ours.minus(theirs).baseline_diverged == (False, False, True)
+    assert ours.ratio_to(theirs).values == (0.5, 2, None)
+    assert ours.change_from(theirs).values == (None, None, None)  # the baseline has no mean
+    assert theirs.change_from(ours).values == (25, -100, None)
+    assert Sample((0.0,)).ratio_to(Sample((1.0,))).values == (None,)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_no_infinity_stands_for_a_missing_figure(value):
+    with pytest.raises(ValueError, match="values must be finite or None"):
+        Sample((1.0, value))
+    with pytest.raises(ValueError, match="diverged must have 2 entries, got 1"):
+        Sample((1.0, 2.0), (True,))

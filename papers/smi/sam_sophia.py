@@ -1,7 +1,6 @@
-"""Optimizers of the package ``pytorch_optimizer`` that need more than a name: SAM and Sophia.
+"""SAM and Sophia from the package ``pytorch_optimizer``, made to step as studies need it.
 
-They are used as ``papers.others.sam`` and ``papers.others.sophia``; the package
-is imported with this module.
+Studies name them ``papers.smi.sam_sophia.sam`` and ``papers.smi.sam_sophia.sophia``.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from pytorch_optimizer import SAM, SophiaH
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-# Beside weights of some 0.02 it is small, and gradients differ by more than float32 rounds them.
+# Small beside weights of about 0.02, and large enough that gradients differ by more than float32
+# rounds them.
 _PROBE = 1e-3
 
 
@@ -37,10 +37,10 @@ def sophia(
     weight_decay: float = 0.2,
     update_period: int = 10,
 ) -> Optimizer:
-    """Sophia-H (Liu et al., 2023), with the paper's lr: no weight moves further in a step.
+    """Sophia-H (Liu et al., 2023) with its paper's meaning of lr: the largest move in a step.
 
-    The update is lr · clip(m / (rho · h), 1). The package writes the same as lr' · clip(m / h, p)
-    with lr' = lr / rho and p = rho, and its decay goes with lr'.
+    The update is lr · clip(m / (rho · h), 1). The package writes this as lr' · clip(m / h, p) with
+    lr' = lr / rho and p = rho. Its decay is multiplied by lr', so it is divided by that here.
     """
     return _Sophia(
         params,
@@ -53,7 +53,7 @@ def sophia(
 
 
 class _Sam(SAM):
-    """SAM whose step asks for its first gradient, too, as torch's optimizers do."""
+    """SAM whose step computes the first gradient too, as the optimizers of torch do."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         if closure is None:
@@ -67,10 +67,10 @@ class _Sam(SAM):
 class _Sophia(SophiaH):
     """Sophia-H with the Hessian's diagonal from differences of gradients.
 
-    The package can differentiate twice itself, if the loss is so built; attention kernels cannot.
-    It takes estimates from elsewhere, and these are Hutchinson's too: u · (g(θ + cu) - g(θ - cu)) /
-    2c with u of random signs, by the closure and hence on the step's own batch. Where gradients are
-    clipped, the diagonal is scaled as they are, and the update, their ratio, is not.
+    The package differentiates twice, which attention kernels do not support. It also accepts an
+    estimate. This one is Hutchinson's: u · (g(θ + cu) - g(θ - cu)) / 2c with random signs u. The
+    closure gives the gradients g, so they belong to the step's own batch. Clipping scales the
+    gradients and the diagonal alike, so their ratio, the update, does not change.
     """
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -89,7 +89,7 @@ class _Sophia(SophiaH):
         params = [param for group in self.param_groups for param in group["params"]]
         weights = [param.clone() for param in params]
         gradients = [_gradient(param).clone() for param in params]
-        # The closure seeds torch's own generator, so that dropout is the same at both points.
+        # The closure seeds torch's global generator, so that dropout is the same at both points.
         generator = torch.Generator().manual_seed(seed)
         signs = [
             (torch.randint(2, param.shape, generator=generator) * 2 - 1).to(param)

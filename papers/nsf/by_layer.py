@@ -1,6 +1,6 @@
-"""Optimizers of the comparison that are made from more than one: by kind of layer.
+"""Optimizers that treat each kind of layer of a GPT in its own way.
 
-The kinds are those of ``bandwise.tasks.gpt.GPT``, told from the parameters' names.
+The names of the parameters of ``bandwise.tasks.gpt.GPT`` give the kinds.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
-from bandwise.optim.nsf import NSF
+from bandwise import NSF
 
 Named = Iterable[tuple[str, nn.Parameter]]
 Kind = Literal["embedding", "attention", "feedforward", "other"]
 
 
 def layer_kind(name: str) -> Kind:
-    """The kind of layer that a parameter of a GPT belongs to; norms are ``"other"``."""
+    """The kind of layer that a parameter belongs to, from its name; norms are ``"other"``."""
     parts = name.split(".")
     if parts[0] in ("token", "position"):
         return "embedding"
@@ -40,7 +40,7 @@ def nsf_by_layer(
     betas: tuple[float, float] = (0.9, 0.99),
     weight_decay: float = 0.1,
 ) -> NSF:
-    """NSF with an exponent for each kind of layer; those not given are AdamW."""
+    """NSF with an exponent for each kind of layer. The default, 1/2, is AdamW."""
     exponents = {
         "embedding": embedding,
         "attention": attention,
@@ -57,17 +57,17 @@ def nsf_by_layer(
 
 
 class MuonAdamW(Optimizer):
-    """``torch.optim.Muon`` for the hidden matrices, AdamW for embeddings and all that is no matrix.
+    """``torch.optim.Muon`` for the hidden matrices, AdamW for all other parameters.
 
-    Muon's step is scaled to AdamW's root mean square, so that one learning rate and decay fit both
-    (torch's ``adjust_lr_fn="match_rms_adamw"``).
+    Muon's step is scaled to the root mean square of AdamW's (``adjust_lr_fn="match_rms_adamw"`` in
+    torch), so that one learning rate and one decay fit both.
 
     Args:
-        named_parameters: of a GPT.
-        lr: learning rate of both.
-        momentum: Muon's.
-        betas: AdamW's.
-        weight_decay: decoupled, of both.
+        named_parameters: a GPT's names and parameters.
+        lr: the learning rate of both.
+        momentum: Muon's momentum.
+        betas: AdamW's decays of the moments.
+        weight_decay: the decoupled decay of both.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class MuonAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step of each."""
+        """Take one step with each."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for optimizer, group in zip(self._both, self.param_groups, strict=True):
-            # Loading a state_dict gives this optimizer new groups and a new state.
+            # Loading a state_dict replaces this optimizer's groups and state.
             optimizer.param_groups, optimizer.state = [group], self.state
             optimizer.step()
         return loss
