@@ -1,4 +1,4 @@
-"""What a study found, as plain objects that go to JSON and back."""
+"""The results of a study, as plain objects that go to JSON and back."""
 
 from __future__ import annotations
 
@@ -29,21 +29,20 @@ class Run:
     Attributes:
         optimizer: the optimizer's label, as the user wrote it.
         seed: seed of the initial weights, batches and dropout.
-        diverged: whether the loss became inf or NaN; the run stopped there.
+        diverged: whether the loss became inf or NaN. The run stopped there.
         steps: optimizer steps taken.
-        final: the last evaluation, ``val_loss`` and the like, ``test_…`` too where there is a test
-            split. Not finite if the run diverged.
-        seconds_per_step: median wall time of a training step, evaluation not counted; the lens's
-            work is, if the run had one.
-        evals: an evaluation a row: ``step`` and the validation figures.
-        training: rows of ``step``, ``train_loss`` (mean since the row before), ``lr`` and the
-            scheduled values ``alpha`` and ``p`` of an optimizer that has them.
-        config: everything the run depends on, and under ``settings`` what the optimizer was set to,
-            defaults and all.
-        folder: its folder, relative to the study's.
-        lens: what the lens recorded of the whole model, one row for each measurement, with
-            ``agreement`` in the place of ``predicted``
-            (``bandwise.study.decisions.with_agreement``); empty if the run had none.
+        final: the figures at the end: ``train_loss``, ``val_loss`` and the like, and ``test_…`` if
+            the task has a test split. They are not finite if the run diverged.
+        seconds_per_step: median wall time of a training step. It includes the work of the lens, and
+            no evaluation.
+        evals: a row for each evaluation: ``step`` and the validation figures.
+        training: rows of ``step``, ``train_loss`` (the mean since the last row), ``lr``, and the
+            scheduled values ``alpha`` and ``p`` if the optimizer has them.
+        config: everything that the run depends on. ``settings`` are the optimizer's, with defaults.
+        folder: the run's folder, relative to the study's.
+        lens: what the lens recorded of the whole model, a row for each measurement. ``agreement``
+            replaces ``predicted`` (``bandwise.study.decisions.with_agreement``). Empty without a
+            lens.
     """
 
     optimizer: str
@@ -103,12 +102,12 @@ class Results:
         metric: what was compared, ``val_loss`` for example.
         direction: ``"min"`` if small is good.
         steps: optimizer steps a run.
-        seeds: the seeds every optimizer was run with.
-        comparisons: a row an optimizer, the baseline first.
+        seeds: the seeds of every optimizer's runs.
+        comparisons: a row for each optimizer, the baseline first.
         runs: every run.
-        command: what repeats the study from a shell.
+        command: the command that repeats the study from a shell.
         versions: of Python, torch, bandwise and the machine's kind.
-        timed_alone: whether the runs were trained one at a time, in one go; if not, their
+        timed_alone: whether the runs were trained one at a time, in one call. If not, their
             ``seconds_per_step`` are rough.
     """
 
@@ -128,7 +127,7 @@ class Results:
         return [run for run in self.runs if run.optimizer == optimizer]
 
     def save(self, folder: Path) -> None:
-        """Write ``results.json`` (everything) and ``results.csv`` (a row a run) into ``folder``."""
+        """Write ``results.json`` (everything) and ``results.csv`` (a row for each run)."""
         write_json(folder / "results.json", dataclasses.asdict(self))
         rows = [
             {
@@ -150,7 +149,12 @@ class Results:
 
     @classmethod
     def load(cls, folder: Path) -> Results:
-        """Read the ``results.json`` in ``folder``."""
+        """Read the ``results.json`` in ``folder``.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it does not hold the results of a study.
+        """
         path = Path(folder) / "results.json"
         try:
             data = read_json(path)
