@@ -10,9 +10,9 @@ from typing import Any, get_args
 
 import papers
 from bandwise.figures.figure import Figure
-from bandwise.figures.report.rendering import fill, save
+from bandwise.figures.pages import fill, save
 from bandwise.figures.words import MINUS
-from bandwise.study.files import replacing
+from bandwise.files import replacing
 from papers.paper import Claim, Data, Finding, Paper, ScaleName, Table
 from papers.stored import read_part
 
@@ -180,6 +180,7 @@ def _page(edition: Edition, folder: Path) -> Path:
     ])  # fmt: skip
     page = fill(
         "paper.html.jinja",
+        package="papers",
         title=f"{paper.name.upper()}, scale {edition.scale}",
         paper=paper,
         claims=claims,
@@ -187,4 +188,4 @@ def _page(edition: Edition, folder: Path) -> Path:
         figures=edition.figures(),
         commands=[part["command"] for part in edition.stored.values()],
     )
-    return save(page, folder / f"{paper.name}-{edition.scale}.html", "")
+    return save(page, folder / f"{paper.name}-{edition.scale}.html")

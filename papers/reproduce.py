@@ -12,7 +12,8 @@ from typing import get_args
 from rich.console import Console
 
 import papers
-from bandwise.study.files import locked, write_json
+from bandwise.files import write_json
+from bandwise.study.locks import locked
 from bandwise.study.versions import versions
 from papers.paper import Context, Paper, Part, ScaleName, one_of
 from papers.stored import read_part

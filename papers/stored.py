@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bandwise.files import read_json
 from bandwise.study import Results
-from bandwise.study.files import read_json
 from bandwise.study.paired import Sample, steps_to
 from bandwise.study.results import Run
 from papers.paper import Data

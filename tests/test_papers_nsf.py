@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import nn
 
 import bandwise as bw
-from bandwise.study.files import to_json
+from bandwise.files import to_json
 from bandwise.study.paired import Sample
 from bandwise.tasks import Recipe, cifar10, mnist_5k, shakespeare_char
 from bandwise.tasks.gpt import GPT, GPTConfig

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from bandwise import tasks, userfile
 from bandwise.tasks import options as options_of
 from bandwise.tasks import shakespeare_char
+from bandwise.tasks.fetch import fetch
 from bandwise.tasks.gpt import GPT, GPTConfig
 from jpegs import write_jpegs
 
@@ -444,6 +445,7 @@ def test_corpus_errors(tmp_path: Path) -> None:
 # --- the download -------------------------------------------------------------------------------
 
 CONTENT = b"First Citizen:\nBefore we proceed any further, hear me speak.\n"
+INSTEAD = "--corpus FILE, a text file"
 CONTENT_SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -477,7 +479,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPServer]:
 def test_a_file_is_fetched_once(server: HTTPServer, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{server.server_port}/input.txt"
     for _ in range(2):
-        path = shakespeare_char.fetch(url, CONTENT_SHA256, tmp_path)
+        path = fetch(url, CONTENT_SHA256, INSTEAD, tmp_path)
         assert path.read_bytes() == CONTENT
         assert path.parent == tmp_path
     assert server.requests == ["/input.txt"]  # type: ignore[attr-defined]
@@ -486,7 +488,7 @@ def test_a_file_is_fetched_once(server: HTTPServer, tmp_path: Path) -> None:
 def test_wrong_content_is_refused_and_not_kept(server: HTTPServer, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{server.server_port}/input.txt"
     with pytest.raises(ValueError, match="hash"):
-        shakespeare_char.fetch(url, "0" * 64, tmp_path)
+        fetch(url, "0" * 64, INSTEAD, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -510,7 +512,7 @@ def test_no_network_names_the_way_out(server: HTTPServer, tmp_path: Path) -> Non
     server.shutdown()
     server.server_close()
     with pytest.raises(OSError, match="with no network, pass --corpus FILE"):
-        shakespeare_char.fetch(f"http://127.0.0.1:{port}/input.txt", CONTENT_SHA256, tmp_path)
+        fetch(f"http://127.0.0.1:{port}/input.txt", CONTENT_SHA256, INSTEAD, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

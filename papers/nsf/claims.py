@@ -21,7 +21,7 @@ from papers.verdicts import as_large, lower, together, told, written
 # The cycle with exponents of both signs, as in the paper. Its period differs by part.
 _CYCLE = "nsf:p=cyclic(0.5,-0.25,"
 # The lens shows a slope of up to this size for momentum without any adaptivity
-# (bandwise.lens.quantities.temporal).
+# (bandwise.lens.quantities.response).
 _NEUTRAL = 0.1
 _NEGLIGIBLE = 5.0  # percent of a training step
 _QUARTER = 0.25

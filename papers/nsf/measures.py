@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from bandwise.lens.quantities.boundary import aligned
+from bandwise.lens.quantities.decisions import aligned
 from papers.stored import Measure
 
 

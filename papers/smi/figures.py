@@ -11,7 +11,7 @@ import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from bandwise.figures.curve import Curve, draw, finite
+from bandwise.figures.curves import Curve, draw, finite
 from bandwise.figures.figure import Figure, blank, line
 from bandwise.optim import schedules
 from bandwise.study import spec

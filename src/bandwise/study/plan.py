@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from bandwise import tasks, userfile
-from bandwise.optim import _checks
 from bandwise.study import by_name, spec
 from bandwise.study.config import RunConfig, code_versions, user_files
 from bandwise.study.training import isolated
@@ -50,7 +49,11 @@ def configure(
         raise TypeError(f"task_options must be plain data: {error}") from error
     with isolated(device):
         made = tasks.load(task, options)
-        recipe = _recipe(made.recipe, steps, lr)
+        recipe = replace(
+            made.recipe,
+            steps=made.recipe.steps if steps is None else steps,
+            lr=made.recipe.lr if lr is None else lr,
+        )
         _check_optimizers(specs, task, made, recipe)
         with userfile.blamed(task):
             data = made.fingerprint()
@@ -95,16 +98,6 @@ def read_optimizers(optimizers: str | Sequence[str]) -> list[spec.Spec]:
         # The recorded command is such a list.
         raise ValueError(f"optimizers cannot be told apart in a list: {', '.join(texts)}")
     return specs
-
-
-def _recipe(recipe: Recipe, steps: int | None, lr: float | None) -> Recipe:
-    if steps is not None:
-        _checks.whole("steps", steps, low=1)
-        recipe = replace(recipe, steps=steps)
-    if lr is not None:
-        _checks.number("lr", lr, low=0)
-        recipe = replace(recipe, lr=lr)
-    return recipe
 
 
 def _check_device(device: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from bandwise.study.files import read_json
+from bandwise.files import read_json
 from bandwise.study.run_files import RESULT, read_metrics
 
 _POLL_SECONDS = 0.5
@@ -60,6 +60,7 @@ class StudyProgress:
         self._total = len(folders)
         # The time of each run's last line, and its step.
         self._lines: dict[str, tuple[float, int]] = {}
+        self._bars: dict[str, TaskID] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._progress = Progress(
@@ -72,6 +73,7 @@ class StudyProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
 
     def failed(self, label: str) -> None:
@@ -82,7 +84,7 @@ class StudyProgress:
     def watching(self) -> Iterator[None]:
         """Show the progress in the meantime."""
         thread = threading.Thread(target=self._watch, daemon=True)
-        with self._progress if self._console.is_terminal else nullcontext():
+        with self._progress:
             thread.start()
             try:
                 yield
@@ -91,65 +93,53 @@ class StudyProgress:
                 thread.join()
 
     def _watch(self) -> None:
-        lines: dict[str, TaskID] = {}
         stopped = False
         while not stopped:
             stopped = self._stop.wait(_POLL_SECONDS)
             for label, folder in list(self._folders.items()):
                 if (folder / RESULT).exists():
                     self._ended(label, _figures(folder / RESULT))
-                elif self._console.is_terminal:
-                    self._draw(lines, label, folder)
                 else:
-                    self._write_line(label, folder)
-            for label in set(lines) - set(self._folders):
-                self._progress.remove_task(lines.pop(label))
+                    with self._lock:
+                        self._update(label, folder)
 
-    def _draw(self, lines: dict[str, TaskID], label: str, folder: Path) -> None:
-        evals, training = _read(folder)
-        if not evals:
+    def _update(self, label: str, folder: Path) -> None:
+        try:
+            evals, training = read_metrics(folder)
+        except (OSError, ValueError):
+            return  # damaged: the run itself will report it
+        if not evals or label not in self._folders:
             return
-        step = int(max(rows[-1]["step"] for rows in (evals, training) if rows))
-        if label not in lines:
-            lines[label] = self._progress.add_task(
-                label, total=self._steps, completed=step, loss=""
-            )
-        loss = f"loss {training[-1]['train_loss']:.4g}" if training else ""
-        self._progress.update(lines[label], completed=step, loss=loss)
-
-    def _write_line(self, label: str, folder: Path) -> None:
-        now = time.monotonic()
-        if label in self._lines and now - self._lines[label][0] < _LINE_SECONDS:
+        now, evaluated = time.monotonic(), int(evals[-1]["step"])
+        figures = training[-1] if training else evals[-1]
+        bar = self._bars.get(label)
+        if bar is None:
+            bar = self._bars[label] = self._progress.add_task(label, total=self._steps, loss="")
+            self._lines[label] = now, evaluated
+        loss = f"loss {figures['train_loss']:.4g}" if training else ""
+        self._progress.update(bar, completed=max(figures["step"], evaluated), loss=loss)
+        then, before = self._lines[label]
+        if self._console.is_terminal or evaluated == before or now - then < _LINE_SECONDS:
             return
-        evals, training = _read(folder)
-        if not evals:
-            return
-        step = int(evals[-1]["step"])
-        then, before = self._lines.setdefault(label, (now, step))
-        if step <= before or now - then < _LINE_SECONDS:
-            return
-        self._lines[label] = now, step
-        left = timedelta(seconds=round((self._steps - step) * (now - then) / (step - before)))
-        figures = {"train_loss": training[-1]["train_loss"], **evals[-1]}
+        self._lines[label] = now, evaluated
+        left = timedelta(
+            seconds=round((self._steps - evaluated) * (now - then) / (evaluated - before))
+        )
         self._print(
-            f"{label}: step {step:,} of {self._steps:,}, {_in_words(figures)}, about {left} left"
+            f"{label}: step {evaluated:,} of {self._steps:,}, "
+            f"{_in_words({'train_loss': figures['train_loss'], **evals[-1]})}, about {left} left"
         )
 
     def _ended(self, label: str, outcome: str) -> None:
         with self._lock:
             if self._folders.pop(label, None) is None:
                 return
+            if label in self._bars:
+                self._progress.remove_task(self._bars.pop(label))
             self._print(f"[{self._total - len(self._folders)}/{self._total}] {label}: {outcome}")
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _read(folder: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    try:
-        return read_metrics(folder)
-    except (OSError, ValueError):
-        return [], []  # damaged: the run itself will report it
 
 
 def _figures(result: Path) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bandwise.files import read_json, replacing, write_json
 from bandwise.lens import Row
-from bandwise.study.files import read_json, replacing, write_json
 
 Verdict = Literal[
     "baseline",
@@ -42,8 +42,8 @@ class Run:
             optimizer, with defaults.
         folder: the run's folder, relative to the study's.
         lens: one row for each measurement of the lens on the whole model, with ``agreement`` in
-            the place of ``predicted`` (``bandwise.study.decisions.with_agreement``). Empty if the
-            run had no lens.
+            the place of ``predicted`` (``bandwise.lens.quantities.decisions.with_agreement``).
+            Empty if the run had no lens.
     """
 
     optimizer: str

@@ -9,26 +9,28 @@ from typing import TypeVar
 from bandwise.figures.instruments import Runs
 from bandwise.lens import Lens, Row
 from bandwise.lens.log import NAME
-from bandwise.study.decisions import with_agreement
+from bandwise.lens.quantities.decisions import with_agreement
 from bandwise.study.results import Results, Run
 from bandwise.study.run_files import read_result
 
 _T = TypeVar("_T")
 
 
-def rows_of_study(results: Results, folder: Path | None = None) -> Runs:
-    """The lens's rows of every run, in the order of the comparison, and its evaluations as rows.
+def runs_of_study(results: Results, folder: Path) -> Runs:
+    """The lens's rows of every run and its evaluations as rows, in the order of the comparison.
 
     Runs that diverged are left out: their figures stop where nothing can be measured any more.
 
     Args:
-        results: the study.
-        folder: where it is kept; the rows of single tensors, which ``results`` does not hold, are
-            read from the logs there.
+        results: of the study. They hold the rows of the whole model.
+        folder: of the study. The logs in it hold the rows of single tensors.
+
+    Raises:
+        DamagedRunError: a log is not what was written.
     """
     return {
         row.optimizer: [
-            _rows_of_run(run, folder)
+            _rows_of_run(run, folder / run.folder)
             for run in results.runs_of(row.optimizer)
             if run.lens and not run.diverged
         ]
@@ -36,38 +38,38 @@ def rows_of_study(results: Results, folder: Path | None = None) -> Runs:
     }
 
 
-def _rows_of_run(run: Run, folder: Path | None) -> list[Row]:
+def _rows_of_run(run: Run, folder: Path) -> list[Row]:
     evaluations = [{"quantity": "evaluation", "tensor": "all", **row} for row in run.evals]
     tensors = []
-    if folder is not None and (folder / run.folder / NAME).exists():
-        read_result(folder / run.folder)  # knows whether the log is what it was
-        tensors = [row for row in Lens.read(folder / run.folder) if row["tensor"] != "all"]
+    if (folder / NAME).exists():
+        read_result(folder)  # checks that the log is what was written
+        tensors = [row for row in Lens.read(folder) if row["tensor"] != "all"]
     return [*run.lens, *evaluations, *tensors]
 
 
-def rows_of_folders(folders: Sequence[Path]) -> dict[str, Runs]:
+def runs_of_folders(folders: Sequence[Path]) -> dict[str, Runs]:
     """The rows of the logs in some folders, by study and label.
 
-    Logs of their own are one study without a name, each under its folder's. A study's folder gives
-    all its runs under its task's name, each under its optimizer's label. Where two names are the
-    same, each gets its folder's path behind.
+    The runs of a study stand under its task's name, each under its optimizer's label. Single logs
+    are one study without a name, each under the name of its folder. Where two names are the same,
+    the folder's path follows each.
 
     Raises:
         FileNotFoundError: there is no such folder, or neither a log nor a study in it.
         ValueError: a log is empty or damaged, or a study was made without a lens.
         DamagedRunError: a log of a study is not what was written.
     """
-    found: list[tuple[str, Path, Runs]] = []
+    studies: list[tuple[str, Path, Runs]] = []
     logs: list[tuple[str, Path, list[list[Row]]]] = []
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {folder}")
         if (folder / "results.json").exists():
-            found.append(_study(folder))
+            results = Results.load(folder)
+            studies.append((results.task, folder, _measured(results, folder)))
         else:
             logs.append((folder.resolve().name, folder, [_log(folder)]))
-    studies = _named(found)
-    return studies | {"": _named(logs)} if logs else studies
+    return _named(studies) | ({"": _named(logs)} if logs else {})
 
 
 def _named(found: Sequence[tuple[str, Path, _T]]) -> dict[str, _T]:
@@ -75,15 +77,14 @@ def _named(found: Sequence[tuple[str, Path, _T]]) -> dict[str, _T]:
     return {f"{name} ({folder})" if clash else name: some for name, folder, some in found}
 
 
-def _study(folder: Path) -> tuple[str, Path, Runs]:
-    results = Results.load(folder)
-    runs = rows_of_study(results, folder)
+def _measured(results: Results, folder: Path) -> Runs:
+    runs = runs_of_study(results, folder)
     if not any(runs.values()):
         raise ValueError(
             f"the study in {folder} has no run with a lens that did not diverge: "
             "run `bandwise compare` with --lens"
         )
-    return results.task, folder, runs
+    return runs
 
 
 def _log(folder: Path) -> list[Row]:

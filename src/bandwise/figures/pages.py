@@ -1,4 +1,4 @@
-"""Pages: templates filled and saved, each one HTML file that needs no network."""
+"""Pages: templates filled and saved, each as one HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from bandwise.study.files import replacing
+from bandwise.files import replacing
 
 
-def fill(template: str, **values: Any) -> str:
-    """A template of ``templates/`` as text, with the values in it; all text in them is escaped."""
+def fill(template: str, package: str = "bandwise.figures", **values: Any) -> str:
+    """A page as text, with the values in it. All text in them is escaped.
+
+    Args:
+        template: its file in the folder ``templates`` of ``package``.
+        package: may extend and import the templates of ``bandwise.figures``.
+        values: what the template names.
+    """
     environment = Environment(
-        loader=PackageLoader("bandwise.figures.report"),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("bandwise.figures")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -30,10 +36,8 @@ def fill(template: str, **values: Any) -> str:
     return environment.get_template(template).render(plotlyjs=Markup(get_plotlyjs()), **values)
 
 
-def save(page: str, path: Path, name: str) -> Path:
-    """Write a page, whole or not at all; in a folder that exists already under ``name``."""
-    if path.is_dir():
-        path /= name
+def save(page: str, path: Path) -> Path:
+    """Write a page, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")

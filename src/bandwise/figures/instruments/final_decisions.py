@@ -1,4 +1,4 @@
-"""How early a classifier decides as it does in the end, beside its accuracy and its loss."""
+"""How early a classifier decides as it does in the end."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from collections.abc import Sequence
 
 from bandwise.figures.dots import Dots, dot_plot
 from bandwise.figures.figure import Figure
-from bandwise.figures.instruments.curves import curve_figure, over_steps, series
-from bandwise.figures.instruments.rows import Runs, rows_of
-from bandwise.lens.quantities.boundary import LEVEL, aligned
-from bandwise.lens.quantities.quantity import Row
+from bandwise.figures.instruments.instrument import curve_figure, over_steps
+from bandwise.figures.instruments.rows import Runs, figure, rows_of, scalar
+from bandwise.lens import Row
+from bandwise.lens.quantities.decisions import LEVEL, aligned
 
 
 def _alignment(rows: Sequence[Row]) -> tuple[int, float] | None:
-    """When a run decided as at its last evaluation, and what part of its fall the loss had made."""
-    seen = [row for row in rows_of(rows, "decisions") if row.get("agreement") is not None]
+    """When a run first decided as at its last evaluation, and the part of the loss's fall then."""
+    seen = [
+        {"step": row["step"], "agreement": share, "loss": scalar(row, "loss")}
+        for row in rows_of(rows, "decisions")
+        if (share := scalar(row, "agreement")) is not None
+    ]
     found = aligned(seen, seen[-1]["loss"]) if seen else None
     if found is None or found.step is None or found.loss_fall is None:
         return None
@@ -23,7 +27,7 @@ def _alignment(rows: Sequence[Row]) -> tuple[int, float] | None:
 
 
 def alignment(runs: Runs) -> Figure | None:
-    """How far the loss had fallen when each run first decided as in the end, by 90%."""
+    """How far the loss had fallen when each run first agreed with its last decisions."""
     dots: list[Dots] = []
     said = []
     for index, (label, some) in enumerate(runs.items()):
@@ -63,12 +67,13 @@ def alignment(runs: Runs) -> Figure | None:
 
 def agreement(runs: Runs) -> Figure | None:
     """Agreement with the last evaluation, over steps."""
-    drawn = over_steps(runs, "decisions", lambda row: row.get("agreement"))
+    drawn = over_steps(runs, "decisions", figure("agreement"))
     # A single evaluation agrees with itself.
     drawn = [curve for curve in drawn if len(curve.x) > 1]
     reached = sorted(
-        (next(x for x, mean in zip(c.x, c.mean, strict=True) if mean >= LEVEL), c.name)
-        for c in drawn
+        (at[0], curve.name)
+        for curve in drawn
+        if (at := [x for x, mean in zip(curve.x, curve.mean, strict=True) if mean >= LEVEL])
     )
     ends = dict.fromkeys(
         f"{name} by step {step:,.0f}" for step, name in (reached[:1] + reached[-1:])
@@ -76,35 +81,8 @@ def agreement(runs: Runs) -> Figure | None:
     return curve_figure(
         "agreement",
         drawn,
-        title=f"Decisions are {LEVEL:.0%} the final ones: {'; '.join(ends)}",
+        title=f"Decisions are {LEVEL:.0%} the final ones: {'; '.join(ends) or 'never'}",
         note="The share of examples put in the class that they are put in at the last evaluation.",
         y="agreement",
         references={f"{LEVEL:.0%}": LEVEL},
-    )
-
-
-def accuracy(runs: Runs) -> Figure | None:
-    """Accuracy over steps."""
-    return series(
-        "accuracy",
-        runs,
-        "decisions",
-        lambda row: row.get("accuracy"),
-        "Accuracy",
-        note="The share of examples put in the right class.",
-        y="accuracy",
-        form=".1%",
-    )
-
-
-def loss(runs: Runs) -> Figure | None:
-    """The loss on the same examples, over steps."""
-    return series(
-        "decision-loss",
-        runs,
-        "decisions",
-        lambda row: row.get("loss"),
-        "Loss on the same examples",
-        note="The mean cross-entropy. It also rises when a wrong decision grows more confident.",
-        y="cross-entropy (nats)",
     )

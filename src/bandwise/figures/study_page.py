@@ -1,128 +1,78 @@
-"""The HTML page of a study: one file that needs no network."""
+"""The HTML page of a study: its report."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bandwise.figures.figure import Line, line
-from bandwise.figures.report.figures import figures
-from bandwise.figures.report.lens_chapter import Chapter
-from bandwise.figures.report.lens_rows import rows_of_study
-from bandwise.figures.report.rendering import fill, save
-from bandwise.figures.report.text import (
-    Decimals,
-    all_diverged,
-    baseline,
-    goal,
-    pace,
-    readable,
-    rests_on,
-    sentence,
-    steps_to_baseline,
-    times_note,
-)
+from bandwise.figures import study_words
+from bandwise.figures.figure import line
+from bandwise.figures.lens_page import Chapter
+from bandwise.figures.lens_runs import runs_of_study
+from bandwise.figures.pages import fill, save
+from bandwise.figures.study_figures import study_figures
+from bandwise.figures.study_words import Decimals, all_diverged, baseline, pace, readable, rests_on
 from bandwise.figures.words import DASH, TIMES, headline, number, plural
 from bandwise.study.results import Comparison, Results, Run, Verdict
 
+_KINDS = {"better": "better", "worse": "worse", "baseline": "baseline"}
 
-def write(results: Results, path: str | os.PathLike[str]) -> Path:
-    """Write the report of a study as one HTML file.
 
-    The file appears whole or not at all.
+def write_report(results: Results, folder: Path) -> Path:
+    """Write the report of a study into ``report.html``, whole or not at all.
 
     Args:
-        results: the study.
-        path: the file to write; in a folder that exists already, ``report.html``.
+        results: of the study.
+        folder: of the study. The lens's logs in it are drawn too.
 
     Returns:
-        The path of the file.
+        The path of the report.
+
+    Raises:
+        DamagedRunError: a log of the lens is not what was written.
     """
-    return save(render(results), Path(path), "report.html")
+    return save(render_report(results, folder), folder / "report.html")
 
 
-def render(results: Results) -> str:
-    """The page as text."""
+def render_report(results: Results, folder: Path) -> str:
+    """The report as text; see ``write_report``."""
     shared, each = configurations(results)
+    finals = dict.fromkeys(key for run in results.runs for key in run.final if key != "step")
     return fill(
         "study.html.jinja",
         results=results,
+        words=study_words,
         baseline=baseline(results),
+        decimals=Decimals.of(results),
         metric=readable(results.metric),
-        goal=goal(results),
         title=_title(results),
         lead=_lead(results),
-        rests_on=rests_on(results),
-        times_note=times_note(results),
-        rows=[_row(results, index) for index in range(len(results.comparisons))],
+        pace=_pace,
+        time=_time,
+        p_value=_p_value,
+        kind=lambda row: _KINDS.get(row.verdict, "open"),
+        line=line,
         compared=len(results.comparisons) - 1,
-        figures=figures(results),
-        chapter=Chapter.of({results.task: rows_of_study(results)}),
+        figures=study_figures(results),
+        chapter=Chapter.of({results.task: runs_of_study(results, folder)}),
         shared=shared,
         each=each,
-        finals=_finals(results),
+        finals=sorted(finals, key=lambda key: key != results.metric),
         final_of=_final_of,
-        readable=readable,
         headline=headline,
         plural=plural,
     )
 
 
-@dataclass(frozen=True)
-class _Row:
-    """An optimizer as the page shows it."""
-
-    comparison: Comparison
-    line: Line
-    kind: str
-    sentence: str
-    pace: str
-    mean: str
-    difference: str
-    interval: str
-    p_value: str
-    steps: str
-    milliseconds: str
-
-
-_KINDS = {"better": "better", "worse": "worse", "baseline": "baseline"}
-
-
-def _row(results: Results, index: int) -> _Row:
-    row = results.comparisons[index]
-    decimals = Decimals.of(results)
-    base = baseline(results).seconds_per_step
-    milliseconds = f"{1000 * row.seconds_per_step:,.3g}"
-    return _Row(
-        comparison=row,
-        line=line(index),
-        kind=_KINDS.get(row.verdict, "open"),
-        sentence=sentence(results, row),
-        pace=_pace(results, row) if index else "",
-        mean=decimals.cell(row),
-        difference=decimals.signed(row.difference),
-        interval=decimals.interval(row),
-        p_value=_p_value(row.p_value),
-        steps=steps_to_baseline(results, row),
-        milliseconds=(
-            f"{milliseconds} ({row.seconds_per_step / base:.2f}{TIMES})"
-            if base > 0
-            else milliseconds
-        ),
-    )
-
-
 def _pace(results: Results, row: Comparison) -> str:
     """How soon the optimizer was as good as the baseline, in steps and in time."""
+    if row is baseline(results) or row.diverged or baseline(results).diverged:
+        return ""
     target = f"{baseline(results).optimizer}'s final {readable(results.metric)}"
     reached = pace(results, row)
-    if row.diverged or baseline(results).diverged:
-        return ""
     if row.steps_to_baseline is None or reached is None:
         return f"Not every seed reached {target}."
     steps, time = reached
@@ -132,10 +82,16 @@ def _pace(results: Results, row: Comparison) -> str:
     )
 
 
+def _time(results: Results, row: Comparison) -> str:
+    """A step's time, and its ratio to the baseline's."""
+    words, base = study_words.milliseconds(row.seconds_per_step), baseline(results).seconds_per_step
+    return f"{words} ({row.seconds_per_step / base:.2f}{TIMES})" if base > 0 else words
+
+
 def _p_value(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return DASH
-    return "< 0.001" if value < 0.001 else f"{min(value, 1.0):.3f}"
+    return "< 0.001" if value < 0.001 else number(min(value, 1.0), ".3f")
 
 
 def _title(results: Results) -> str:
@@ -162,21 +118,19 @@ def _lead(results: Results) -> str:
         "worse": "worse",
         "identical": "identical",
         "all diverged": "diverged as it did",
+        "no detectable difference": "with no detectable difference",
     }
     verdicts = Counter(row.verdict for row in rows)
     parts = [f"{verdicts[kind]} {words}" for kind, words in kinds.items() if verdicts[kind]]
-    rest = len(rows) - sum(verdicts[kind] for kind in kinds)
-    if rest:
-        parts.append(f"{rest} with no detectable difference")
     return f"Against {name}: {', '.join(parts)}."
 
 
 def configurations(
     results: Results,
 ) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """What every optimizer was run with, and what each alone was.
+    """The settings that all optimizers share, and by optimizer those that differ.
 
-    Nested settings get dotted names. A value that depends on the seed lists them all.
+    Nested settings get dotted names. A setting that depends on the seed lists all its values.
     """
     each: dict[str, dict[str, str]] = {}
     for row in results.comparisons:
@@ -205,12 +159,6 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[prefix + key] = value if isinstance(value, str) else json.dumps(value, default=str)
     return flat
-
-
-def _finals(results: Results) -> list[str]:
-    """Names of the figures that runs ended with, the metric first."""
-    keys = dict.fromkeys(key for run in results.runs for key in run.final if key != "step")
-    return sorted(keys, key=lambda key: key != results.metric)
 
 
 def _final_of(run: Run, key: str) -> str:

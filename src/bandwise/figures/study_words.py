@@ -1,10 +1,9 @@
-"""The words and numbers that the table, the figures and the page share."""
+"""The words and numbers that a study's table, figures and page share."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from bandwise.figures.words import DASH, TIMES, number, plural
 from bandwise.study.results import Comparison, Results
@@ -20,7 +19,7 @@ def readable(key: str) -> str:
 
 
 def goal(results: Results) -> str:
-    """Which way the metric should go."""
+    """Whether the metric should be low or high."""
     return "lower is better" if results.direction == "min" else "higher is better"
 
 
@@ -31,7 +30,7 @@ def baseline(results: Results) -> Comparison:
 
 @dataclass(frozen=True)
 class Decimals:
-    """Write the metric with as many decimals everywhere as the study can tell apart.
+    """Writes the metric with as many decimals everywhere as the study can tell apart.
 
     Attributes:
         places: digits after the point; ``None`` writes powers of ten, for very small figures.
@@ -47,26 +46,28 @@ class Decimals:
         spreads += [(row.interval[1] - row.interval[0]) / 2 for row in rows if row.interval]
         size = max((abs(row.mean) for row in rows if math.isfinite(row.mean)), default=0.0) or 1.0
         finest = min((x for x in spreads if math.isfinite(x) and x > 0), default=size / 500)
-        # Six digits at most: seeds that happen to agree must not fill the table with digits.
+        # Seeds that happen to agree must not fill the table with digits: six at most.
         places = math.ceil(-math.log10(max(finest, size * 2e-5) / 2))
         return cls(max(places, 0) if places <= 7 else None)
 
-    def plain(self, value: float | None) -> str:
+    def plain(self, value: float | None, sign: str = "-") -> str:
         """The value, or a dash where there is none."""
-        return self._write(value, "-")
+        if value is None or not math.isfinite(value):
+            return DASH
+        return number(value, f"{sign},.2e" if self.places is None else f"{sign},.{self.places}f")
 
     def signed(self, value: float | None) -> str:
-        """The value with its sign, also where it is positive."""
-        return self._write(value, "+")
+        """The value with its sign, plus too."""
+        return self.plain(value, "+")
 
     def spread(self, row: Comparison) -> str:
-        """Mean ± standard deviation, as far as there are such."""
+        """Mean ± standard deviation, as far as the row has them."""
         if row.std is None or not math.isfinite(row.std):
             return self.plain(row.mean)
         return f"{self.plain(row.mean)} ± {self.plain(row.std)}"
 
     def cell(self, row: Comparison) -> str:
-        """The same for a table, where diverged runs are to be seen too."""
+        """The spread for a table, with the number of diverged runs."""
         parts = [self.spread(row)] if math.isfinite(row.mean) else []
         parts += [f"{row.diverged} of {row.n} diverged"] if row.diverged else []
         return "\n".join(parts) or DASH
@@ -77,23 +78,13 @@ class Decimals:
             return DASH
         return " to ".join(map(self.signed, row.interval))
 
-    def _write(self, value: float | None, sign: Literal["-", "+"]) -> str:
-        if value is None or not math.isfinite(value):
-            return DASH
-        return number(value, f"{sign},.2e" if self.places is None else f"{sign},.{self.places}f")
-
 
 def sentence(results: Results, row: Comparison) -> str:
-    """What is to be said of one optimizer, to follow its name and a colon."""
-    decimals = Decimals.of(results)
-    what = readable(results.metric)
-    seeds = f"(n = {row.n})"
-    if row.verdict == "baseline":
-        if not math.isfinite(row.mean):
-            return f"the baseline {seeds}{_diverged(row)}"
-        return f"the baseline {seeds}: {what} {decimals.spread(row)}{_diverged(row)}"
-    name = baseline(results).optimizer
+    """What the study says of one optimizer, to follow its name and a colon."""
+    base = baseline(results)
+    name = base.optimizer
     text = {
+        "baseline": "the baseline",
         "better": f"better than {name}",
         "worse": f"worse than {name}",
         "no detectable difference": f"no detectable difference from {name}",
@@ -101,25 +92,31 @@ def sentence(results: Results, row: Comparison) -> str:
         "identical": f"identical to {name} on every seed",
         "all diverged": f"every seed diverged, as did {name}'s",
     }[row.verdict]
-    text = f"{text} {seeds}"
+    text += f" (n = {row.n})"
     if row.verdict in ("identical", "all diverged"):
         return text
-    if row.difference is None or not math.isfinite(row.difference):
-        whose = row if row.diverged else baseline(results)
-        of = "" if whose is row else f" of {name}"
-        return f"{text}: {whose.diverged} of {plural(whose.n, 'seed')}{of} diverged"
-    text = f"{text}: {what} {decimals.signed(row.difference)}"
-    interval = decimals.interval(row)
-    text += ", no interval" if interval == DASH else f", 95% interval {interval}"
-    return text + _diverged(row)
+    lost = [
+        f"{some.diverged} of {plural(some.n, 'seed')}{of} diverged"
+        for some, of in ((row, ""), (base, f" of {name}"))
+        if some.diverged and not (row is base and of)
+    ]
+    return f"{text}: {'; '.join([*_metric(results, row), *lost])}"
 
 
-def _diverged(row: Comparison) -> str:
-    return f"; {row.diverged} of {plural(row.n, 'seed')} diverged" if row.diverged else ""
+def _metric(results: Results, row: Comparison) -> list[str]:
+    """The metric of the baseline, or the difference from it, if it is known."""
+    decimals, what = Decimals.of(results), readable(results.metric)
+    if row.verdict == "baseline":
+        return [f"{what} {decimals.spread(row)}"] if math.isfinite(row.mean) else []
+    difference, interval = decimals.signed(row.difference), decimals.interval(row)
+    if difference == DASH:
+        return []
+    between = "no interval" if interval == DASH else f"95% interval {interval}"
+    return [f"{what} {difference}, {between}"]
 
 
 def all_diverged(results: Results) -> str:
-    """What to do where nothing could be trained; empty if something could."""
+    """What to do if every run diverged; empty if one did not."""
     if not all(run.diverged for run in results.runs):
         return ""
     first = min(run.steps for run in results.runs)
@@ -129,8 +126,13 @@ def all_diverged(results: Results) -> str:
     )
 
 
+def milliseconds(seconds: float) -> str:
+    """A step's time."""
+    return f"{1000 * seconds:,.3g}"
+
+
 def times_note(results: Results) -> str:
-    """How far step times can be trusted; empty if they were taken one run at a time."""
+    """How far step times can be trusted; empty if runs were trained one at a time."""
     if results.timed_alone:
         return ""
     return (
@@ -140,9 +142,9 @@ def times_note(results: Results) -> str:
 
 
 def pace(results: Results, row: Comparison) -> tuple[float, float] | None:
-    """Steps and wall time to the baseline's final metric, as ratios of the baseline's whole run.
+    """Steps and time to the baseline's final metric, as shares of the baseline's whole run.
 
-    ``None`` if a seed never got there. The time is only as exact as the median step times are.
+    ``None`` if a seed never reached it. The time is only as exact as the median step times are.
     """
     whole = results.steps * baseline(results).seconds_per_step
     if row.steps_to_baseline is None or not results.steps or not whole > 0:
@@ -171,7 +173,7 @@ def rests_on(results: Results) -> str:
         return "One seed each: any difference may be chance. Run more seeds for a verdict."
     many = f" (p times the {compared} comparisons: Bonferroni)" if compared > 1 else ""
     return (
-        '"Better" and "worse" need a diverged run, or both a 95% bootstrap interval without zero '
-        f"and a paired t-test over seeds with p < 0.05{many}. "
+        '"Better" and "worse" need unequal numbers of diverged runs, or both a 95% bootstrap '
+        f"interval without zero and a paired t-test over seeds with p < 0.05{many}. "
         '"No detectable difference" does not mean equal.'
     )

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import html
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
 
 import plotly.graph_objects as go
 
-from bandwise.figures.curve import Points, finite
-from bandwise.figures.figure import Figure, blank, wrapped
-from bandwise.figures.instruments.gain import relative
-from bandwise.figures.instruments.rows import (
-    SETTLED,
-    Runs,
-    averaged,
-    compared,
-    decibels,
-    quotient,
-    settled,
-)
-from bandwise.lens.quantities.quantity import Row
+from bandwise.figures.curves import Points, finite
+from bandwise.figures.figure import Figure, blank, plotly_text
+from bandwise.figures.instruments.over_frequency import relative
+from bandwise.figures.instruments.rows import SETTLED, Runs, averaged, ratio_in_decibels, windows
+from bandwise.figures.words import lowest_to_highest
+from bandwise.lens import Row
 
-# Blue and vermilion of the same palette as the lines, and what is between a dark and a white page.
+# Two colours of the lines, and between them a grey that suits a dark page and a white one.
 _COLOURS = [[0, "#0072B2"], [0.5, "#d8d6d2"], [1, "#D55E00"]]
 _COLUMNS = 4
 _ROW, _GAP, _LETTER = 18, 70, 7  # in pixels
 
+_emphasis = ratio_in_decibels("response_low", "response_high")
 
-def layers(runs: Runs) -> Figure | None:
-    """R(f) of every tensor, in decibels against its mean over frequencies, of first runs."""
+
+def layer_map(runs: Runs) -> Figure | None:
+    """R(f) of every tensor in each label's first run, in decibels against its mean over f."""
     maps = {
         label: found
         for label, some in runs.items()
@@ -54,18 +47,18 @@ def layers(runs: Runs) -> Figure | None:
         labels=0,
         rows=rows,
         cols=columns,
-        subplot_titles=["<br>".join(wrapped(label, 24)) for label in maps],
+        subplot_titles=[plotly_text(label, 24) for label in maps],
         shared_yaxes=True,
         horizontal_spacing=0.02,
         vertical_spacing=_GAP / area if rows > 1 else 0,
     )
     for place, found in enumerate(maps.values()):
-        frequencies = sorted({f for some in found.values() for f in _curve(some)})
-        curves = [_curve(found.get(name, [])) for name in names]
+        curves = [_response(found.get(name, [])) for name in names]
+        frequencies = sorted({f for curve in curves for f in curve})
         plot.add_trace(
             go.Heatmap(
                 x=frequencies,
-                y=[html.escape(name) for name in names],
+                y=[plotly_text(name) for name in names],
                 z=[[curve.get(f) for f in frequencies] for curve in curves],
                 coloraxis="coloraxis",
                 hovertemplate="%{y}<br>%{x:.3f} cycles per step: %{z:.1f} dB<extra></extra>",
@@ -83,7 +76,7 @@ def layers(runs: Runs) -> Figure | None:
     )
     return Figure(
         "lens-layers",
-        f"Low over high frequencies layer by layer: {compared(emphasis, '+.1f', 'dB')}",
+        f"Low over high frequencies layer by layer: {lowest_to_highest(emphasis, '+.1f', 'dB')}",
         "Update over gradient of each tensor by temporal frequency, against the tensor's mean: "
         f"orange is passed more, blue less. Each optimizer's first seed. {SETTLED}",
         plot,
@@ -91,17 +84,10 @@ def layers(runs: Runs) -> Figure | None:
 
 
 def _tensors(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The settled rows of ``temporal`` of each tensor."""
-    found = defaultdict(list)
-    for row in rows:
-        if row["quantity"] == "temporal" and row["tensor"] != "all":
-            found[row["tensor"]].append(row)
-    return {name: settled(some) for name, some in found.items()}
+    """The settled rows of ``temporal``, by tensor."""
+    names = dict.fromkeys(row["tensor"] for row in rows if row["quantity"] == "temporal")
+    return {name: windows(rows, name) for name in names if name != "all"}
 
 
-def _curve(rows: Sequence[Row]) -> Points:
+def _response(rows: Sequence[Row]) -> Points:
     return averaged([relative(row, "response") for row in rows])
-
-
-def _emphasis(row: Row) -> float | None:
-    return decibels(quotient(row, "response_low", "response_high"))

@@ -1,16 +1,15 @@
-"""A value of one optimizer along an axis: a mean line, and a band over seeds."""
+"""Values of optimizers along an axis: for each a mean line, and a band over seeds."""
 
 from __future__ import annotations
 
-import html
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import plotly.graph_objects as go
 
-from bandwise.figures.figure import line, transparent
+from bandwise.figures.figure import BASELINE, blank, line, plotly_text, transparent
 from bandwise.figures.words import number, plural
 
 Points = dict[float, float]
@@ -18,18 +17,18 @@ Points = dict[float, float]
 
 @dataclass(frozen=True)
 class Curve:
-    """A value of one optimizer along x, across its seeds.
+    """A value of one optimizer along x, over its seeds.
 
-    Seeds that diverged stand apart in ``broken``. Mixed into the mean, it would jump where they
+    Seeds that diverged are kept apart in ``broken``: in the mean they would make a jump where they
     stop.
 
     Attributes:
         index: the optimizer's place among those compared, which decides how it is drawn.
         name: its label.
         seeds: how many seeds ``mean``, ``low`` and ``high`` are over.
-        x: where each of those seeds has a finite value: steps, most often.
+        x: where each of those seeds has a finite value; most often steps.
         mean, low, high: over seeds, at each x.
-        broken: finite values of each diverged seed: its x, and the values.
+        broken: for each diverged seed, its x and its finite values.
     """
 
     index: int
@@ -45,7 +44,7 @@ class Curve:
     def across(
         cls, index: int, name: str, seeds: Sequence[Points], broken: Iterable[Points] = ()
     ) -> Curve:
-        """The curve of these seeds' values by x, ``broken`` being those of diverged seeds."""
+        """The curve of these seeds' values by x; ``broken`` are those of diverged seeds."""
         shared = [x for x in seeds[0] if all(x in values for values in seeds)] if seeds else []
         columns = [[values[x] for values in seeds] for x in shared]
         return cls(
@@ -65,14 +64,53 @@ class Curve:
 
 
 def finite(pairs: Iterable[tuple[float, float | None]]) -> Points:
-    """The values that are numbers, by x."""
+    """The finite values, by x."""
     return {x: value for x, value in pairs if value is not None and math.isfinite(value)}
 
 
+def curve_plot(
+    drawn: Sequence[Curve],
+    *,
+    x: str,
+    y: str,
+    height: int,
+    legend: bool = True,
+    markers: bool = True,
+    references: Mapping[str, float] | None = None,
+) -> go.Figure:
+    """Curves over named axes, with a dotted line at each named reference.
+
+    Args:
+        drawn: the curves.
+        x: the name of the axis.
+        y: the name of the other axis.
+        height: in pixels, if the legend is short.
+        legend: whether there is a legend.
+        markers: whether points are marked where a curve has few.
+        references: values of y by name.
+    """
+    plot = blank(height, labels=len(drawn) if legend else 0)
+    for curve in drawn:
+        draw(plot, curve, markers)
+    for words, value in (references or {}).items():
+        plot.add_hline(
+            y=value,
+            line={"color": BASELINE, "dash": "dot", "width": 1.5},
+            annotation={"text": words, "font": {"size": 11}},
+            annotation_position="top left",
+            layer="below",
+        )
+    plot.update_xaxes(title_text=plotly_text(x))
+    plot.update_yaxes(title_text=plotly_text(y))
+    # The title names a curve that is alone.
+    plot.update_layout(showlegend=legend and len(drawn) > 1)
+    return plot
+
+
 def draw(plot: go.Figure, curve: Curve, markers: bool) -> None:
-    """The optimizer's band, mean line and diverged seeds, which one click in the legend toggles."""
+    """Add the band, the mean line and the diverged seeds. One click in the legend hides all."""
     style = line(curve.index)
-    name = html.escape(curve.name)
+    name = plotly_text(curve.name)
     if curve.broken:
         runs = curve.seeds + len(curve.broken)
         name += f" ({len(curve.broken)} of {plural(runs, 'seed')} diverged)"
@@ -109,7 +147,7 @@ def draw(plot: go.Figure, curve: Curve, markers: bool) -> None:
             y=values,
             mode="lines+markers",
             line={"color": style.colour, "dash": style.dash, "width": 1},
-            # The last value before the divergence alone is marked.
+            # Only the last value before the divergence is marked.
             marker={"symbol": "x", "size": [0] * (len(x) - 1) + [10]},
             hovertemplate="%{y:.5~g}, diverged later",
             showlegend=not curve.x and i == 0,
