@@ -406,6 +406,11 @@ def test_a_diverged_baseline_leaves_nothing_to_compare(diverged: Results) -> Non
     ]
     results = a_study(rows, [*runs, *(a_run("sgd", seed, 2.5) for seed in range(3))])
     assert "3 of 3 seeds of adamw diverged" in page_of(results).text
+    rows[1] = a_row("sgd", "better", difference=None, interval=None, diverged=1)
+    text = sentence(a_study(rows, results.runs), rows[1])
+    assert text == (
+        "better than adamw (n = 3): 1 of 3 seeds diverged; 3 of 3 seeds of adamw diverged"
+    )
     assert "differences" not in [figure.id for figure in study_figures(results)]
     assert "3 of 3 diverged" in printed(results, 80)
 
