@@ -691,6 +691,20 @@ def test_a_diverged_seed_is_said_beside_a_difference(study: Results) -> None:
     assert sentence(study, row).endswith("+0.018; 1 of 3 seeds diverged")
 
 
+def test_diverged_seeds_of_both_are_said(study: Results) -> None:
+    """The verdict compares the two numbers, so both must be seen."""
+    lost = {"mean": math.nan, "difference": None, "interval": None, "p_value": None}
+    rows = [
+        a_row("adamw", "baseline", **lost, diverged=1),
+        a_row("nsf", "worse", **lost, diverged=2),
+    ]
+    results = dataclasses.replace(study, comparisons=rows)
+    assert sentence(results, rows[0]) == "the baseline (n = 3): 1 of 3 seeds diverged"
+    assert sentence(results, rows[1]) == (
+        "worse than adamw (n = 3): 2 of 3 seeds diverged; 1 of 3 seeds of adamw diverged"
+    )
+
+
 # What should make a reader doubt the study
 
 
