@@ -11,6 +11,7 @@ from bandwise.figures.dots import Dots, dot_plot
 from bandwise.figures.figure import Figure, start_in
 from bandwise.figures.study_words import Decimals, baseline, readable
 from bandwise.figures.words import headline, plural
+from bandwise.study.paired import last_values
 from bandwise.study.results import Results
 
 
@@ -67,7 +68,7 @@ def _dots(results: Results, index: int) -> Dots:
             for seed, value in differences(results, row.optimizer)
         ],
     )
-    if row.difference is None or row.interval is None or not math.isfinite(row.difference):
+    if row.difference is None or row.interval is None:
         return dots
     words = f"mean {decimals.signed(row.difference)}, 95% {decimals.interval(row)}"
     return replace(dots, mean=row.difference, interval=row.interval, words=words)
@@ -79,19 +80,19 @@ def _extent(results: Results, rows: Iterable[int]) -> list[float]:
     for index in rows:
         row = results.comparisons[index]
         reached += [value for _, value in differences(results, row.optimizer)]
-        reached += [value for value in row.interval or () if math.isfinite(value)]
+        reached += row.interval or ()
     margin = 0.08 * (max(reached) - min(reached)) or 1.0
     return [min(reached) - margin, max(reached) + margin]
 
 
 def differences(results: Results, optimizer: str) -> list[tuple[int, float]]:
-    """Seed and difference of the final metric from the baseline's, where both are finite."""
+    """Seed and difference of the final metric from the baseline's, where both are known."""
     ours, theirs = (
-        {run.seed: run.final.get(results.metric, math.nan) for run in results.runs_of(name)}
+        last_values(results.runs_of(name), results.metric)
         for name in (optimizer, baseline(results).optimizer)
     )
-    pairs = [(seed, value - theirs.get(seed, math.nan)) for seed, value in ours.items()]
-    return [(seed, value) for seed, value in pairs if math.isfinite(value)]
+    pairs = zip(results.seeds, ours.minus(theirs).values, strict=True)
+    return [(seed, value) for seed, value in pairs if value is not None]
 
 
 def _counted(results: Results) -> str:

@@ -95,10 +95,11 @@ def sentence(results: Results, row: Comparison) -> str:
     text += f" (n = {row.n})"
     if row.verdict in ("identical", "all diverged"):
         return text
+    whose = [(row, "")] if row is base else [(row, ""), (base, f" of {name}")]
     lost = [
         f"{some.diverged} of {plural(some.n, 'seed')}{of} diverged"
-        for some, of in ((row, ""), (base, f" of {name}"))
-        if some.diverged and not (row is base and of)
+        for some, of in whose
+        if some.diverged
     ]
     return f"{text}: {'; '.join([*_metric(results, row), *lost])}"
 
@@ -173,7 +174,7 @@ def rests_on(results: Results) -> str:
         return "One seed each: any difference may be chance. Run more seeds for a verdict."
     many = f" (p times the {compared} comparisons: Bonferroni)" if compared > 1 else ""
     return (
-        '"Better" and "worse" need unequal numbers of diverged runs, or both a 95% bootstrap '
-        f"interval without zero and a paired t-test over seeds with p < 0.05{many}. "
+        '"Better" and "worse" need fewer or more diverged runs than the baseline, or both a 95% '
+        f"bootstrap interval without zero and a paired t-test over seeds with p < 0.05{many}. "
         '"No detectable difference" does not mean equal.'
     )
