@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bandwise import cli
-from bandwise.figures.report import rows_of_folders, write_lens
-from bandwise.figures.report.lens_chapter import Chapter
+from bandwise.figures.lens_page import Chapter, write_lens
+from bandwise.figures.lens_runs import runs_of_folders
 from bandwise.lens import Lens
 from bandwise.study import Results, compare, spec
 from bandwise.study.compare import recorded_command
@@ -233,7 +233,7 @@ def test_lens_draws_logs_side_by_side(tmp_path):
 
 def test_folders_of_the_same_name_are_told_apart(tmp_path):
     folders = [record(tmp_path / name / "lens") for name in ("a", "b")]
-    (studies,) = rows_of_folders(folders).values()
+    (studies,) = runs_of_folders(folders).values()
     assert list(studies) == [f"lens ({folder})" for folder in folders]
 
 
@@ -241,13 +241,13 @@ def test_lens_draws_a_study_by_optimizer(slow, tmp_path):
     words = ("compare", slow, "--optimizers", "adamw,sgd", "--seeds", 2, "--steps", 3, "--jobs", 1)
     assert run(*words, "--delay", 0, "--out", tmp_path)[0] == 0
     with pytest.raises(ValueError, match=r"no run with a lens .* run `bandwise compare` with --le"):
-        rows_of_folders([tmp_path])
+        runs_of_folders([tmp_path])
     results = Results.load(tmp_path)
     for trained in results.runs:
         rows = Lens.read(record(tmp_path / trained.folder))
         trained.lens.extend(row for row in rows if row["tensor"] == "all")
     results.save(tmp_path)
-    ((task, runs),) = rows_of_folders([tmp_path]).items()
+    ((task, runs),) = runs_of_folders([tmp_path]).items()
     assert task == results.task
     assert {label: len(some) for label, some in runs.items()} == {"adamw": 2, "sgd": 2}
     seen = {(row["quantity"], row["tensor"]) for row in runs["sgd"][0]}
@@ -281,19 +281,19 @@ def test_studies_stand_side_by_side_and_a_label_looks_the_same_in_all(tmp_path):
 
 def test_logs_that_cannot_be_drawn_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no log .*lens\.jsonl"):
-        rows_of_folders([tmp_path])
+        runs_of_folders([tmp_path])
     log = record(tmp_path / "log") / "lens.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     for damage in ("{half", "[1]", '{"step": 1}'):
         log.write_text(lines[0] + damage + "\n" + lines[1])
         with pytest.raises(ValueError, match=r"lens\.jsonl, line 2 is damaged"):
-            rows_of_folders([log.parent])
+            runs_of_folders([log.parent])
     log.write_text("")
     with pytest.raises(ValueError, match=r"lens\.jsonl holds no rows yet"):
-        rows_of_folders([log.parent])
+        runs_of_folders([log.parent])
     log.write_text('{"step": 1, "quantity": "my own", "tensor": "all", "x": 1}\n')
     with pytest.raises(ValueError, match="hold no rows that the lens's figures"):
-        write_lens(rows_of_folders([log.parent]), tmp_path)
+        write_lens(runs_of_folders([log.parent]), tmp_path)
 
 
 @pytest.mark.parametrize("out", ["", "a_file", "a_file/below"])

@@ -33,13 +33,13 @@ from filelock import FileLock
 from papers.__main__ import app as papers_app
 from papers.ledger import rebuild
 from papers.paper import Claim, Finding, Paper, Part
-from papers.run import reproduce
+from papers.reproduce import reproduce
 
 from bandwise import cli
-from bandwise.study import DamagedRunError, Results, StudyError, compare, files
+from bandwise.files import read_json, write_json
+from bandwise.study import DamagedRunError, Results, StudyError, compare, locks
 from bandwise.study import run as runs
 from bandwise.study.config import RunConfig
-from bandwise.study.files import read_json, write_json
 from bandwise.study.run_files import load_checkpoint, read_result, read_run
 from bandwise.study.training import Training
 from test_study import TASK, figures, quiet
@@ -205,7 +205,7 @@ def test_a_run_that_another_process_trains_is_waited_for(tmp_path, monkeypatch):
             if waited_for.wait(timeout=60):
                 Counted(RunConfig(**read_json(path / "config.json")), path).train()
 
-    monkeypatch.setattr(files, "FileLock", Watched)
+    monkeypatch.setattr(locks, "FileLock", Watched)
     monkeypatch.setattr(runs, "_StoredRun", Counted)
     elsewhere = threading.Thread(target=train_elsewhere, name="elsewhere")
     elsewhere.start()

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from bandwise import cli, tasks, userfile
+from bandwise.files import from_json, read_json, to_json, write_json
 from bandwise.lens import log
 from bandwise.study import by_name, spec
-from bandwise.study.files import from_json, read_json, to_json, write_json
 from bandwise.study.run_files import read_metrics
 from bandwise.tasks import Recipe, Task
 from jpegs import write_jpegs

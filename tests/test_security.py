@@ -22,15 +22,14 @@ import torch
 from benchmarks import Bench, draw
 from papers.ledger import rebuild
 from papers.paper import Claim, Finding, Paper, Part
-from papers.run import reproduce
+from papers.reproduce import reproduce
 
 import bandwise
 from bandwise import tasks
-from bandwise.figures.report import write
-from bandwise.figures.report.lens_page import render_lens
-from bandwise.figures.report.page import render
+from bandwise.figures.lens_page import render_lens
+from bandwise.figures.study_page import render_report, write_report
+from bandwise.files import write_json
 from bandwise.study import Results, StudyError
-from bandwise.study.files import write_json
 from bandwise.tasks.fetch import fetch
 from test_crashes import file_of, spoil
 from test_crashes import study as two_runs
@@ -96,7 +95,7 @@ def test_a_report_runs_nothing_of_what_a_study_ran(tmp_path):
     for name in ("line.py", "out/conftest.py", "out/sitecustomize.py", "out/runs/plotly.py"):
         (tmp_path / name).write_text(evil)
     results = Results.load(tmp_path / "out")
-    write(results, tmp_path / "out")
+    write_report(results, tmp_path / "out")
     assert not (tmp_path / "ran").exists()
 
 
@@ -288,7 +287,7 @@ def test_a_browser_runs_nothing(tmp_path):
             ],
         )
         page = tmp_path / "page.html"
-        page.write_text(render(evil), encoding="utf-8")
+        page.write_text(render_report(evil, tmp_path), encoding="utf-8")
         words = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000"]
         words += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
         dom = subprocess.run([BROWSER, *words], capture_output=True, text=True, timeout=120).stdout

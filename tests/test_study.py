@@ -20,9 +20,9 @@ import torch
 from rich.console import Console
 
 from bandwise import tasks, userfile
+from bandwise.files import from_json, replacing, to_json
 from bandwise.study import Results, StudyError, by_name, compare, spec
 from bandwise.study.config import RunConfig
-from bandwise.study.files import from_json, replacing, to_json
 from bandwise.study.run import train
 from bandwise.study.run_files import read_metrics
 from bandwise.study.training import Training, learning_rate_factor

@@ -14,7 +14,7 @@ try:
     from rich.console import Console
 
     from bandwise import __version__, tasks
-    from bandwise.figures import report
+    from bandwise.figures import lens_page, lens_runs, study_page, tables
     from bandwise.study import Results, StudyError, by_name, compare, default_folder
 except ModuleNotFoundError as error:
     sys.exit(f"bandwise's command line needs {error.name!r}: pip install 'bandwise[study]'")
@@ -146,12 +146,12 @@ def _lens(
     Each log appears under the name of its folder. For a study, every optimizer is drawn with a
     band over its seeds; several studies stand side by side.
     """
-    studies = report.rows_of_folders(folders)
+    studies = lens_runs.runs_of_folders(folders)
     console = Console()
     with stored(*folders):
-        path = report.write_lens(studies, folders[0] / "lens.html")
+        path = lens_page.write_lens(studies, folders[0])
         for name, runs in studies.items():
-            console.print(report.lens_table(runs, name))
+            console.print(tables.lens_table(runs, name))
     console.print(f"Lens: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -214,8 +214,8 @@ def stopped() -> typer.Exit:
 
 def _show(results: Results, folder: Path) -> None:
     console = Console()
-    console.print(report.table(results))
-    path = report.write(results, folder / "report.html")
+    console.print(tables.study_table(results))
+    path = study_page.write_report(results, folder)
     console.print(f"Report: {path}", markup=False, highlight=False, soft_wrap=True)
 
 

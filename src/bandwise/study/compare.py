@@ -17,12 +17,12 @@ from bandwise import tasks
 from bandwise.optim import _checks
 from bandwise.study import earlier, spec
 from bandwise.study.backends import BACKENDS
-from bandwise.study.files import locked
+from bandwise.study.locks import locked
+from bandwise.study.paired import compare_runs
 from bandwise.study.parallel import finish_runs
 from bandwise.study.plan import configure, read_optimizers
 from bandwise.study.results import Results
 from bandwise.study.run_files import RESULT
-from bandwise.study.statistics import compare_runs
 from bandwise.study.versions import versions
 from bandwise.tasks import Recipe
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bandwise import userfile
+from bandwise.files import read_json
 from bandwise.study.config import RunConfig
-from bandwise.study.files import read_json
 from bandwise.study.results import Results
 from bandwise.study.run_files import CONFIG, RESULT
 

@@ -26,7 +26,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from bandwise.study.files import read_json
+from bandwise.files import read_json
 from bandwise.study.run_files import RESULT, read_metrics
 
 _POLL_SECONDS = 0.5

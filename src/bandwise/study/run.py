@@ -20,12 +20,12 @@ from joblib.externals.loky.backend.process import LokyProcess
 from torch.optim import Optimizer
 
 from bandwise import tasks
+from bandwise.files import to_json, write_json
 from bandwise.lens import Lens, Spatial, Temporal, Weights
 from bandwise.lens.reading import scheduled
-from bandwise.study import decisions
 from bandwise.study.config import RunConfig
 from bandwise.study.errors import reading
-from bandwise.study.files import alone_in, to_json, write_json
+from bandwise.study.locks import alone_in
 from bandwise.study.run_files import (
     CHECKPOINT,
     CONFIG,
@@ -167,14 +167,11 @@ class _StoredRun:
         evals, number = (math.ceil(s / self.eval_every) for s in (self.recipe.steps, training.step))
         looks = {0, *(round(evals ** (i / (_LOOKS - 2))) for i in range(_LOOKS - 1))}
         with training.autocast():
-            found = decisions.figures(
-                training.task,
-                training.model,
-                boundary=number in looks,
+            self.lens.look(
+                training.task.probe(),
+                training.task.plane() if number in looks else None,
                 activations=training.step == self.recipe.steps and not self.diverged,
             )
-        for quantity, figures in found.items():
-            self.lens.record(quantity, figures)
 
     def _write_row(self, **figures: float) -> None:
         self.metrics.write(to_json(figures).encode() + b"\n")

@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from bandwise import _checksum
+from bandwise.files import crc32_of, from_json, read_json, replacing, signed, unsigned
 from bandwise.lens import log
-from bandwise.study import decisions
+from bandwise.lens.quantities.decisions import with_agreement
 from bandwise.study.config import RunConfig
 from bandwise.study.errors import reading
-from bandwise.study.files import from_json, read_json, replacing
 from bandwise.study.results import Run
 
 CONFIG, METRICS, LENS = "config.json", "metrics.jsonl", log.NAME
@@ -39,7 +38,7 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     content = io.BytesIO()
     torch.save(checkpoint, content)
     with replacing(path) as temporary:
-        temporary.write_bytes(_checksum.signed(content.getvalue()))
+        temporary.write_bytes(signed(content.getvalue()))
 
 
 def load_checkpoint(path: Path, device: str) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def load_checkpoint(path: Path, device: str) -> dict[str, Any]:
     """
     with reading(path):
         # torch.load does not look at the checksums that torch.save writes.
-        content = io.BytesIO(_checksum.unsigned(path.read_bytes()))
+        content = io.BytesIO(unsigned(path.read_bytes()))
         checkpoint: dict[str, Any] = torch.load(content, map_location=device, weights_only=True)
     return checkpoint
 
@@ -58,7 +57,7 @@ def load_checkpoint(path: Path, device: str) -> dict[str, Any]:
 def stamp(path: Path) -> dict[str, int]:
     """The length of a log and its checksum."""
     size = path.stat().st_size
-    return {"bytes": size, "crc32": _checksum.of_file(path, size)}
+    return {"bytes": size, "crc32": crc32_of(path, size)}
 
 
 def check_stamp(path: Path, stamped: dict[str, int]) -> int:
@@ -73,7 +72,7 @@ def check_stamp(path: Path, stamped: dict[str, int]) -> int:
     size = path.stat().st_size
     if size < stamped["bytes"]:
         raise ValueError(f"it has {size} bytes, and had {stamped['bytes']}")
-    if _checksum.of_file(path, stamped["bytes"]) != stamped["crc32"]:
+    if crc32_of(path, stamped["bytes"]) != stamped["crc32"]:
         raise ValueError("its checksum does not fit: it is not what was written")
     return stamped["bytes"]
 
@@ -138,7 +137,7 @@ def read_run(config: RunConfig, folder: Path) -> Run:
     if config.lens:
         with reading(folder / LENS):
             whole = [row for row in log.read(folder) if row["tensor"] == "all"]
-            rows = decisions.with_agreement(whole)
+            rows = with_agreement(whole)
     with reading(folder / RESULT):
         return Run(
             optimizer=config.optimizer,
