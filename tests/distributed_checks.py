@@ -242,7 +242,7 @@ def nsf_steps_as_on_one_process(rank, world):
         for dtype in (torch.complex64, torch.bfloat16):
             compare_nsf(mesh, [(7, 5), (5,)], dtype, p=bw.Cyclic(0.7, -0.25, period=4))
         # Kernels know nothing of other ranks' parts: none is taken, however small it be.
-        with mock.patch("bandwise.optim.nsf._FUSED_NUMEL", 1):
+        with mock.patch("bandwise.optim._paths.nsf_fused._CPU_NUMEL", 1):
             compare_nsf(mesh, [(7, 5)], torch.float32, p=0.7, fused=True)
 
 

@@ -83,7 +83,7 @@ SETTINGS = {**SMIS, **NSFS}
 
 @pytest.fixture(autouse=True)
 def _kernels_for_tensors_of_any_size(monkeypatch):
-    monkeypatch.setattr("bandwise.optim.nsf._FUSED_NUMEL", 2)
+    monkeypatch.setattr("bandwise.optim._paths.nsf_fused._CPU_NUMEL", 2)
 
 
 @pytest.fixture(params=SETTINGS)

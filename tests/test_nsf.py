@@ -300,7 +300,12 @@ def test_the_step_count_stays_with_the_processor(monkeypatch):
 def test_memory_does_not_grow_with_the_number_of_large_tensors(device):
     side = 512 if device == "cpu" else 4096
     params = [torch.empty(side, side, device=device) for _ in range(5)]
-    assert [len(chunk) for chunk in nsf._alike(params)] == ([1] * 5 if side == 512 else [2, 2, 1])
+    opt = bw.NSF(params)
+    for param in params:
+        param.grad = param.clone()
+    settings = opt._settings(opt.param_groups[0])
+    batches = nsf._batches(opt._entries(params), settings, settings.update(1))
+    assert [len(batch) for _, batch in batches] == ([1] * 5 if side == 512 else [2, 2, 1])
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -12,6 +12,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import bandwise as bw
+from bandwise.optim._paths import nsf_fused
 
 shapes = st.lists(
     st.sampled_from([(), (1,), (7,), (5, 8), (0, 3), (3, 2, 2), (40, 30)]), min_size=1, max_size=5
@@ -34,7 +35,7 @@ exponents = st.one_of(
 def fast(request):
     """A fast path, for tensors of any size."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bandwise.optim.nsf._FUSED_NUMEL", 2)
+        patch.setattr("bandwise.optim._paths.nsf_fused._CPU_NUMEL", 2)
         if request.param == "fused for a GPU":
             patch.setattr("bandwise.optim._paths.nsf_fused.step", kernels_for_a_gpu(patch).step)
         yield {"foreach": True} if request.param == "foreach" else {"fused": True}
@@ -114,7 +115,7 @@ def test_the_same_steps(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_kernels_compute_in_single_precision_though_nothing_be_compiled(p, dtype, monkeypatch):
     """As after torch.compile has reached its limit of compilations, and goes on without."""
-    monkeypatch.setattr("bandwise.optim.nsf._FUSED_NUMEL", 2)
+    monkeypatch.setattr("bandwise.optim._paths.nsf_fused._CPU_NUMEL", 2)
     monkeypatch.setattr("bandwise.optim._paths.nsf_cpu.compiled", lambda function: function)
     slow, quick = (
         bw.NSF([torch.ones(40, 30, dtype=dtype)], p=p, **path)
@@ -171,7 +172,7 @@ def test_rows_without_gradient_do_not_set_the_range(p, scale, fast):
 )
 def test_kernels_take_what_single_precision_can_hold(fast, change, taken, monkeypatch):
     calls = []
-    step = bw._fused.nsf.step
+    step = nsf_fused.step
     monkeypatch.setattr(
         "bandwise.optim._paths.nsf_fused.step",
         lambda some, *rest, **more: calls.extend(some) or step(some, *rest, **more),
@@ -261,21 +262,19 @@ def test_kernels_on_a_gpu_that_is_not_the_current_one():
 @pytest.mark.parametrize(
     ("options", "path"),
     [
-        ({"p": 1.2}, "_single_tensor"),
-        ({"p": 0.5, "lr": torch.tensor(0.1)}, "_multi_tensor"),
-        ({"eps": 0}, "_single_tensor"),
-        ({"foreach": False}, "_single_tensor"),
-        ({"foreach": True}, "_multi_tensor"),
-        ({"p": 0.5}, "_multi_tensor"),
-        ({"p": -1}, "_multi_tensor"),
+        ({"p": 1.2}, "nsf._one_by_one"),
+        ({"p": 0.5, "lr": torch.tensor(0.1)}, "_paths.nsf_foreach.step"),
+        ({"eps": 0}, "nsf._one_by_one"),
+        ({"foreach": False}, "nsf._one_by_one"),
+        ({"foreach": True}, "_paths.nsf_foreach.step"),
+        ({"p": 0.5}, "_paths.nsf_foreach.step"),
+        ({"p": -1}, "_paths.nsf_foreach.step"),
     ],
 )
 def test_what_single_precision_cannot_hold_takes_the_readable_path(options, path, monkeypatch):
     taken = []
-    for name in ("_single_tensor", "_multi_tensor"):
-        monkeypatch.setattr(
-            f"bandwise.optim.nsf.{name}", lambda *args, name=name: taken.append(name)
-        )
+    for name in ("nsf._one_by_one", "_paths.nsf_foreach.step"):
+        monkeypatch.setattr(f"bandwise.optim.{name}", lambda *args, name=name: taken.append(name))
     param = torch.zeros(3)
     param.grad = torch.ones(3)
     bw.NSF([param], **options).step()

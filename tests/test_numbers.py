@@ -16,7 +16,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 @pytest.fixture(autouse=True)
 def _kernels_for_tensors_of_any_size(monkeypatch):
-    monkeypatch.setattr("bandwise.optim.nsf._FUSED_NUMEL", 2)
+    monkeypatch.setattr("bandwise.optim._paths.nsf_fused._CPU_NUMEL", 2)
 
 
 def noise(shape, dtype, size=1.0, seed=0):

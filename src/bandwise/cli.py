@@ -86,8 +86,7 @@ def _compare(
             "--lens",
             help="Also record what each optimizer does to frequency bands, spectra, weights and "
             "decisions, in lens.jsonl in each run's folder (0.1 to 3 MB). The training stays the "
-            "same, but its steps take longer, and the times in the table with them. Runs with and "
-            "without it are kept apart.",
+            "same, but its steps take longer. Runs with and without it are kept apart.",
         ),
     ] = False,
     out: Annotated[

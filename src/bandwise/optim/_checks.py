@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-# Between a user's line and the check that it leads to.
+# The frames of torch and of bandwise lie between a user's line and the check.
 _INSIDE = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 

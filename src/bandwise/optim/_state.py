@@ -1,8 +1,13 @@
-"""What the optimizers share in saving and loading their ``state_dict``."""
+"""What the optimizers share in saving and loading their ``state_dict``.
+
+``torch.distributed.checkpoint`` and ``torch.load(weights_only=True)`` take plain data alone. So
+the optimizers' own settings are saved as such: a schedule as ``{"schedule": "Linear", …}``, a dtype
+as ``{"dtype": "float32"}``. Settings of others in the same groups stay what they are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
@@ -14,10 +19,12 @@ from bandwise.optim.schedules import SCHEDULES, Schedule
 Group: TypeAlias = dict[str, Any]
 
 
-def plain(groups: list[Group]) -> list[Group]:
-    """Parameter groups with their schedules and dtypes as plain data, which
-    ``torch.distributed.checkpoint`` asks for: ``{"schedule": "Linear", …}``, ``{"dtype": …}``."""
-    return [{key: _plain(value) for key, value in group.items()} for group in groups]
+def plain(groups: list[Group], settings: Collection[str]) -> list[Group]:
+    """Parameter groups with the named settings as plain data."""
+    return [
+        {key: _plain(value) if key in settings else value for key, value in group.items()}
+        for group in groups
+    ]
 
 
 def _plain(value: Any) -> Any:
@@ -28,19 +35,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def parts(state_dict: dict[str, Any]) -> tuple[list[Group], dict[Any, Any]]:
-    """The groups of a state_dict, with their schedules and dtypes, and its state."""
-    for name in ("param_groups", "state"):
-        if name not in state_dict:
-            raise ValueError(
-                f"the state_dict lacks {name!r}: it must be what state_dict() returned"
-            )
-    return revived(state_dict["param_groups"]), state_dict["state"]
+def revived(groups: list[Group], settings: Collection[str]) -> list[Group]:
+    """The inverse of ``plain``.
 
-
-def revived(groups: list[Group]) -> list[Group]:
-    """The inverse of ``plain``."""
-    return [{key: _revived(value) for key, value in group.items()} for group in groups]
+    Raises:
+        ValueError: a setting is a schedule that does not exist or cannot be made.
+    """
+    return [
+        {key: _revived(value) if key in settings else value for key, value in group.items()}
+        for group in groups
+    ]
 
 
 def _revived(value: Any) -> Any:
@@ -61,8 +65,24 @@ def _revived(value: Any) -> Any:
         raise ValueError(f"the state_dict has a schedule that cannot be made: {value}") from error
 
 
+def parts(
+    state_dict: dict[str, Any], settings: Collection[str]
+) -> tuple[list[Group], dict[Any, Any]]:
+    """The groups of a state_dict, the named settings revived, and its state.
+
+    Raises:
+        ValueError: a part is missing, or see ``revived``.
+    """
+    for name in ("param_groups", "state"):
+        if name not in state_dict:
+            raise ValueError(
+                f"the state_dict lacks {name!r}: it must be what state_dict() returned"
+            )
+    return revived(state_dict["param_groups"], settings), state_dict["state"]
+
+
 def matched(saved: list[Group], groups: list[Group]) -> list[tuple[Any, Tensor]]:
-    """The keys of the parameters in saved groups, each with the parameter it stands for.
+    """The keys of the parameters in saved groups, each with the parameter that it stands for.
 
     Raises:
         ValueError: the groups differ in number or size.

@@ -61,6 +61,10 @@ class Around(Optimizer):
         finally:
             self._stepping = False
 
+    def _own(self) -> set[str]:
+        """The names of the settings that it adds to the base's."""
+        return self.defaults.keys() - self.base.defaults.keys()
+
     @property
     def param_groups(self) -> list[Group]:
         return self.base.param_groups
@@ -85,7 +89,7 @@ class Around(Optimizer):
         for pre_hook in self._optimizer_state_dict_pre_hooks.values():
             pre_hook(self)
         state_dict = self.base.state_dict()
-        state_dict["param_groups"] = _checkpoint.plain(state_dict["param_groups"])
+        state_dict["param_groups"] = _checkpoint.plain(state_dict["param_groups"], self._own())
         for post_hook in self._optimizer_state_dict_post_hooks.values():
             state_dict = post_hook(self, state_dict) or state_dict
         return state_dict
@@ -100,7 +104,7 @@ class Around(Optimizer):
         for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = pre_hook(self, state_dict) or state_dict
 
-        groups, state = _checkpoint.parts(state_dict)
+        groups, state = _checkpoint.parts(state_dict, self._own())
         matched = _checkpoint.matched(groups, self.param_groups)
         self._fit(groups, state, matched)
 

@@ -51,44 +51,28 @@ def finish_runs(
         StudyError: a run failed.
     """
     left = [c for c in configs if not (c.folder_in(out) / RESULT).exists()]
-    failures = _train_all(left, out, jobs, backend, device, console) if left else {}
+    failures: dict[str, str] = {}
+    if left:
+        folders = {c.label: c.folder_in(out) for c in left}
+        progress = StudyProgress(console, folders, left[0].recipe["steps"])
+        here = Path.cwd()
+        with workers(backend, jobs, device) as parallel, progress.watching():
+            ended = parallel(joblib.delayed(_attempt)(c, folders[c.label], here) for c in left)
+            for config, failure in ended:
+                if failure:
+                    progress.failed(config.label)
+                    failures[config.label] = failure
     runs = []
     for config in configs:
-        run = failures.get(config.label) or _finished(config, out)
-        if isinstance(run, str):
-            failures[config.label] = run
-        else:
-            runs.append(run)
+        if config.label in failures:
+            continue
+        try:
+            runs.append(read_run(config, config.folder_in(out)))
+        except DamagedRunError as error:
+            failures[config.label] = str(error)
     if failures:
         raise StudyError(_summary(failures, len(configs), out))
     return runs
-
-
-def _train_all(
-    left: Sequence[RunConfig],
-    out: Path,
-    jobs: int | None,
-    backend: str,
-    device: str,
-    console: Console,
-) -> dict[str, str]:
-    """Train runs.
-
-    Returns:
-        Why runs have failed, by their labels.
-    """
-    folders = {config.label: config.folder_in(out) for config in left}
-    progress = StudyProgress(console, folders, left[0].recipe["steps"])
-    failures: dict[str, str] = {}
-    here = Path.cwd()
-    with workers(backend, jobs, device) as parallel, progress.watching():
-        ended = parallel(joblib.delayed(_attempt)(c, folders[c.label], here) for c in left)
-        for config, failure in ended:
-            run = failure or _finished(config, out)
-            if isinstance(run, str):
-                progress.failed(config.label)
-                failures[config.label] = run
-    return failures
 
 
 def _attempt(config: RunConfig, folder: Path, here: Path) -> tuple[RunConfig, str | None]:
@@ -116,14 +100,6 @@ def _explain(error: BaseException, config: RunConfig) -> str:
     """The line of the user's code that raised the error; without such a line, the traceback."""
     own = userfile.explain(error, config.task, spec.parse(config.optimizer).base)
     return own or traceback.format_exc()
-
-
-def _finished(config: RunConfig, out: Path) -> Run | str:
-    """A finished run, or how it is damaged."""
-    try:
-        return read_run(config, config.folder_in(out))
-    except DamagedRunError as error:
-        return str(error)
 
 
 def _summary(failures: Mapping[str, str], runs: int, out: Path) -> str:

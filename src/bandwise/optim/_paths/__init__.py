@@ -1,2 +1,4 @@
-"""The optimizers' steps in kernels that compute every value where they read it: compiled by
-``torch.compile`` for a CPU, written in Triton for a GPU."""
+"""Fast paths through the optimizers' steps, and steps on parameters that many devices share.
+
+Each path computes what the readable function of its optimizer computes. Tests compare the two.
+"""

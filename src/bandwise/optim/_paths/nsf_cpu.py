@@ -1,4 +1,4 @@
-"""The kernels on a CPU: loops that ``torch.compile`` writes, one tensor at a time."""
+"""NSF's kernels for a CPU: loops that ``torch.compile`` writes, for one tensor at a time."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandwise.optim._paths.nsf_fused import MOST, Tensors, Update
+from bandwise.optim._paths.nsf_kernel import MOST, shared_numbers
+from bandwise.optim._paths.nsf_update import Entry, Update, ratio
 
 
-def step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
-    """See ``bandwise.optim._paths.nsf_fused.step``."""
+def step(entries: list[Entry], update: Update) -> None:
+    """See ``nsf_fused.step``."""
     try:
-        _step(tensors, roots, rates, update)
+        _step(entries, update)
     except torch._dynamo.exc.BackendCompilerFailed as error:
         raise RuntimeError(
             "fused=True compiles loops for the CPU, and that failed: it needs a C++ compiler such "
@@ -23,23 +24,24 @@ def step(tensors: list[Tensors], roots: list[float], rates: list[float], update:
         ) from error
 
 
-def _step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
-    dtype = torch.promote_types(tensors[0][0].dtype, torch.float32)
-    kept = torch.empty(0, dtype=dtype)
-    if update.passes == 2:
-        kept = torch.empty(max(theta.numel() for theta, *_ in tensors), dtype=dtype)
-    for (theta, g, m, v), root, rate in zip(tensors, roots, rates, strict=True):
-        theta, g, m, v = (x.view(-1) for x in (theta, g, m, v))
-        # Numbers in a tensor: plain ones would be compiled in, and change at every step.
-        numbers = torch.tensor([*update.numbers, root, rate], dtype=dtype)
-        if update.passes == 1:
-            compiled(_whole)(theta, g, m, v, numbers, update.power != 0)
+def _step(entries: list[Entry], update: Update) -> None:
+    dtype = torch.promote_types(entries[0].theta.dtype, torch.float32)
+    longest = max(entry.theta.numel() for entry in entries) if update.grafts else 0
+    buffer = torch.empty(longest, dtype=dtype, device="cpu")
+    shared = shared_numbers(update)
+    for entry in entries:
+        theta, g, m, v = (x.detach().view(-1) for x in (entry.theta, entry.g, entry.m, entry.v))
+        # In a tensor, as a plain number would be compiled in, and these change at every step.
+        own = torch.tensor(
+            [*shared, update.root(entry.t), update.rate(entry.t)], dtype=dtype, device="cpu"
+        )
+        if update.grafts:
+            u = buffer[: theta.numel()]
+            adam, momentum, length = compiled(_measured)(g, m, v, u, own)
+            wanted = adam if update.scale == "adam" else momentum
+            compiled(_applied)(theta, u, ratio(wanted, length).to(dtype), own)
         else:
-            u = kept[: theta.numel()]
-            adam, momentum, length = compiled(_measured)(g, m, v, u, numbers)
-            wanted = adam if update.like_adam else momentum
-            factor = torch.where(length == 0, 0, (wanted / length).sqrt()).to(dtype)
-            compiled(_applied)(theta, u, factor, numbers)
+            compiled(_whole)(theta, g, m, v, own, update.power != 0)
 
 
 @functools.cache
@@ -49,7 +51,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _whole(theta: Tensor, g: Tensor, m: Tensor, v: Tensor, numbers: Tensor, powered: bool) -> None:
-    """The step in one pass."""
+    """The whole step, in one pass."""
     shrink, rate = numbers[6], numbers[8]
     _, adam, d = _moments(g, m, v, numbers)
     u = adam * _power(d, numbers) if powered else adam
@@ -59,27 +61,28 @@ def _whole(theta: Tensor, g: Tensor, m: Tensor, v: Tensor, numbers: Tensor, powe
 def _measured(
     g: Tensor, m: Tensor, v: Tensor, u: Tensor, numbers: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Both moments and u_p; the squared lengths of u_1/2, of the momentum and of u_p."""
+    """Move both moments and write u_p. Returns the norms of u_1/2, of the momentum and of u_p."""
     new_m, adam, d = _moments(g, m, v, numbers)
     bare = adam * _power(d, numbers)
     u.copy_(bare)
+    return _norm(adam), _norm(new_m), _norm(bare)
+
+
+def _norm(x: Tensor) -> Tensor:
     # Squares of powers leave single precision.
-    return _squared_length(adam), _squared_length(new_m), _squared_length(bare)
-
-
-def _squared_length(x: Tensor) -> Tensor:
-    return x.double().square().sum()
+    return x.double().square().sum().sqrt()
 
 
 def _applied(theta: Tensor, u: Tensor, factor: Tensor, numbers: Tensor) -> None:
+    """Decay θ and add the update."""
     shrink, rate = numbers[6], numbers[8]
     theta.copy_(theta.to(numbers.dtype) * shrink + rate * factor * u)
 
 
 def _moments(g: Tensor, m: Tensor, v: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """m, m / d and d, after both moments have moved."""
+    """Move both moments; return m, m / d and d."""
     beta1, gain1, beta2, gain2, eps, _, _, root, _ = numbers.unbind()
-    # A number that is a tensor would be rounded to what it multiplies.
+    # torch would round the numbers to the dtype of the tensors that they multiply.
     g = g.to(numbers.dtype)
     new_m = beta1 * m.to(numbers.dtype) + gain1 * g
     new_v = beta2 * v.to(numbers.dtype) + gain2 * g * g
@@ -90,6 +93,7 @@ def _moments(g: Tensor, m: Tensor, v: Tensor, numbers: Tensor) -> tuple[Tensor, 
 
 
 def _power(d: Tensor, numbers: Tensor) -> Tensor:
-    # Of an overflowed d the logarithm must be finite, as 0 times inf is NaN.
+    """d^(1 - 2p), by logarithms."""
+    # The logarithm must be finite where d has overflowed, as 0 times inf is NaN.
     finite = d.clamp(max=torch.finfo(d.dtype).max)
     return (finite.log2() * numbers[5]).clamp(max=MOST).exp2()

@@ -1,21 +1,22 @@
 # Triton's language has types of its own.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-"""The kernels on a GPU, in Triton: all tensors of a group in one launch, or two.
+"""NSF's kernels for a GPU, in Triton: one launch, or two, for all tensors together.
 
 A table holds the addresses of the tensors. They are cut into blocks of one length, and every block
-knows the tensor that it belongs to. ``numbers`` are those of
-``bandwise.optim._paths.nsf_fused.Update``, then the tensors' roots, then their rates.
+knows the tensor that it belongs to. ``numbers`` holds ``nsf_kernel.shared_numbers``, then
+``Update.root`` of every tensor, then ``Update.rate`` of every tensor.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from bandwise.optim._paths.nsf_fused import MOST, Tensors, Update
+from bandwise.optim._paths.nsf_kernel import MOST, shared_numbers
+from bandwise.optim._paths.nsf_update import Entry, Update, ratio
 
 try:
     import triton
@@ -24,7 +25,7 @@ except ModuleNotFoundError as error:
     raise ImportError("fused=True on a GPU needs Triton: pip install triton") from error
 
 _BLOCK = 2048
-# No finite number's logarithm is larger: that of an overflowed d becomes it, as 0 times inf is NaN.
+# No finite number has a larger logarithm. An overflowed d gets this one, as 0 times inf is NaN.
 _LARGEST_LOG = tl.constexpr(1024.0)
 _DTYPES = {
     torch.float64: tl.float64,
@@ -34,54 +35,71 @@ _DTYPES = {
 }
 
 
-def step(tensors: list[Tensors], roots: list[float], rates: list[float], update: Update) -> None:
-    """See ``bandwise.optim._paths.nsf_fused.step``."""
-    dtype, device = tensors[0][0].dtype, tensors[0][0].device
-    computing = torch.promote_types(dtype, torch.float32)
-    blocks = _cut(tuple(theta.numel() for theta, *_ in tensors), device)
-
-    def sent(values: list[Any], dtype: torch.dtype) -> Tensor:
-        # Without waiting for the device.
-        return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
-
-    addresses = sent([[x.data_ptr() for x in some] for some in tensors], torch.int64)
-    numbers = sent([*update.numbers, *roots, *rates], computing)
-    arguments = (addresses, blocks.numels, blocks.owners, blocks.starts, numbers, len(tensors))
+def step(entries: list[Entry], update: Update) -> None:
+    """See ``nsf_fused.step``."""
+    theta = entries[0].theta
+    computing = torch.promote_types(theta.dtype, torch.float32)
+    blocks = _cut(tuple(entry.theta.numel() for entry in entries), theta.device)
+    addresses = [
+        address
+        for entry in entries
+        for address in (x.data_ptr() for x in (entry.theta, entry.g, entry.m, entry.v))
+    ]
+    roots = [update.root(entry.t) for entry in entries]
+    rates = [update.rate(entry.t) for entry in entries]
+    arguments = (
+        _sent(addresses, torch.int64, theta.device),
+        blocks.numels,
+        blocks.owners,
+        blocks.starts,
+        _sent([*shared_numbers(update), *roots, *rates], computing, theta.device),
+        len(entries),
+    )
     options = {
-        "DTYPE": _DTYPES[dtype],
+        "DTYPE": _DTYPES[theta.dtype],
         "COMPUTING": _DTYPES[computing],
         "BLOCK": _BLOCK,
         "MOST": MOST,
     }
-    grid = (len(blocks.owners),)
-    if update.passes == 1:
-        _whole[grid](*arguments, POWERED=update.power != 0, **options)
+    count = len(blocks.owners)
+    if not update.grafts:
+        _whole[(count,)](*arguments, POWERED=update.power != 0, **options)
         return
-    squares = torch.empty(len(blocks.owners), 2, dtype=torch.float64, device=device)
-    # Moments of 16 bits are not those that the update was measured with.
-    keep = dtype != computing
-    kept = torch.empty(len(blocks.owners) * _BLOCK if keep else 1, dtype=computing, device=device)
-    _measured[grid](*arguments, squares, kept, LIKE_ADAM=update.like_adam, KEEP=keep, **options)
+    squares = torch.empty(count, 2, dtype=torch.float64, device=theta.device)
+    # The update is measured with moments that are not rounded to 16 bits yet, so it is kept.
+    keep = theta.dtype != computing
+    kept = torch.empty(count * _BLOCK if keep else 1, dtype=computing, device=theta.device)
+    like_adam = update.scale == "adam"
+    _measured[(count,)](*arguments, squares, kept, LIKE_ADAM=like_adam, KEEP=keep, **options)
     # Sums in a fixed order: the same step gives the same bits.
-    # (unsafe: the lengths are not looked at, which would wait for the device.)
+    # (unsafe: torch does not look at the lengths, for which it would wait for the device.)
     sums = torch.segment_reduce(squares, "sum", lengths=blocks.counts, axis=0, unsafe=True)
-    wanted, length = sums.unbind(1)
-    factors = torch.where(length == 0, 0, (wanted / length).sqrt()).to(computing)
-    _applied[grid](*arguments, factors, kept, KEPT=keep, **options)
+    wanted, length = sums.sqrt().unbind(1)
+    _applied[(count,)](*arguments, ratio(wanted, length).to(computing), kept, KEPT=keep, **options)
+
+
+def _sent(values: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Values on the device, without waiting for it."""
+    return torch.tensor(values, dtype=dtype, device="cpu").to(device, non_blocking=True)
 
 
 class _Blocks:
-    """How tensors are cut: each block's tensor and first coordinate; each tensor's length and
-    number of blocks."""
+    """How tensors are cut into blocks.
+
+    Attributes:
+        owners: the tensor of each block.
+        starts: the place of each block's first number in its tensor.
+        numels: the numbers in each tensor.
+        counts: the blocks of each tensor.
+    """
 
     def __init__(self, numels: tuple[int, ...], device: torch.device) -> None:
-        counts = torch.tensor([triton.cdiv(numel, _BLOCK) for numel in numels])
-        owners = torch.arange(len(numels)).repeat_interleave(counts)
+        counts = torch.tensor([triton.cdiv(numel, _BLOCK) for numel in numels], device="cpu")
+        owners = torch.arange(len(numels), device="cpu").repeat_interleave(counts)
         first = counts.cumsum(0) - counts
-        self.starts = ((torch.arange(len(owners)) - first[owners]) * _BLOCK).to(device)
-        self.owners = owners.to(device)
-        self.numels = torch.tensor(numels).to(device)
-        self.counts = counts.to(device)
+        starts = (torch.arange(len(owners), device="cpu") - first[owners]) * _BLOCK
+        self.owners, self.starts, self.counts = (x.to(device) for x in (owners, starts, counts))
+        self.numels = torch.tensor(numels, device=device)
 
 
 _cut = functools.lru_cache(maxsize=64)(_Blocks)
@@ -90,7 +108,7 @@ _cut = functools.lru_cache(maxsize=64)(_Blocks)
 @triton.jit
 def _block(addresses, numels, owners, starts, numbers, tensors, DTYPE: tl.constexpr,
            BLOCK: tl.constexpr):  # fmt: skip
-    """The block's tensor; where its θ, gradient and moments lie, and which of them exist."""
+    """The block's tensor, pointers to its θ, g, m and v, which of them exist, and its numbers."""
     owner = tl.load(owners + tl.program_id(0))
     places = tl.load(starts + tl.program_id(0)) + tl.arange(0, BLOCK)
     exists = places < tl.load(numels + owner)
@@ -106,13 +124,13 @@ def _block(addresses, numels, owners, starts, numbers, tensors, DTYPE: tl.conste
 
 @triton.jit
 def _kept(kept, BLOCK: tl.constexpr):
-    """Where the block's update is kept; all tensors together may have more than 2^31 values."""
+    """Pointers to the block's kept update. All tensors together may have over 2^31 numbers."""
     return kept + tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
 
 
 @triton.jit
 def _moments(g, m, v, exists, numbers, DTYPE: tl.constexpr, COMPUTING: tl.constexpr):
-    """Both moments, moved."""
+    """Move both moments and return them."""
     gradient = tl.load(g, exists, 0.0).to(COMPUTING)
     first = tl.load(numbers) * tl.load(m, exists, 0.0).to(COMPUTING)
     first += tl.load(numbers + 1) * gradient
@@ -137,6 +155,7 @@ def _direction(first, second, numbers, root, POWERED: tl.constexpr, MOST: tl.con
 
 @triton.jit
 def _moved(theta, exists, change, numbers, DTYPE: tl.constexpr, COMPUTING: tl.constexpr):
+    """Decay θ and add the change."""
     old = tl.load(theta, exists, 0.0).to(COMPUTING)
     tl.store(theta, (old * tl.load(numbers + 6) + change).to(DTYPE), exists)
 
@@ -145,7 +164,7 @@ def _moved(theta, exists, change, numbers, DTYPE: tl.constexpr, COMPUTING: tl.co
 def _whole(addresses, numels, owners, starts, numbers, tensors, POWERED: tl.constexpr,
            DTYPE: tl.constexpr, COMPUTING: tl.constexpr, BLOCK: tl.constexpr,
            MOST: tl.constexpr):  # fmt: skip
-    """The step in one pass."""
+    """The whole step, in one pass."""
     _owner, theta, g, m, v, exists, root, rate = _block(
         addresses, numels, owners, starts, numbers, tensors, DTYPE, BLOCK
     )
@@ -158,7 +177,7 @@ def _whole(addresses, numels, owners, starts, numbers, tensors, POWERED: tl.cons
 def _measured(addresses, numels, owners, starts, numbers, tensors, squares, kept,
               LIKE_ADAM: tl.constexpr, KEEP: tl.constexpr, DTYPE: tl.constexpr,
               COMPUTING: tl.constexpr, BLOCK: tl.constexpr, MOST: tl.constexpr):  # fmt: skip
-    """The moments, and the squared lengths of a block: the one wanted, and that of u_p."""
+    """Move the moments, and sum a block's squares: of what has the wanted length, and of u_p."""
     _owner, _theta, g, m, v, exists, root, _rate = _block(
         addresses, numels, owners, starts, numbers, tensors, DTYPE, BLOCK
     )
@@ -177,7 +196,7 @@ def _measured(addresses, numels, owners, starts, numbers, tensors, squares, kept
 def _applied(addresses, numels, owners, starts, numbers, tensors, factors, kept,
              KEPT: tl.constexpr, DTYPE: tl.constexpr,
              COMPUTING: tl.constexpr, BLOCK: tl.constexpr, MOST: tl.constexpr):  # fmt: skip
-    """The update, computed again from the moments where it was not kept."""
+    """Apply the update. It is computed again from the moments where it was not kept."""
     owner, theta, _g, m, v, exists, root, rate = _block(
         addresses, numels, owners, starts, numbers, tensors, DTYPE, BLOCK
     )
