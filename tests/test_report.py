@@ -547,7 +547,7 @@ def test_differences_are_each_seeds(
     figure = figure_of(results, "differences")
     (dots,) = traces(figure, "seeds", "smi-adamw")
     assert dots.x == pytest.approx([-0.01, 0.02, 0.01])
-    assert differences(results, "smi-adamw") == [(0, dots.x[0]), (1, dots.x[1]), (2, dots.x[2])]
+    assert differences(results)["smi-adamw"] == dict(enumerate(dots.x))
     (mean,) = traces(figure, "mean", "smi-adamw")
     assert mean.x[0] - mean.error_x.arrayminus[0] == pytest.approx(-0.012)
     assert mean.x[0] + mean.error_x.array[0] == pytest.approx(0.018)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from bandwise.figures.words import DASH, TIMES, number, plural
-from bandwise.study.results import Comparison, Results
+from bandwise.study.results import Comparison, Results, Run
 
 _SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
@@ -163,6 +163,42 @@ def steps_to_baseline(results: Results, row: Comparison) -> str:
     reached = pace(results, row)
     ratio = f" ({reached[0]:.2f}{TIMES})" if reached else ""
     return f"{row.steps_to_baseline:,.0f}{ratio}"
+
+
+def soon(results: Results, row: Comparison) -> str:
+    """How soon the optimizer was as good as the baseline; empty if a run of either diverged."""
+    base, reached = baseline(results), pace(results, row)
+    if row is base or row.diverged or base.diverged:
+        return ""
+    target = f"{base.optimizer}'s final {readable(results.metric)}"
+    if row.steps_to_baseline is None or reached is None:
+        return f"Not every seed reached {target}."
+    steps, time = reached
+    return (
+        f"It reached {target} after {row.steps_to_baseline:,.0f} of {results.steps:,} steps "
+        f"({steps:.2f}{TIMES}), in {time:.2f}{TIMES} the time."
+    )
+
+
+def step_time(results: Results, row: Comparison) -> str:
+    """A step's time, and its ratio to the baseline's."""
+    words, base = milliseconds(row.seconds_per_step), baseline(results).seconds_per_step
+    return f"{words} ({row.seconds_per_step / base:.2f}{TIMES})" if base > 0 else words
+
+
+def p_value(row: Comparison) -> str:
+    """The p-value, or a dash where there is none."""
+    if row.p_value is None:
+        return DASH
+    return "< 0.001" if row.p_value < 0.001 else number(row.p_value, ".3f")
+
+
+def final_of(run: Run, key: str) -> str:
+    """A figure that a run ended with."""
+    value = run.final.get(key, math.nan)
+    if math.isfinite(value):
+        return number(value, ".5g")
+    return "diverged" if run.diverged else DASH
 
 
 def rests_on(results: Results) -> str:
