@@ -16,10 +16,11 @@ demo: $(VENV)/.study   ## compare AdamW, SMI and NSF on Shakespeare, print the t
 test: $(VENV)/.dev     ## run all tests
 	$(VENV)/bin/pytest -n auto
 
-check: $(VENV)/.dev    ## what a pull request must pass: lint, types, tests
+check: $(VENV)/.dev    ## what a pull request must pass: lint, types, layers, tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 	$(VENV)/bin/pytest -n auto
 
 docs: $(VENV)/.docs    ## build the documentation into site/, where every warning is an error

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bandwise.figures.figure import line
-from bandwise.study.files import replacing
+from bandwise.files import replacing
 from benchmarks.results import Bench, Case, Law, Quartiles, Row
 from benchmarks.table import law
 

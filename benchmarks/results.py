@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bandwise.study.files import read_json, write_json
+from bandwise.files import read_json, write_json
 
 
 class Quartiles(NamedTuple):

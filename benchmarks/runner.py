@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from bandwise.optim import _checks
-from bandwise.study.files import locked
+from bandwise.study.locks import locked
 from bandwise.study.versions import versions
 from benchmarks import memory, nsf, smi, training
 from benchmarks.plan import FULL, QUICK, Extent, Plan, matrices

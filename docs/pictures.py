@@ -8,8 +8,8 @@ from pathlib import Path
 
 from papers import ledger
 
-from bandwise import lens
-from bandwise.figures import report
+from bandwise.figures import lens_figures
+from bandwise.figures.lens_runs import runs_of_folders
 
 ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs/images"
@@ -44,6 +44,6 @@ for edition in ledger.editions(ROOT / "papers/results"):
             data = {part: edition.data[part] for part in parts}
             draw(edition.paper.figures(data), wanted, name)
 for study, names in STUDIES.items():
-    rows = report.rows_of_folders([ROOT / "bandwise-runs" / study])[study]
+    rows = runs_of_folders([ROOT / "bandwise-runs" / study])[study]
     for wanted in names:
-        draw(lens.figures(rows), wanted, f"{study}-{wanted.removeprefix('lens-')}")
+        draw(lens_figures(rows), wanted, f"{study}-{wanted.removeprefix('lens-')}")

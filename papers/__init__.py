@@ -1,21 +1,23 @@
-"""The two papers rerun: every table, figure and claim beside what was measured."""
+"""The two papers rerun: every table, figure and claim beside our measurement."""
 
 from __future__ import annotations
 
 import importlib
 from typing import cast
 
-from bandwise.optim import _checks
-from papers.paper import Paper
+from papers.paper import Paper, one_of
 
 NAMES = ("smi", "nsf")
 
 
 def load(name: str) -> Paper:
-    """The paper of that name, ``"smi"`` or ``"nsf"``.
+    """The paper of that name.
+
+    Args:
+        name: ``"smi"`` or ``"nsf"``.
 
     Raises:
         ValueError: there is no such paper.
     """
-    _checks.one_of("name", name, NAMES)
+    one_of("PAPER", name, NAMES)
     return cast(Paper, importlib.import_module(f"papers.{name}").PAPER)

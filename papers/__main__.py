@@ -8,11 +8,9 @@ from typing import Annotated, cast
 import typer
 
 from bandwise.cli import out_folder, run, stopped, wrote
-from bandwise.optim import _checks
-from papers import NAMES
 from papers.ledger import rebuild
 from papers.paper import ScaleName
-from papers.run import reproduce
+from papers.reproduce import reproduce
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 
@@ -23,17 +21,17 @@ def _reproduce(
     scale: Annotated[
         str,
         typer.Option(
-            help="small: the same design shrunk to two processors and half an hour. paper: the "
-            "paper's own size, for a GPU."
+            help="small: the paper's design, shrunk to two processors and half an hour. paper: "
+            "the paper's own size, for a GPU."
         ),
     ] = "small",
     part: Annotated[
         list[str] | None,
-        typer.Option(help="A part alone; may be given several times.", show_default="all"),
+        typer.Option(help="Run this part alone. May be given several times.", show_default="all"),
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(min=1, help="Of every setting.", show_default="each part's own number"),
+        typer.Option(min=1, help="Seeds of every setting.", show_default="each part's own number"),
     ] = None,
     jobs: Annotated[
         int | None,
@@ -44,19 +42,18 @@ def _reproduce(
         bool,
         typer.Option(
             "--again",
-            help="Run parts again whose results are stored. What they have trained is kept.",
+            help="Run stored parts again. Their trained runs are kept.",
         ),
     ] = False,
     out: Annotated[
         str, typer.Option(metavar="FOLDER", help="Folder for results and studies.")
     ] = "bandwise-runs/papers",
 ) -> None:
-    """Rerun a PAPER: every part is stored in OUT/results as soon as it is done.
+    """Rerun a PAPER. Every part is stored in OUT/results as soon as it is done.
 
-    Started again, the same command goes on where it was stopped.
+    A command that was stopped continues when it is started again.
     """
     folder = out_folder(out)
-    _checks.one_of("PAPER", paper, NAMES)
     try:
         paths = reproduce(
             paper,
@@ -85,10 +82,10 @@ def _claims(
         "docs/claims.md"
     ),
 ) -> None:
-    """Check every claim of the papers against stored results, and write down which ones hold.
+    """Judge every claim of the papers by stored results. Nothing is trained.
 
-    Nothing is trained. Writes a list of all claims, and for each paper a page with its tables and
-    figures, which lies beside the FOLDER.
+    Writes a list of all claims. Beside the FOLDER it writes a page for each paper, with its tables
+    and figures.
     """
     wrote(rebuild(folder, out))
 

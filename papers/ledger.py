@@ -1,4 +1,4 @@
-"""Every claim beside what was measured, from stored data alone: a ledger, and a page a paper."""
+"""The ledger of claims and the pages of the papers, made from stored data alone."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import Any, get_args
 
 import papers
 from bandwise.figures.figure import Figure
-from bandwise.figures.report.rendering import fill, save
-from bandwise.study.files import replacing
+from bandwise.figures.pages import fill, save
+from bandwise.figures.words import MINUS
+from bandwise.files import replacing
 from papers.paper import Claim, Data, Finding, Paper, ScaleName, Table
 from papers.stored import read_part
 
 
 @dataclass(frozen=True)
 class Edition:
-    """A paper at a scale, as far as it is stored.
+    """The stored parts of a paper at one scale.
 
     Attributes:
-        paper: which.
+        paper: the paper.
         scale: the scale's name.
-        stored: the parts' files as they were read, by the parts' names.
+        stored: the content of the parts' files, by the parts' names.
     """
 
     paper: Paper
@@ -32,30 +33,30 @@ class Edition:
 
     @property
     def data(self) -> dict[str, Data]:
-        """What the parts found, by their names."""
+        """The data of the parts, by their names."""
         return {name: part["data"] for name, part in self.stored.items()}
 
     def finding(self, claim: Claim) -> Finding:
-        """About a claim, measured or not."""
+        """The finding about a claim, whether it was measured or not."""
         if claim.part not in self.stored:
             return Finding("not measured", "cannot tell yet")
         with _of_file(f"{self.paper.name}-{claim.part}-{self.scale}.json"):
             return claim.judge(self.data[claim.part])
 
     def tables(self) -> Sequence[Table]:
-        """The paper's, as far as there are data."""
+        """The paper's tables, as far as there are data."""
         with _of_file(f"{self.paper.name}-*-{self.scale}.json"):
             return self.paper.tables(self.data)
 
     def figures(self) -> Sequence[Figure]:
-        """The paper's, as far as there are data."""
+        """The paper's figures, as far as there are data."""
         with _of_file(f"{self.paper.name}-*-{self.scale}.json"):
             return self.paper.figures(self.data)
 
 
 @contextmanager
 def _of_file(name: str) -> Iterator[None]:
-    """What cannot be made of stored data is the file's fault, so the error names it."""
+    """An error that stored data cause names their file."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -65,11 +66,11 @@ def _of_file(name: str) -> Iterator[None]:
 
 
 def editions(folder: Path) -> list[Edition]:
-    """What is stored in a folder of results.
+    """The papers that are stored in a folder of results.
 
     Raises:
-        FileNotFoundError: nothing is.
-        ValueError: a file is not a part's.
+        FileNotFoundError: there is none.
+        ValueError: a file does not hold a part.
     """
     found = []
     for name in papers.NAMES:
@@ -90,14 +91,14 @@ def editions(folder: Path) -> list[Edition]:
 
 
 def rebuild(folder: Path, out: Path) -> list[Path]:
-    """Write the ledger, and beside ``folder`` a page of tables and figures a paper and scale.
+    """Write the ledger, and beside ``folder`` a page for each paper and scale.
 
     Args:
-        folder: of results.
+        folder: the results.
         out: the ledger's file.
 
     Returns:
-        The files written.
+        The files that were written.
     """
     found = editions(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -107,22 +108,28 @@ def rebuild(folder: Path, out: Path) -> list[Path]:
 
 
 def markdown(found: Sequence[Edition]) -> str:
-    """The ledger as text."""
+    """The ledger as a page of Markdown."""
     lines = [
         "# What the papers claim, and what was measured",
         "",
-        "Written by `python -m papers claims` from stored results: do not edit. Differences are paired by "
-        "seed; in brackets stands the 95% bootstrap interval of the mean, of timings that of the "
-        "median over rounds within one process (another process may differ by more). A difference "
-        "is *real* if the interval excludes zero and a paired t-test agrees at 5%. A claim with a "
-        "figure *holds* if the difference is real, goes the way claimed and is at least half as "
-        "large; it *does not hold* if a difference half as large is ruled out in the same way. A "
-        "claim without a figure holds if the difference is real and goes the way claimed, and does "
-        "not hold if it is real and goes the other way: that none was seen is no verdict. A claim "
-        "on training does not hold if the optimizer diverged with a seed. The tests are not "
-        "corrected for the number of claims: where there is no difference, one test in twenty sees "
-        "one. A verdict is one on the scale that it stands under: `small` is the same design "
-        "shrunk to two processors.",
+        "`python -m papers claims` writes this page from stored results. Do not edit it.",
+        "",
+        "- Differences are paired by seed. The 95% bootstrap interval of the mean stands in "
+        "brackets. For timings it is the interval of the median over the rounds of one process; "
+        "another process may differ by more.",
+        "- A difference is *real* if the interval excludes zero and a paired t-test agrees at 5%.",
+        "- A claim with a figure *holds* if the difference is real, goes the way claimed and is at "
+        "least half as large. It *does not hold* if a difference half as large is ruled out in the "
+        "same way.",
+        "- A claim without a figure holds if the difference is real and goes the way claimed. It "
+        "does not hold if the difference is real and goes the other way.",
+        "- A claim never holds where a run diverged. It does not hold if the optimizer diverged "
+        "with more seeds than its baseline.",
+        "- In all other cases we *cannot tell yet*: more seeds are needed.",
+        "- The tests are not corrected for the number of claims. Where there is no difference, one "
+        "test in twenty sees one.",
+        "- A verdict is valid for the scale that it stands under. The scale `small` is the paper's "
+        "design, shrunk to two processors.",
     ]
     for edition in found:
         paper = edition.paper
@@ -141,8 +148,8 @@ def _rows(edition: Edition) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = []
     for claim in edition.paper.claims:
         found = edition.finding(claim)
-        cells = (claim.where, claim.text, claim.theirs, found.ours, found.verdict, claim.part)
-        rows.append(cells)
+        theirs = claim.theirs.replace("-", MINUS)
+        rows.append((claim.where, claim.text, theirs, found.ours, found.verdict, claim.part))
     return rows
 
 
@@ -162,7 +169,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """A line of text, and no markup."""
+    """The text as one line without markup."""
     return text.replace("<", "&lt;").replace("\n", " ")
 
 
@@ -173,6 +180,7 @@ def _page(edition: Edition, folder: Path) -> Path:
     ])  # fmt: skip
     page = fill(
         "paper.html.jinja",
+        package="papers",
         title=f"{paper.name.upper()}, scale {edition.scale}",
         paper=paper,
         claims=claims,
@@ -180,4 +188,4 @@ def _page(edition: Edition, folder: Path) -> Path:
         figures=edition.figures(),
         commands=[part["command"] for part in edition.stored.values()],
     )
-    return save(page, folder / f"{paper.name}-{edition.scale}.html", "")
+    return save(page, folder / f"{paper.name}-{edition.scale}.html")

@@ -1,8 +1,8 @@
-"""What a paper is to bandwise: parts that are run and stored, and claims that are judged by them.
+"""What a paper consists of: parts that are run, and claims, tables and figures made from them.
 
-The way of a figure: a part trains (through ``bandwise.study.compare``, so that it resumes and
-its result does not depend on the number of workers) and returns plain data; that is stored as
-``PAPER-PART-SCALE.json``; tables, figures and claims read the stored data and nothing else.
+A part trains with ``bandwise.study.compare``, so that it can be resumed and its result does not
+depend on the number of workers. It returns plain data, which is stored as
+``PAPER-PART-SCALE.json``. Claims, tables and figures read the stored data and nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 from rich.console import Console
 
 from bandwise.figures.figure import Figure
+from bandwise.study import Results, compare
 
 ScaleName = Literal["small", "paper"]
 Verdict = Literal["holds", "does not hold", "cannot tell yet"]
@@ -26,12 +27,12 @@ class Context:
     """Where and how a part is run.
 
     Attributes:
-        folder: the part's own, for studies; what is in it is gone on with.
-        scale: ``"small"`` is the same design shrunk to fit two processors.
-        seeds: of every setting; ``None``: the part's own number for the scale.
-        jobs: runs at a time; ``None``: one a processor, or one on a GPU.
+        folder: the part's own folder. Studies that are found in it are continued.
+        scale: ``"small"`` is the paper's design, shrunk to fit two processors.
+        seeds: the number of seeds of every setting; ``None`` for each part's own number.
+        jobs: the number of runs at a time; ``None`` for one a processor, or one on a GPU.
         device: ``"cpu"``, ``"cuda"``, …
-        console: where progress is shown.
+        console: shows the progress.
     """
 
     folder: Path
@@ -41,6 +42,43 @@ class Context:
     device: str
     console: Console
 
+    def compare(
+        self,
+        task: str,
+        optimizers: Sequence[str],
+        *,
+        steps: int,
+        seeds: int,
+        study: str = "",
+        lens: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> Results:
+        """Run one study of the part.
+
+        Args:
+            task: the task's name.
+            optimizers: the optimizers' texts, the baseline first.
+            steps: the steps of a run.
+            seeds: the number of seeds, unless the context has one.
+            study: the name of the study's folder within the part's; by default the part's itself.
+            lens: whether a lens watches the runs.
+            options: the task's options.
+        """
+        if study:
+            self.console.print(f"{study}: {task}, {len(optimizers)} optimizers, {steps} steps")
+        return compare(
+            task,
+            optimizers,
+            seeds=seeds if self.seeds is None else self.seeds,
+            steps=steps,
+            out=self.folder / study,
+            jobs=self.jobs,
+            device=self.device,
+            lens=lens,
+            task_options=options,
+            console=self.console,
+        )
+
 
 @dataclass(frozen=True)
 class Part:
@@ -49,8 +87,8 @@ class Part:
     Attributes:
         name: in commands and file names.
         title: in headings.
-        run: trains and measures; returns plain data, small enough to be committed.
-        needs: modules of the ``papers`` extra that it imports.
+        run: trains and measures. It returns plain data, small enough to be committed.
+        needs: the modules of the ``papers`` extra that it imports.
     """
 
     name: str
@@ -65,7 +103,7 @@ class Finding:
 
     Attributes:
         ours: the figure, with its interval and n.
-        verdict: whether the claim is kept.
+        verdict: whether the claim holds.
     """
 
     ours: str
@@ -77,11 +115,11 @@ class Claim:
     """A sentence of a paper that can be measured.
 
     Attributes:
-        where: section, table, figure or equation.
-        text: what is claimed, in our words.
+        where: the section, table, figure or equation.
+        text: the claim, in our words.
         theirs: the paper's figure.
-        part: the name of the part whose data it is judged by.
-        judge: the finding, from that data.
+        part: the name of the part whose data decides.
+        judge: takes that data and returns the finding.
     """
 
     where: str
@@ -96,7 +134,7 @@ class Table:
     """A table of a paper with our figures in it.
 
     Attributes:
-        title: which it is, and of what.
+        title: the table's number and subject.
         note: definitions, and how to read it.
         columns: headings.
         rows: cells.
@@ -108,22 +146,18 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
-def _nothing(_parts: Mapping[str, Data]) -> Sequence[Any]:
-    return ()
-
-
 @dataclass(frozen=True)
 class Paper:
-    """A paper as parts and claims.
+    """A paper as parts, claims, tables and figures.
 
     Attributes:
         name: ``"smi"`` or ``"nsf"``.
-        title: the paper's.
-        source: how it is cited, and which text of it was at hand.
+        title: the paper's title.
+        source: how the paper is cited, and how much of its text we have.
         parts: in the order in which they are run.
         claims: in the order of the paper.
-        tables: from the data of the parts that are stored, by their names.
-        figures: likewise.
+        tables: makes the tables from the data of the stored parts, given by the parts' names.
+        figures: makes the figures in the same way.
     """
 
     name: str
@@ -131,5 +165,12 @@ class Paper:
     source: str
     parts: Sequence[Part]
     claims: Sequence[Claim]
-    tables: Callable[[Mapping[str, Data]], Sequence[Table]] = _nothing
-    figures: Callable[[Mapping[str, Data]], Sequence[Figure]] = _nothing
+    tables: Callable[[Mapping[str, Data]], Sequence[Table]]
+    figures: Callable[[Mapping[str, Data]], Sequence[Figure]]
+
+
+def one_of(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raise ``ValueError`` unless the argument of that name is one of the choices."""
+    if value not in choices:
+        listed = ", ".join(map(str, choices))
+        raise ValueError(f"{name} must be one of {listed}, got {value!r}")

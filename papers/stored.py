@@ -1,33 +1,28 @@
-"""Studies as plain data, small enough to be committed, and the statistics taken from them."""
+"""Studies as plain data, small enough to be committed: how they are stored and read."""
 
 from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import scipy.stats
-
-from bandwise.figures.words import number
+from bandwise.files import read_json
 from bandwise.study import Results
-from bandwise.study.files import read_json
+from bandwise.study.paired import Sample, steps_to
 from bandwise.study.results import Run
-from bandwise.study.statistics import LEVEL, bootstrap_interval, paired_p_value
 from papers.paper import Data
 
 _FIELDS = ("part", "settings", "command", "date", "versions", "data")
 
 
 def read_part(path: Path) -> dict[str, Any]:
-    """What is stored of a part of a paper.
+    """Read the file of a part.
 
     Raises:
-        ValueError: it is not what was stored.
+        ValueError: the file does not hold what was stored.
     """
     try:
         part: dict[str, Any] = read_json(path)
@@ -45,12 +40,12 @@ def read_part(path: Path) -> dict[str, Any]:
 
 
 def condensed(results: Results, *, curves: bool = True, lens: Sequence[str] = ()) -> dict[str, Any]:
-    """What tables and figures need of a study, its numbers rounded to six digits.
+    """The part of a study that tables and figures need, its numbers rounded to six digits.
 
     Args:
         results: the study.
-        curves: whether training curves are kept beside the evaluations'.
-        lens: the quantities of the lens whose rows are kept, without their lists.
+        curves: whether to keep the training curves beside those of the evaluations.
+        lens: the quantities of the lens whose rows to keep, without their lists.
     """
     return {
         "task": results.task,
@@ -58,7 +53,8 @@ def condensed(results: Results, *, curves: bool = True, lens: Sequence[str] = ()
         "direction": results.direction,
         "steps": results.steps,
         "seeds": results.seeds,
-        "command": results.command,
+        # Run as a module, the command finds the optimizers of this package in the clone.
+        "command": f"python -m {results.command}",
         "runs": [_condensed(run, results.metric, curves, lens) for run in results.runs],
     }
 
@@ -102,89 +98,13 @@ def rounded(data: Any) -> Any:
     return json.loads(json.dumps(data), parse_float=lambda text: float(f"{float(text):.6g}"))
 
 
-Figure = Callable[[dict[str, Any]], float]
-"""A figure of a stored run."""
+Measure = Callable[[dict[str, Any]], float | None]
+"""Takes a stored run and returns a figure, or ``None`` if the run has no such figure."""
 
 
-def final(name: str) -> Figure:
+def final(name: str) -> Measure:
     """The figure of that name at the end of a run."""
     return lambda run: float(run["final"][name])
-
-
-@dataclass(frozen=True)
-class Values:
-    """A figure a seed, and what they say of its mean.
-
-    Attributes:
-        values: a seed each: infinite where its run diverged, NaN where there is no figure.
-    """
-
-    values: tuple[float, ...]
-
-    @property
-    def finite(self) -> bool:
-        """Whether there is a figure for every seed, and some seed."""
-        return bool(self.values) and all(map(math.isfinite, self.values))
-
-    @property
-    def diverged(self) -> int:
-        """Seeds whose run did."""
-        return sum(map(math.isinf, self.values))
-
-    @property
-    def n(self) -> int:
-        """Seeds."""
-        return len(self.values)
-
-    @property
-    def mean(self) -> float:
-        """Over seeds."""
-        return statistics.fmean(self.values) if self.values else math.nan
-
-    @property
-    def std(self) -> float:
-        """Over seeds; NaN for one, or if there is not a figure for every seed."""
-        return statistics.stdev(self.values) if self._testable else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """95% bootstrap interval of the mean; ``None`` for one seed."""
-        return bootstrap_interval(np.array(self.values)) if self._testable else None
-
-    @property
-    def _testable(self) -> bool:
-        return self.finite and self.n > 1
-
-    def above(self, value: float, tests: int = 1) -> bool:
-        """Whether the mean is beyond chance above ``value``: the bootstrap interval is, and the
-        t-test agrees at 5% over the number of tests, as for the verdicts of studies."""
-        if not self._testable:
-            return False
-        beyond = np.array(self.values) - value
-        low, _ = bootstrap_interval(beyond)
-        return low > 0 and paired_p_value(beyond, tests) < 1 - LEVEL
-
-    def below(self, value: float, tests: int = 1) -> bool:
-        """As ``above``."""
-        return self.negated().above(-value, tests)
-
-    def negated(self) -> Values:
-        """The other way round."""
-        return Values(tuple(-value for value in self.values))
-
-    def written(self, form: str = "+.4g", unit: str = "") -> str:
-        """The mean, its 95% bootstrap interval and n: ``-0.12 [-0.30, +0.05], n = 4``."""
-        if not self.finite:
-            return f"no figure for every seed, n = {self.n}"
-        text = number(self.mean, form) + unit
-        if self.interval:
-            low, high = self.interval
-            text += f" [{number(low, form)}, {number(high, form)}]"
-        return f"{text}, n = {self.n}"
-
-    def percent(self) -> str:
-        """As ``written``, of figures in percent."""
-        return self.written("+.2f", "%")
 
 
 @dataclass(frozen=True)
@@ -195,49 +115,55 @@ class Study:
 
     @property
     def optimizers(self) -> list[str]:
-        """In the order in which they were named, the baseline first."""
+        """The optimizers in the order in which they were named, the baseline first."""
         return list(dict.fromkeys(run["optimizer"] for run in self.data["runs"]))
 
     def runs(self, optimizer: str) -> list[dict[str, Any]]:
-        """The runs, by seed, of the one optimizer whose text is this, or starts so and goes on.
+        """The runs of one optimizer, by seed.
+
+        Args:
+            optimizer: the optimizer's text. The beginning of a text will do if no other optimizer
+                begins so.
 
         Raises:
-            LookupError: there is none, or there are several.
+            LookupError: no optimizer has this text, or several do.
         """
         texts = self.optimizers
-        found = [t for t in texts if t == optimizer] or [
-            t for t in texts if t.startswith(optimizer)
+        found = [text for text in texts if text == optimizer] or [
+            text for text in texts if text.startswith(optimizer)
         ]
         if len(found) != 1:
             raise LookupError(f"one optimizer must start with {optimizer!r}, got {sorted(found)}")
         runs = (run for run in self.data["runs"] if run["optimizer"] == found[0])
         return sorted(runs, key=lambda run: int(run["seed"]))
 
-    def values(self, optimizer: str, figure: Figure) -> Values:
-        """The figure of each of its runs."""
-        return Values(
-            tuple(math.inf if run["diverged"] else figure(run) for run in self.runs(optimizer))
+    def sample(self, optimizer: str, measure: Measure) -> Sample:
+        """A figure of each of an optimizer's runs; a run that diverged has none."""
+        runs = self.runs(optimizer)
+        return Sample(
+            tuple(None if run["diverged"] else _finite(measure(run)) for run in runs),
+            tuple(run["diverged"] for run in runs),
         )
 
-    def difference(self, optimizer: str, baseline: str, figure: Figure) -> Values:
-        """By seed, in units of the figure."""
-        both = (self.values(name, figure).values for name in (optimizer, baseline))
-        # Nothing can be said of a difference from a run that diverged.
-        return Values(
-            tuple(a - b if math.isfinite(b) else math.nan for a, b in zip(*both, strict=True))
+    def difference(self, optimizer: str, baseline: str, measure: Measure) -> Sample:
+        """A figure less the baseline's, by seed."""
+        return self.sample(optimizer, measure).minus(self.sample(baseline, measure))
+
+    def change(self, optimizer: str, baseline: str, measure: Measure) -> Sample:
+        """A figure less the baseline's, by seed, in percent of the baseline's mean."""
+        return self.sample(optimizer, measure).change_from(self.sample(baseline, measure))
+
+    def steps_to_baseline(self, optimizer: str, baseline: str) -> Sample:
+        """The first evaluated step, by seed, with a metric as good as the baseline's last."""
+        metric, runs = self.data["metric"], self.runs(optimizer)
+        targets = self.sample(baseline, final(metric))
+        evals = [zip(run["evals"]["step"], run["evals"][metric], strict=True) for run in runs]
+        return replace(
+            steps_to(targets, evals, self.data["direction"]),
+            diverged=tuple(run["diverged"] for run in runs),
+            baseline_diverged=targets.diverged,
         )
 
-    def change(self, optimizer: str, baseline: str, figure: Figure) -> Values:
-        """By seed, in percent of the baseline's mean."""
-        mean = self.values(baseline, figure).mean
-        absolute = self.difference(optimizer, baseline, figure)
-        # Not of each seed's own figure: where one is near zero it would decide everything.
-        return Values(tuple(100 * value / mean if mean else math.nan for value in absolute.values))
 
-
-def within(values: Sequence[float]) -> tuple[float, float]:
-    """95% percentile bootstrap interval of a median, for many repetitions of a timing."""
-    if len(set(values)) == 1:
-        return values[0], values[0]
-    result = scipy.stats.bootstrap((values,), np.median, method="percentile", rng=0)
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,43 +1,74 @@
-"""The rule by which claims are judged: the one at the head of the ledger."""
+"""How a claim is judged, by the rule at the head of the ledger, and how a figure is written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from bandwise.figures.words import number
+from bandwise.study.paired import Sample
 from papers.paper import Verdict
-from papers.stored import Values
 
 
 def told(holds: bool, fails: bool) -> Verdict:
-    """By what is seen. That neither is seen is no verdict: more seeds are needed."""
+    """The verdict from two tests. If neither sees anything, more seeds are needed."""
     if holds:
         return "holds"
     return "does not hold" if fails else "cannot tell yet"
 
 
-def lower(found: Values, than: float = 0) -> Verdict:
-    """Whether figures that are claimed to lie below a value do: a claim without a figure."""
-    return told(found.below(than), found.diverged > 0 or found.above(than))
+def lower(found: Sample, than: float = 0) -> Verdict:
+    """Whether figures lie below a value: the rule for a claim without a figure."""
+    return _of_divergence(found) or told(found.below(than), found.above(than))
 
 
-def as_large(change: Values, claimed: float) -> Verdict:
-    """Whether a change is what was claimed: a claim with a figure.
+def as_large(change: Sample, claimed: float) -> Verdict:
+    """Whether a change is what the paper claims: the rule for a claim with a figure.
 
-    It holds if the change is real, goes the same way and is at least half as large; it does not if
-    one half as large is ruled out. "Real" and "ruled out" as in ``Values.above``.
+    The claim holds if our change is real, goes the same way and is at least half as large. It does
+    not hold if a change half as large is ruled out. ``Sample.above`` says what is real.
 
     Args:
         change: ours.
         claimed: theirs, in the same unit, not zero.
     """
     ours, half = (change, claimed / 2) if claimed > 0 else (change.negated(), -claimed / 2)
-    return told(ours.above(0) and ours.mean >= half, ours.diverged > 0 or ours.below(half))
+    large = ours.mean is not None and ours.mean >= half
+    return _of_divergence(change) or told(ours.above(0) and large, ours.below(half))
+
+
+def _of_divergence(found: Sample) -> Verdict | None:
+    """The verdict where runs diverged: none of these runs may support a claim."""
+    if not found.any_diverged:
+        return None
+    return told(False, found.by_divergence() == "worse")
 
 
 def together(verdicts: Collection[Verdict], wanted: Callable[..., bool] = all) -> Verdict:
-    """On a claim about several: ``wanted`` is ``all`` or ``any`` of them."""
+    """The verdict on a claim about several cases: ``wanted`` is ``all`` or ``any`` of them."""
     settled = any if wanted is all else all
     return told(
         bool(verdicts) and wanted(v == "holds" for v in verdicts),
         bool(verdicts) and settled(v == "does not hold" for v in verdicts),
     )
+
+
+def written(found: Sample, form: str = "+.4g", unit: str = "") -> str:
+    """The mean, its 95% interval and n: ``-0.12 [-0.30, +0.05], n = 4``.
+
+    Args:
+        found: the figures.
+        form: the format of a number.
+        unit: stands behind the mean.
+    """
+    if found.mean is None:
+        return f"no figure for every seed, n = {found.n}"
+    text = number(found.mean, form) + unit
+    if found.interval:
+        low, high = found.interval
+        text += f" [{number(low, form)}, {number(high, form)}]"
+    return f"{text}, n = {found.n}"
+
+
+def percent(found: Sample) -> str:
+    """Figures in percent, written with two decimals."""
+    return written(found, "+.2f", "%")

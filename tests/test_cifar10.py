@@ -103,8 +103,8 @@ def test_the_networks_are_those_of_the_papers():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"model": "vgg"}, "model must be one of"),
-        ({"size": "huge"}, "size must be one of"),
+        ({"model": "vgg"}, "model: Input should be 'small', 'resnet18' or 'wideresnet'"),
+        ({"size": "huge"}, "size: Input should be 'small' or 'paper', got 'huge'"),
         ({"images": 101}, "at most the 100"),
         ({"model": "wideresnet", "depth": 11}, "depth must be 10, 16"),
     ],

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,11 +10,16 @@ import time
 
 import pytest
 import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
-from bandwise.figures.report import rows_of_folders, write_lens
-from bandwise.figures.report.lens_chapter import Chapter
+from bandwise import cli
+from bandwise.figures.lens_page import Chapter, write_lens
+from bandwise.figures.lens_runs import runs_of_folders
 from bandwise.lens import Lens
-from bandwise.study import Results
+from bandwise.study import Results, compare, spec
+from bandwise.study.compare import recorded_command
+from bandwise.study.plan import configure
 
 SLOW = """
 import time
@@ -97,10 +103,10 @@ def test_compare_through_the_lens(slow, tmp_path):
         (("compare", "digitz"), "there is no task 'digitz': choose one of shakespeare-char"),
         (("compare", "digits", "--sedes", "3"), "has no option 'sedes'; its options are: batch"),
         (("compare", "digits", "--width"), "option --width needs a value"),
+        (("compare", "digits", "--", "--lr", "3"), "has no option 'lr'; its options are: batch"),
         (("compare", "digits", "3"), "cannot read '3'"),
         (("compare", "digits", "--optimizers", "adamv"), "optimizer 'adamv': name must be one"),
         (("compare", "no/file.py:X"), "there is no file"),
-        (("reproduce", "foo"), "PAPER must be one of smi, nsf, got 'foo'"),
         (("report", "nowhere"), "run `bandwise compare` first"),
         (("lens", "nowhere"), "there is no folder nowhere"),
     ],
@@ -110,6 +116,94 @@ def test_an_error_is_one_message(words, says):
     assert status == 1
     assert says in err
     assert "Traceback" not in err + out
+
+
+# Options with the names of the study's own, and values that look like options.
+TAKES = """
+from bandwise.tasks import Recipe, Task
+
+class Takes(Task):
+    recipe = Recipe(steps=4, lr=0.1)
+    name = "takes"
+
+    def __init__(self, lr: float = 1.0, name: str = "", out: str | None = None, any=None,
+                 betas: tuple[float, ...] = (), help: int | str = 0, table: dict[str, list] = {},
+                 deep=False):
+        pass
+
+    def model(self):
+        import torch
+        return torch.nn.Linear(2, 2)
+
+    batch = loss = evaluate = None
+"""
+SHORT = st.one_of(
+    st.text(max_size=5),
+    st.sampled_from(
+        ["", "-x", "--x", "--lr", "-h", "--", "=", "5", "'5'", '"5"', "null", "True", "(1,)", "\0"]
+    ),
+)
+# What UTF-8 cannot hold is no text for pydantic.
+TEXT = SHORT.filter(lambda text: text.encode("utf-8", "ignore").decode() == text)
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=2),
+    max_leaves=4,
+)
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "lr": st.floats(allow_nan=False),
+        "name": TEXT,
+        "out": st.none() | TEXT,
+        "any": PLAIN,
+        "deep": st.booleans(),
+        "betas": st.lists(st.floats(allow_nan=False), max_size=3),
+        "help": st.integers() | TEXT,
+        "table": st.dictionaries(TEXT, st.lists(PLAIN, max_size=2), max_size=2),
+    },
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    OPTIONS,
+    st.floats(0, 1e9),
+    st.sampled_from(["adamw", "sgd:lr=0.5,momentum=0.1,smi-adamw:q=0.5", "nsf:p=cyclic(1,0,5)"]),
+    st.booleans(),
+)
+@example({"lr": 3.0, "name": "--x", "out": ""}, 0.1, "adamw", True)
+def test_the_recorded_command_reads_back_to_the_same_study(
+    tmp_path_factory, options, lr, optimizers, lens
+):
+    file = tmp_path_factory.getbasetemp() / "takes.py"
+    file.write_text(TAKES)
+    specs = spec.parse_list(optimizers)
+    kwargs = {"steps": 3, "lr": lr, "device": "cpu", "lens": lens, "task_options": options}
+    _, recipe, configs = configure(f"{file}:Takes", specs, range(2), **kwargs)
+    command = recorded_command(f"{file}:Takes", specs, 2, recipe, file.parent, "cpu", lens, options)
+    seen = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            cli, "compare", lambda task, texts, **read: seen.update(read, task=task, texts=texts)
+        )
+        patch.setattr(cli, "_show", lambda results, folder: None)
+        cli.app(shlex.split(command)[1:], standalone_mode=False)
+    read = {key: seen[key] for key in kwargs}
+    _, _, again = configure(
+        seen["task"], spec.parse_list(seen["texts"]), range(seen["seeds"]), **read
+    )
+    assert [c.folder_name() for c in again] == [c.folder_name() for c in configs]
+    assert seen["out"] == file.parent
+
+
+@pytest.mark.parametrize("name", ["a=b.py", "it's.py", "(.py"])
+def test_optimizers_that_a_list_cannot_hold_are_refused(tmp_path, monkeypatch, name):
+    """The recorded command names them in one list."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("from torch.optim import SGD as Mine\n")
+    with pytest.raises(ValueError, match=r"told apart in a list|cannot read the options of"):
+        compare("digits", ["adamw", f"{name}:Mine", "sgd"], out=tmp_path / "out")
 
 
 def record(folder, tensors=("weight",)):
@@ -139,7 +233,7 @@ def test_lens_draws_logs_side_by_side(tmp_path):
 
 def test_folders_of_the_same_name_are_told_apart(tmp_path):
     folders = [record(tmp_path / name / "lens") for name in ("a", "b")]
-    (studies,) = rows_of_folders(folders).values()
+    (studies,) = runs_of_folders(folders).values()
     assert list(studies) == [f"lens ({folder})" for folder in folders]
 
 
@@ -147,13 +241,13 @@ def test_lens_draws_a_study_by_optimizer(slow, tmp_path):
     words = ("compare", slow, "--optimizers", "adamw,sgd", "--seeds", 2, "--steps", 3, "--jobs", 1)
     assert run(*words, "--delay", 0, "--out", tmp_path)[0] == 0
     with pytest.raises(ValueError, match=r"no run with a lens .* run `bandwise compare` with --le"):
-        rows_of_folders([tmp_path])
+        runs_of_folders([tmp_path])
     results = Results.load(tmp_path)
     for trained in results.runs:
         rows = Lens.read(record(tmp_path / trained.folder))
         trained.lens.extend(row for row in rows if row["tensor"] == "all")
     results.save(tmp_path)
-    ((task, runs),) = rows_of_folders([tmp_path]).items()
+    ((task, runs),) = runs_of_folders([tmp_path]).items()
     assert task == results.task
     assert {label: len(some) for label, some in runs.items()} == {"adamw": 2, "sgd": 2}
     seen = {(row["quantity"], row["tensor"]) for row in runs["sgd"][0]}
@@ -187,27 +281,26 @@ def test_studies_stand_side_by_side_and_a_label_looks_the_same_in_all(tmp_path):
 
 def test_logs_that_cannot_be_drawn_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no log .*lens\.jsonl"):
-        rows_of_folders([tmp_path])
+        runs_of_folders([tmp_path])
     log = record(tmp_path / "log") / "lens.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     for damage in ("{half", "[1]", '{"step": 1}'):
         log.write_text(lines[0] + damage + "\n" + lines[1])
         with pytest.raises(ValueError, match=r"lens\.jsonl, line 2 is damaged"):
-            rows_of_folders([log.parent])
+            runs_of_folders([log.parent])
     log.write_text("")
     with pytest.raises(ValueError, match=r"lens\.jsonl holds no rows yet"):
-        rows_of_folders([log.parent])
+        runs_of_folders([log.parent])
     log.write_text('{"step": 1, "quantity": "my own", "tensor": "all", "x": 1}\n')
     with pytest.raises(ValueError, match="hold no rows that the lens's figures"):
-        write_lens(rows_of_folders([log.parent]), tmp_path)
+        write_lens(runs_of_folders([log.parent]), tmp_path)
 
 
 @pytest.mark.parametrize("out", ["", "a_file", "a_file/below"])
-@pytest.mark.parametrize("words", [("compare", "two-moons"), ("bench",), ("reproduce", "smi")])
-def test_a_folder_that_is_none_is_refused(tmp_path, monkeypatch, out, words):
+def test_a_folder_that_is_none_is_refused(tmp_path, monkeypatch, out):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a_file").touch()
-    status, _, err = run(*words, f"--out={out}")
+    status, _, err = run("compare", "two-moons", f"--out={out}")
     assert (status, err) == (1, f"error: --out must be a folder, got {out!r}\n")
 
 

@@ -21,20 +21,27 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import papers
+import psutil
 import pytest
 import torch
+from benchmarks.__main__ import app as benchmarks_app
 from filelock import FileLock
+from papers.__main__ import app as papers_app
 from papers.ledger import rebuild
 from papers.paper import Claim, Finding, Paper, Part
-from papers.run import reproduce
+from papers.reproduce import reproduce
 
 from bandwise import cli
-from bandwise.study import DamagedRunError, Results, StudyError, compare
+from bandwise.files import read_json, write_json
+from bandwise.study import DamagedRunError, Results, StudyError, compare, locks
 from bandwise.study import run as runs
-from bandwise.study.files import write_json
+from bandwise.study.config import RunConfig
+from bandwise.study.run_files import load_checkpoint, read_result, read_run
+from bandwise.study.training import Training
 from test_study import TASK, figures, quiet
 
 OPTIMIZERS = "smi-adamw:min_ndim=1,nsf:p=cyclic(0.7,0.1,10)"
@@ -169,35 +176,98 @@ def test_killed_and_out_of_disk():
     assert said.startswith("10 kills at random moments")
 
 
-def test_a_run_that_another_process_trains_is_waited_for(tmp_path):
-    """As a worker does whose study was killed."""
+def test_a_run_that_another_process_trains_is_waited_for(tmp_path, monkeypatch):
+    """As a worker does whose study was killed. Here a thread is that process."""
     right = told(study(made(tmp_path / "right")))
     folder = made(tmp_path / "late")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "_train", lambda *_: 1 / 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "_StoredRun", lambda *_: 1 / 0)
         with pytest.raises(StudyError, match="2 of 2 runs failed"):
             study(folder)
-    path = next((folder / "out" / "runs").iterdir()) / ".lock"
-    held = threading.Event()
+    path = next((folder / "out" / "runs").iterdir())
+    held, waited_for = threading.Event(), threading.Event()
+    trained_by = []
 
-    def hold():
-        with FileLock(path):
+    class Watched(FileLock):
+        def acquire(self, *args, **kwargs):
+            if Path(self.lock_file).parent == path:
+                waited_for.set()
+            return super().acquire(*args, **kwargs)
+
+    class Counted(runs._StoredRun):
+        def train(self):
+            trained_by.append(threading.current_thread().name)
+            super().train()
+
+    def train_elsewhere():
+        with FileLock(path / ".lock"):
             held.set()
-            time.sleep(1)
+            if waited_for.wait(timeout=60):
+                Counted(RunConfig(**read_json(path / "config.json")), path).train()
 
-    threading.Thread(target=hold).start()
-    held.wait()
-    started = time.monotonic()
+    monkeypatch.setattr(locks, "FileLock", Watched)
+    monkeypatch.setattr(runs, "_StoredRun", Counted)
+    elsewhere = threading.Thread(target=train_elsewhere, name="elsewhere")
+    elsewhere.start()
+    assert held.wait(timeout=60)
     assert told(study(folder)) == right
-    assert time.monotonic() - started > 0.9
+    elsewhere.join()
+    assert sorted(trained_by) == ["MainThread", "elsewhere"]
 
 
-def test_a_worker_ends_with_its_study():
-    code = "from bandwise.study import compare as c; import sys, time\n"
-    code += "sys.modules[c.__module__]._end_with(-1); time.sleep(60)"
-    started = time.monotonic()
-    assert subprocess.run([sys.executable, "-c", code], timeout=50).returncode == 1
-    assert time.monotonic() - started < 50
+SLEEPS = """
+import os, time
+from pathlib import Path
+from line import Line
+
+class Sleeps(Line):
+    def batch(self, seed, step):
+        Path(f"worker-{os.getpid()}").touch()
+        time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "compare('sleeps.py:Sleeps', 'adamw,sgd', seeds=1, jobs=2)",
+        "joblib.Parallel(2)(joblib.delayed(tune)("
+        "'sleeps.py:Sleeps', name, {'lr': Range(0.1, 1)}, 1, out=name) for name in ('sgd', 'nsf'))",
+    ],
+    ids=["compare", "tune"],
+)
+def test_workers_end_with_a_parent_that_is_killed(tmp_path, work):
+    (tmp_path / "line.py").write_text(TASK)
+    (tmp_path / "sleeps.py").write_text(SLEEPS)
+    code = "import joblib\nfrom bandwise.study import compare\n"
+    code += "from bandwise.study.tune import Range, tune\n" + work
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, start_new_session=True)
+    try:
+        wait_until(lambda: len(list(tmp_path.glob("worker-*"))) == 2, parent)
+        workers = [int(path.name.partition("-")[2]) for path in tmp_path.glob("worker-*")]
+        assert parent.pid not in workers
+        parent.kill()
+        parent.wait()
+        wait_until(lambda: not any(map(is_alive, workers)))
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+
+
+def wait_until(true, process=None):
+    deadline = time.monotonic() + 60
+    while not true():
+        assert process is None or process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_alive(pid):
+    """Whether a process is there and is no zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_two_commands_in_one_folder(tmp_path):
@@ -207,9 +277,7 @@ def test_two_commands_in_one_folder(tmp_path):
     words += ["--out", str(tmp_path / "out"), "--jobs", "1"]
     code = "from bandwise.cli import main; main()"
     first = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.DEVNULL)
-    while not list(tmp_path.glob("out/runs/*/metrics.jsonl")):
-        assert first.poll() is None
-        time.sleep(0.05)
+    wait_until(lambda: list(tmp_path.glob("out/runs/*/metrics.jsonl")), first)
     with pytest.raises(StudyError, match=r"another command is working in .*out: wait for it"):
         study(tmp_path)
     assert first.wait(timeout=60) == 0
@@ -229,15 +297,15 @@ def finished(tmp_path_factory):
 def unfinished(tmp_path_factory):
     """Both runs are cut off at step 14, their checkpoints at step 12."""
     folder = tmp_path_factory.mktemp("unfinished")
-    train = runs._Training._train
+    train_step = Training.train_step
 
-    def cut_off(self, until):
+    def cut_off(self):
         if self.step >= 14:
             raise ArithmeticError("cut off")
-        train(self, until)
+        return train_step(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs._Training, "_train", cut_off)
+        patch.setattr(Training, "train_step", cut_off)
         with pytest.raises(StudyError, match="cut off"):
             study(folder)
     assert len(list(folder.glob("out/runs/*/checkpoint.pt"))) == 2
@@ -295,7 +363,7 @@ def test_a_damaged_file_is_named_or_does_no_harm(state, name, finished, unfinish
             # What was there is there still.
             assert not isinstance(content, bytes) or path.read_bytes().startswith(content)
         # The other run has gone on.
-        assert runs.read_result(other)["steps"] == 24
+        assert read_result(other)["steps"] == 24
     shutil.rmtree(out)
     shutil.copytree(kept, out)
 
@@ -311,7 +379,7 @@ def flip(folder, step):
     by_name = {run.folder: run for run in results.runs}
     path = file_of(out, "result.json").parent
     right = by_name[path.relative_to(out).as_posix()]
-    config = runs.RunConfig(**{k: v for k, v in right.config.items() if k != "settings"})
+    config = RunConfig(**{k: v for k, v in right.config.items() if k != "settings"})
     saved = torch.load(path / "checkpoint.pt", weights_only=True)
     counts = {}
     for name in FILES:
@@ -325,9 +393,9 @@ def flip(folder, step):
             file.write_bytes(spoilt)
             try:
                 if name == "checkpoint.pt":
-                    assert_same(runs.load_checkpoint(file, "cpu"), saved)
+                    assert_same(load_checkpoint(file, "cpu"), saved)
                 else:
-                    assert runs.read_run(config, path, right.folder) == right, (name, place)
+                    assert read_run(config, path) == right, (name, place)
             except DamagedRunError as error:
                 assert f"{file} is damaged" in str(error)
                 found += 1
@@ -442,11 +510,11 @@ def test_a_disk_for_reading_only(disk, finished, monkeypatch, capsys):
 # --- what is read again --------------------------------------------------------------------------
 
 
-def fails(monkeypatch, capsys, *words):
+def fails(monkeypatch, capsys, *words, app=cli.app):
     """The one line that a command fails with."""
-    monkeypatch.setattr(sys, "argv", ["bandwise", *map(str, words)])
+    monkeypatch.setattr(sys, "argv", ["program", *map(str, words)])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        cli.run(app)
     error = capsys.readouterr().err
     assert ended.value.code == 1
     assert error.startswith("error: ")
@@ -515,12 +583,13 @@ def test_a_damaged_part_of_a_paper_is_named(tmp_path, monkeypatch, capsys):
     made = Paper("smi", "A title", "A source", parts=(part,), claims=(claim,))
     monkeypatch.setattr(papers, "load", lambda name: made)
     (path,) = reproduce("smi", out=tmp_path, console=quiet())
+    claims = ("claims", path.parent, "--out", tmp_path / "claims.md")
     content = path.read_bytes()
     for spoilt in damaged(content):
         path.write_bytes(spoilt)
-        error = fails(monkeypatch, capsys, "claims", path.parent, "--out", tmp_path / "claims.md")
+        error = fails(monkeypatch, capsys, *claims, app=papers_app)
         assert f"{path} does not hold a part's results" in error
-        error = fails(monkeypatch, capsys, "reproduce", "smi", "--out", tmp_path)
+        error = fails(monkeypatch, capsys, "reproduce", "smi", "--out", tmp_path, app=papers_app)
         assert f"{path} does not hold a part's results" in error
     for data in ({}, {"value": "two"}):
         path.write_text(json.dumps({**json.loads(content), "data": data, "crc32": None}))
@@ -528,7 +597,7 @@ def test_a_damaged_part_of_a_paper_is_named(tmp_path, monkeypatch, capsys):
             rebuild(path.parent, tmp_path / "claims.md")
         unsealed = {key: value for key, value in json.loads(content).items() if key != "crc32"}
         path.write_text(json.dumps({**unsealed, "data": data}))
-        error = fails(monkeypatch, capsys, "claims", path.parent, "--out", tmp_path / "claims.md")
+        error = fails(monkeypatch, capsys, *claims, app=papers_app)
         assert error.startswith(f"error: {path.name} does not hold what its claims need")
     reproduce("smi", out=tmp_path, again=True, console=quiet())
     assert rebuild(path.parent, tmp_path / "claims.md")
@@ -544,12 +613,12 @@ def test_a_damaged_benchmark_is_named(tmp_path, monkeypatch, capsys):
     content = path.read_bytes()
     for spoilt in damaged(content):
         path.write_bytes(spoilt)
-        error = fails(monkeypatch, capsys, "bench", "--redraw", "--out", tmp_path)
+        error = fails(monkeypatch, capsys, "--redraw", "--out", tmp_path, app=benchmarks_app)
         assert f"{path} is not a benchmark's results" in error
     for spoilt in mistyped(content):
         path.write_bytes(spoilt)
         try:
-            cli.app(["bench", "--redraw", "--out", str(tmp_path)], standalone_mode=False)
+            benchmarks_app(["--redraw", "--out", str(tmp_path)], standalone_mode=False)
         except (ValueError, OSError) as error:
             assert str(path) in str(error)
 

@@ -10,18 +10,22 @@ import tomllib
 from collections import Counter
 from html import unescape
 from pathlib import Path
+from typing import get_args
 
 import papers
 import pytest
 import torch
 import typer
+from benchmarks import __main__ as benchmarks_cli
+from papers import __main__ as papers_cli
 from papers.ledger import editions, markdown
+from papers.paper import ScaleName
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 import bandwise as bw
 from bandwise import cli, tasks
-from bandwise.study import optimizers, spec
+from bandwise.study import by_name, spec
 from bandwise.tasks import Recipe, options
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +33,10 @@ if not (ROOT / "docs").exists():
     pytest.skip("docs is not beside the tests", allow_module_level=True)
 
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
-AROUND = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")]
+AROUND = [
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "papers/results/README.md")
+]
 
 
 def of(pages):
@@ -78,16 +85,44 @@ def check_shell(example):
             CHECKS[words[0]](words[1:])
 
 
+def parsed(app, words):
+    """The name of a command line's command, its parameters and the words that are left over."""
+    command = typer.main.get_command(app)
+    with command.make_context(command.name, list(words)) as context:
+        if not hasattr(command, "resolve_command"):
+            return command.name, context.params, context.args
+        name, chosen, rest = command.resolve_command(context, words)
+        given = chosen.make_context(name, rest, parent=context)
+    return name, given.params, given.args
+
+
 def check_bandwise(words):
-    group = typer.main.get_command(cli.app)
-    with group.make_context("bandwise", list(words)) as context:
-        name, command, rest = group.resolve_command(context, words)
-        given = command.make_context(name, rest, parent=context)
+    name, given, rest = parsed(cli.app, words)
     if name == "compare":
-        check_study(given.params["task"], given.params["optimizers"], given.args)
+        check_study(given["task"], given["optimizers"], rest)
+
+
+def check_papers(words):
+    name, given, _ = parsed(papers_cli.app, words)
     if name == "reproduce":
-        parts = {part.name for part in papers.load(given.params["paper"]).parts}
-        assert set(given.params["part"] or ()) <= parts
+        assert given["scale"] in get_args(ScaleName)
+        assert set(given["part"] or ()) <= {p.name for p in papers.load(given["paper"]).parts}
+    else:
+        assert (ROOT / given["folder"]).is_dir(), given["folder"]
+
+
+def check_benchmarks(words):
+    parsed(benchmarks_cli.app, words)
+
+
+MODULES = {"bandwise": check_bandwise, "benchmarks": check_benchmarks, "papers": check_papers}
+
+
+def check_python(words):
+    if words[0] == "-m":
+        MODULES[words[1]](words[2:])
+    else:
+        check_files(words)
 
 
 def check_study(task, texts, extra):
@@ -97,7 +132,7 @@ def check_study(task, texts, extra):
     for item in spec.parse_list(texts):
         if ".py:" not in item.name:
             named = [("weight", torch.nn.Parameter(torch.zeros(3, 3)))]
-            optimizers.build(item, named, 1e-3, Recipe(steps=10, lr=1e-3))
+            by_name.build(item, named, 1e-3, Recipe(steps=10, lr=1e-3))
 
 
 def check_make(words):
@@ -133,7 +168,7 @@ CHECKS = {
     "bandwise": check_bandwise,
     "make": check_make,
     "pip": check_pip,
-    "python": check_files,
+    "python": check_python,
     "pytest": check_files,
     "torchrun": check_files,
     "coverage": check_files,
@@ -153,6 +188,10 @@ CHECKS = {
         ("bandwise compare digits --seeds many", "should be a valid integer"),
         ("bandwise report", "Missing parameter: folder"),
         ("python -m papers reproduce smi --part no-such-part", "no-such-part"),
+        ("python -m papers reproduce no-such-paper", "PAPER must be one of smi, nsf"),
+        ("python -m papers claims no-such-folder", "no-such-folder"),
+        ("python -m benchmarks --no-such-option", "No such option: --no-such-option"),
+        ("python -m no_such_module", "no_such_module"),
         ("bandwise no-such-command", "No such command 'no-such-command'"),
         ("make coffee", "coffee"),
         ("pip install 'bandwise[no-such-extra]'", "no-such-extra"),
@@ -222,6 +261,7 @@ def test_docstrings_are_in_the_notation_that_the_site_reads(site):
     [
         ("bandwise", "optimizers"),
         ("bandwise.lens", "lens"),
+        ("bandwise.figures", "figures"),
         ("bandwise.study", "study"),
         ("bandwise.tasks", "tasks"),
     ],

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from bandwise import cli, tasks, userfile
+from bandwise.files import from_json, read_json, to_json, write_json
 from bandwise.lens import log
-from bandwise.study import optimizers, spec
-from bandwise.study.files import from_json, read_json, to_json, write_json
-from bandwise.study.run import read_metrics
+from bandwise.study import by_name, spec
+from bandwise.study.run_files import read_metrics
 from bandwise.tasks import Recipe, Task
 from jpegs import write_jpegs
 
@@ -94,7 +94,7 @@ def test_no_option_is_left_out():
 
 
 PARAMETERS = sorted(
-    {name for cls in optimizers._TORCH.values() for name in inspect.signature(cls).parameters}
+    {name for cls in by_name._TORCH.values() for name in inspect.signature(cls).parameters}
     - {"params", "self"}
     | {"alpha", "q", "beta", "p", "scale", "preset", "min_ndim", "refresh_every", "period"}
 )
@@ -113,9 +113,7 @@ ODD = st.one_of(
 
 @fuzz(150)
 @given(
-    st.sampled_from(
-        [*optimizers.names(), "smi-adamw", "smi-sgd", "smi-nsf", "torch.zeros", "os.x"]
-    ),
+    st.sampled_from([*by_name.names(), "smi-adamw", "smi-sgd", "smi-nsf", "torch.zeros", "os.x"]),
     st.dictionaries(st.sampled_from(PARAMETERS), ODD, max_size=3),
 )
 @example("adamw", {"betas": (0.9,)})  # was an IndexError
@@ -125,7 +123,7 @@ ODD = st.one_of(
 def test_optimizers(name, options):
     named = [("w", torch.nn.Parameter(torch.ones(3, 4))), ("b", torch.nn.Parameter(torch.ones(4)))]
     try:
-        made = optimizers.build(spec.Spec(name, name, options), named, 1e-3, Recipe(10, 1e-3))
+        made = by_name.build(spec.Spec(name, name, options), named, 1e-3, Recipe(10, 1e-3))
     except ValueError as error:
         assert str(error).startswith(f"optimizer {name!r}: ")
         return

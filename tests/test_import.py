@@ -16,6 +16,7 @@ HEAVY = {
     "pandas",
     "plotly",
     "pooch",
+    "pydantic",
     "rich",
     "scipy",
     "sklearn",
@@ -43,22 +44,13 @@ def test_the_lens_brings_in_plotly_only_to_draw():
 
 def test_import_leaves_the_upper_layers_alone():
     names = "{n for n in sys.modules if n.startswith('bandwise.')}"
-    allowed = [
-        *(
-            "schedules",
-            "spectrum",
-            "smi",
-            "nsf",
-            "_around",
-            "_checks",
-            "_checkpoint",
-            "_fused",
-            "_fused.nsf",
-        )
-    ]
     code = f"import sys, bandwise; print(*{names})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()) == {f"bandwise.{name}" for name in allowed}
+    found = set(done.stdout.split())
+    assert {"bandwise.optim.smi", "bandwise.optim.nsf"} <= found
+    assert [name for name in found if not name.startswith("bandwise.optim")] == []
+    # Kernels and what many devices need are imported when they are used.
+    assert [name for name in found if "triton" in name or "sharding" in name] == []
 
 
 def test_names_that_are_imported_when_asked_for_are_listed():

@@ -1,4 +1,4 @@
-"""Agreement, margins and boundaries against answers worked out by hand."""
+"""Decisions, margins and boundaries against answers worked out by hand."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from bandwise import tasks
-from bandwise.lens.quantities.boundary import (
+from bandwise.lens.quantities.boundary import boundary_figures, boundary_grid
+from bandwise.lens.quantities.decisions import (
     agreement,
     aligned,
     alignment,
-    boundary_grid,
     decision_figures,
     margin_figures,
     margins,
+    probe_figures,
 )
 
 # --- agreement and margins ----------------------------------------------------------------------
@@ -200,3 +201,54 @@ def test_two_moons_are_told_apart() -> None:
     # The tops and ends of the two half circles, and no straight line has them on its sides.
     assert [told(*point) for point in ((-1, 0), (0, 1), (1, 0.2))] == [0, 0, 0]
     assert [told(*point) for point in ((0, 0.2), (1, -0.5), (2, 0.5))] == [1, 1, 1]
+
+
+# --- a model on its inputs ----------------------------------------------------------------------
+
+
+def leaning(weights: list[float]) -> nn.Module:
+    """Logits 0 and x · weights."""
+    model = nn.Linear(2, 2, bias=False)
+    model.weight.data = torch.tensor([[0.0, 0.0], weights])
+    return model
+
+
+def test_decisions_are_those_of_the_model_on_the_probe() -> None:
+    points = torch.tensor([[2.0, 9.0], [-1.0, 9.0], [-3.0, 9.0], [1.0, 9.0]])
+    figures = probe_figures(leaning([1.0, 0.0]), points, torch.tensor([1, 0, 1, 1]))
+    assert figures["predicted"] == [1, 0, 0, 1]
+    assert figures["accuracy"] == 0.75
+    assert figures["loss"] == pytest.approx(
+        (2 * math.log1p(math.exp(-1)) + math.log1p(math.exp(-2)) + math.log1p(math.exp(3))) / 4
+    )
+    # Margins 2, 1, -3, 1.
+    assert figures["mean_margin"] == pytest.approx(0.25)
+    assert figures["median_margin"] == pytest.approx(1)
+    assert figures["low_margin"] == pytest.approx(-3 + 0.3 * 4)
+
+
+def test_the_boundary_is_a_grid_with_y_outer() -> None:
+    figures = boundary_figures(leaning([1.0, 100.0]), (0.0, 10.0), (32.0, 42.0))
+    assert figures["x"] == [0, 32]
+    assert figures["y"] == [10, 42]
+    assert figures["n"] == 33
+    right = [float(f"{x + 100 * y:.3g}") for y in range(10, 43) for x in range(33)]
+    assert figures["values"] == right
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "says"),
+    [
+        (torch.zeros(513, 2), torch.zeros(513).long(), "1 to 512 labels, got 513"),
+        (torch.zeros(0, 2), torch.zeros(0).long(), "1 to 512 labels, got 0"),
+        (torch.zeros(4, 2), torch.zeros(4, 1).long(), r"\(4, 1\).* gives \(4, 2\)"),
+    ],
+)
+def test_a_probe_that_does_not_fit_is_refused(inputs: Tensor, labels: Tensor, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        probe_figures(leaning([1.0, 0.0]), inputs, labels)
+
+
+def test_a_plane_needs_two_classes() -> None:
+    with pytest.raises(ValueError, match="must have a model of 2 classes, got 3"):
+        boundary_figures(nn.Linear(2, 3), (0.0, 0.0), (1.0, 1.0))

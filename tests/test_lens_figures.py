@@ -20,15 +20,17 @@ pytest.importorskip("plotly")
 import plotly.graph_objects as go
 
 import bandwise as bw
-from bandwise.figures.figure import Figure, line
+from bandwise.figures import Figure, lens_figures
+from bandwise.figures.figure import line
+from bandwise.figures.tables import lens_table
 from bandwise.figures.words import MINUS
-from bandwise.lens import Lens, Spatial, Temporal, Weights, figures
+from bandwise.lens import Lens, Spatial, Temporal, Weights
 from bandwise.lens.quantities.boundary import boundary_grid
 from bandwise.lens.quantities.quantity import Row
 
 
 def figure_of(runs: dict[str, Sequence[Sequence[Row]]], name: str) -> Figure:
-    return next(figure for figure in figures(runs) if figure.id == f"lens-{name}")
+    return next(figure for figure in lens_figures(runs) if figure.id == f"lens-{name}")
 
 
 def traces(figure: Figure, kind: str) -> dict[str, go.Scatter]:
@@ -107,8 +109,8 @@ def test_sgd_draws_flat_and_momentum_falls_as_its_formula(tmp_path: Path) -> Non
 
 def test_a_cycle_of_p_shows_over_training(tmp_path: Path) -> None:
     cycle = bw.Cyclic(0.5, -0.5, period=128, shape="square")
-    lens = recorded(tmp_path, lambda params: bw.NSF(params, lr=1e-3, p=cycle, betas=(0, 0.9)))
-    (figure,) = [f for f in lens.figures() if f.id == "lens-size-slope-steps"]
+    recorded(tmp_path, lambda params: bw.NSF(params, lr=1e-3, p=cycle, betas=(0, 0.9)))
+    figure = figure_of({"NSF": [Lens.read(tmp_path)]}, "size-slope-steps")
     (mean,) = traces(figure, "mean").values()
     assert mean.name == "NSF"
     assert mean.x == (64, 128, 192, 256)
@@ -117,12 +119,13 @@ def test_a_cycle_of_p_shows_over_training(tmp_path: Path) -> None:
 
 
 def test_every_default_quantity_is_drawn(tmp_path: Path) -> None:
-    lens = recorded(tmp_path, lambda params: bw.SMI(torch.optim.AdamW(params), 256))
-    drawn = [figure.id.removeprefix("lens-") for figure in lens.figures()]
+    recorded(tmp_path, lambda params: bw.SMI(torch.optim.AdamW(params), 256))
+    figures = lens_figures({"SMI": [Lens.read(tmp_path)]})
+    drawn = [figure.id.removeprefix("lens-") for figure in figures]
     assert len(set(drawn)) == len(drawn)
     assert {"gain", "size-slope", "rate-slope", "across", "emphasis", "layers"} <= set(drawn)
     assert {"band-low", "mask-kept", "mask-overlap", "weights-kurtosis"} <= set(drawn)
-    for figure in lens.figures():
+    for figure in figures:
         assert figure.title
         assert figure.note
         assert isinstance(figure.plot, go.Figure)
@@ -279,7 +282,7 @@ def test_bands_are_multiples_of_white_noise() -> None:
 
 
 def test_the_mask_is_drawn_where_there_is_one() -> None:
-    names = [figure.id for figure in figures({"a": [[spatial(1)]]})]
+    names = [figure.id for figure in lens_figures({"a": [[spatial(1)]]})]
     assert not [name for name in names if "mask" in name]
     rows = [spatial(1, kept=0.9, q=0.25, overlap=None), spatial(50, kept=0.8, q=0.25, overlap=0.7)]
     runs = {"a": [rows]}
@@ -304,7 +307,7 @@ LATE = [decisions(0, 0.5, 2.0), decisions(40, 0.6, 1.2), decisions(80, 1.0, 1.0)
 def test_a_loss_that_did_not_fall_has_no_early_or_late() -> None:
     for end in (2.0, math.nan, None):
         rows = [decisions(0, 1.0, 1.0), decisions(9, 1.0, end)]
-        assert "lens-alignment" not in {figure.id for figure in figures({"a": [rows]})}
+        assert "lens-alignment" not in {figure.id for figure in lens_figures({"a": [rows]})}
 
 
 def test_alignment_is_the_first_crossing() -> None:
@@ -322,7 +325,16 @@ def test_alignment_is_the_first_crossing() -> None:
 def test_one_evaluation_has_nothing_to_agree_with() -> None:
     runs = {"a": [EARLY[-1:]], "b": [EARLY]}
     assert list(traces(figure_of(runs, "agreement"), "mean")) == ["b"]
-    assert not {"lens-agreement", "lens-alignment"} & {f.id for f in figures({"a": runs["a"]})}
+    assert not {"lens-agreement", "lens-alignment"} & {f.id for f in lens_figures({"a": runs["a"]})}
+
+
+def test_agreement_is_of_the_classes_that_a_log_holds() -> None:
+    """A log holds the predicted classes: agreement with the last is known at the end alone."""
+    row = {"quantity": "decisions", "tensor": "all", "accuracy": 0.5, "loss": 1.0}
+    looks = {0: [1, 1, 1, 1], 20: [1, 0, 1, 1], 40: [1, 0, 0, 1]}
+    rows = [row | {"step": step, "predicted": classes} for step, classes in looks.items()]
+    mean = traces(figure_of({"a": [rows]}, "agreement"), "mean")["a"]
+    assert (mean.x, mean.y) == ((0, 20, 40), (0.5, 0.75, 1.0))
 
 
 def half_plane(a: float, b: float, c: float) -> nn.Linear:
@@ -429,14 +441,45 @@ def test_layers_are_rows_of_a_heat_map() -> None:
 # What may go wrong
 
 
+def everything(label: str) -> list[Row]:
+    """Rows for every figure; a tensor of the model has the label as its name."""
+    slopes = {"size_slope": -1.0, "size_slope_low": -1.1, "size_slope_high": -0.9}
+    rates = {"rate_slope": -0.5, "rate_slope_low": -0.6, "rate_slope_high": -0.4}
+    curve = {"across_rate": [0.1, 0.5], "across_gain": [1.0, 2.0]}
+    rows = [temporal(100, **curve, **slopes, **rates), temporal(100, tensor=label), *EARLY]
+    rows += [spatial(1, kept=0.9, q=0.25, overlap=0.7), boundary(0, 1, 0, 0.5)]
+    rows += [evaluation(10, val_error_k1=0.1, val_error_k2=0.4)]
+    rows += [{"step": 1, "quantity": "activations", "tensor": "all", "a_sparse": 0.3}]
+    rows += [{"step": 1, "quantity": "weights", "tensor": "all", "kurtosis": 3.0}]
+    return rows
+
+
+@pytest.mark.parametrize("odd", ["a word", None, True, {}, [], [1.0], ["a word", None], math.nan])
+def test_a_figure_of_an_unexpected_kind_is_left_out(odd: Any) -> None:
+    """A user may record anything, also under the names of the lens's own quantities."""
+    rows = everything("weight")
+    changed = {
+        f"{row['quantity']} {place} {key}": [[*rows[:place], row | {key: odd}, *rows[place + 1 :]]]
+        for place, row in enumerate(rows)
+        for key in row.keys() - {"step", "quantity", "tensor"}
+    }
+    whole = [figure.id for figure in lens_figures({"all": [rows]})]
+    assert [figure.id for figure in lens_figures({"all": [rows], **changed})] == whole
+    lens_table(changed)
+    alone = [{key: row[key] for key in ("step", "quantity", "tensor")} for row in rows]
+    assert lens_figures({"a": [alone]}) == []
+
+
 def test_nothing_to_draw_is_no_figure() -> None:
-    assert figures({}) == []
-    assert figures({"a": [], "b": [[]]}) == []
+    assert lens_figures({}) == []
+    assert lens_figures({"a": [], "b": [[]]}) == []
     undefined = temporal(100, gain=[None, None], response=[None, None])  # type: ignore[list-item]
-    assert figures({"a": [[undefined, undefined | {"tensor": "weight"}]]}) == []
+    assert lens_figures({"a": [[undefined, undefined | {"tensor": "weight"}]]}) == []
     empty = {"step": 1, "quantity": "activations", "tensor": "all", "a_sparse": None}
-    assert figures({"a": [[empty]]}) == []
-    assert figures({"a": [[{"step": 1, "quantity": "my own", "tensor": "all", "x": 1.0}]]}) == []
+    assert lens_figures({"a": [[empty]]}) == []
+    assert (
+        lens_figures({"a": [[{"step": 1, "quantity": "my own", "tensor": "all", "x": 1.0}]]}) == []
+    )
 
 
 def test_a_label_without_rows_keeps_its_colour_for_itself() -> None:
@@ -447,13 +490,9 @@ def test_a_label_without_rows_keeps_its_colour_for_itself() -> None:
 
 def test_no_label_becomes_markup() -> None:
     evil = "<script>alert(1)</script>"
-    curve = {"across_rate": [0.1, 0.5], "across_gain": [1.0, 2.0], "size_slope": -1.0}
-    curve |= {"size_slope_low": -1.1, "size_slope_high": -0.9}
-    rows = [temporal(100, **curve), temporal(100, tensor=evil), *EARLY, spatial(1)]
-    rows += [boundary(0, 1, 0, 0.5), evaluation(10, val_error_k1=0.1)]
-    rows += [{"step": 1, "quantity": "activations", "tensor": "all", "a_sparse": 0.3}]
-    drawn = figures({evil: [rows], f"b {evil}": [rows]})
-    assert len(drawn) > 12
+    rows = everything(evil)
+    drawn = lens_figures({evil: [rows], f"b {evil}": [rows]})
+    assert len(drawn) > 18
     for figure in drawn:
         for text in re.findall(r'"(?:[^"\\]|\\.)*"', figure.plot.to_json()):
             shown = json.loads(text).replace("<br>", "").replace("<extra></extra>", "")
@@ -462,18 +501,17 @@ def test_no_label_becomes_markup() -> None:
 
 def test_a_run_must_be_a_list_of_rows() -> None:
     with pytest.raises(TypeError, match="got for 'a' something else"):
-        figures({"a": [temporal(100)]})  # type: ignore[list-item]
+        lens_figures({"a": [temporal(100)]})  # type: ignore[list-item]
 
 
 def test_without_plotly_the_error_names_the_extra() -> None:
     code = """
 import sys
 sys.modules["plotly"] = None
-from bandwise.lens import figures
 try:
-    figures({})
+    import bandwise.figures
 except ModuleNotFoundError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "drawing needs plotly: pip install 'bandwise[study]'\n"
+    assert done.stdout == "bandwise.figures needs plotly: pip install 'bandwise[study]'\n"

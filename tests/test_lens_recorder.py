@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_flatten
 
 import bandwise as bw
 from bandwise.lens import Lens, Spatial, Temporal, Weights
+from bandwise.lens.quantities.decisions import with_agreement
 from bandwise.tasks.gpt import GPT, GPTConfig
 
 
@@ -74,6 +75,19 @@ def test_training_is_bitwise_the_same(tmp_path, name):
     assert [row["step"] for row in rows_of(tmp_path, "weights")] == [1, 40]
     names = {"0.weight", "0.bias", "3.weight", "3.bias", "all"}
     assert {row["tensor"] for row in Lens.read(tmp_path)} == names
+
+
+def test_a_default_device_does_not_matter(tmp_path):
+    """Of the device "meta" no number can be read."""
+    model = small_model()
+    optimizer = torch.optim.AdamW(model.parameters())
+    gradients = [torch.randn_like(param) for param in model.parameters()]
+    with torch.device("meta"), Lens(model, optimizer, out=tmp_path):
+        for _ in range(40):
+            for param, gradient in zip(model.parameters(), gradients, strict=True):
+                param.grad = gradient
+            optimizer.step()
+    assert {row["quantity"] for row in Lens.read(tmp_path)} == {"temporal", "spatial", "weights"}
 
 
 def test_it_is_there_as_bw_lens():
@@ -687,3 +701,68 @@ def test_wrong_arguments_are_named(tmp_path):
         Temporal(window=8)
     with Lens(model, optimizer, out=tmp_path) as lens, pytest.raises(RuntimeError, match="in use"):
         lens.__enter__()
+
+
+# --- figures of the whole model -----------------------------------------------------------------
+
+
+def test_a_model_in_training_is_looked_at_in_evaluation(tmp_path):
+    model = nn.Sequential(nn.Dropout(0.9), nn.Linear(2, 2), nn.ReLU())
+    probe = torch.randn(64, 2), torch.zeros(64, dtype=torch.int64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, out=tmp_path, quantities=[]) as lens:
+        for _ in range(2):
+            lens.look(probe, ((-1, -1), (1, 1)), activations=True)
+        lens.look()
+        lens.look(plane=((-1, -1), (1, 1)), activations=True)
+    rows = Lens.read(tmp_path)
+    looks = [row["quantity"] for row in rows]
+    assert looks == 2 * ["decisions", "boundary", "activations"] + ["boundary"]
+    assert rows[:3] == rows[3:6]
+    assert all(module.training for module in model.modules())
+
+
+def test_a_model_without_known_layers_has_no_activations(tmp_path):
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, out=tmp_path, quantities=[]) as lens:
+        lens.look((torch.randn(8, 2), torch.zeros(8).long()), activations=True)
+    assert [row["quantity"] for row in Lens.read(tmp_path)] == ["decisions"]
+
+
+OWN = ("temporal", "spatial", "weights", "decisions", "boundary", "activations")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_name_of_the_lens_s_own_is_refused(tmp_path, name):
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, out=tmp_path) as lens:
+        with pytest.raises(ValueError, match=f"measures itself .* got '{name}'"):
+            lens.record(name, {"accuracy": 0.5})
+        lens.record("mine", {"accuracy": 0.5})
+    assert [row["quantity"] for row in Lens.read(tmp_path)] == ["mine"]
+
+
+def test_agreement_is_with_the_last_decisions():
+    def row(step, predicted):
+        figures = {"accuracy": 0.5, "loss": 1.0, "predicted": predicted}
+        return {"step": step, "quantity": "decisions", **figures}
+
+    other = {"step": 1, "quantity": "mine", "energy": 1.0}
+    rows = [row(0, [1, 1, 1, 1]), other, row(5, [0, 1, 2, 0]), row(9, [0, 1, 2, 3])]
+    before = json.dumps(rows)
+    found = with_agreement(rows)
+    assert [row.get("agreement") for row in found] == [0.25, None, 0.75, 1.0]
+    assert found[1] == other
+    assert found[0].keys() == {"step", "quantity", "accuracy", "loss", "agreement"}
+    assert json.dumps(rows) == before
+    assert with_agreement([other]) == [other]
+
+
+@pytest.mark.parametrize("figures", [{}, {"predicted": 3}, {"predicted": []}, {"predicted": [1]}])
+def test_an_old_log_s_decisions_of_the_user_s_have_no_agreement(figures):
+    strange = {"step": 1, "quantity": "decisions", **figures}
+    last = {"step": 2, "quantity": "decisions", "predicted": [0, 1]}
+    found = with_agreement([strange, last])
+    assert found == [strange, {"step": 2, "quantity": "decisions", "agreement": 1.0}]

@@ -1,7 +1,6 @@
 """A study through the lens: the same training, a log that is resumed, figures of decisions."""
 
 import json
-import math
 from collections import defaultdict
 from dataclasses import asdict, replace
 
@@ -9,12 +8,16 @@ import pytest
 import torch
 from rich.console import Console
 from torch import nn
+from typer.testing import CliRunner
 
-from bandwise import tasks, userfile
+from bandwise import userfile
+from bandwise.cli import app
 from bandwise.lens import Lens
-from bandwise.study import DamagedRunError, Results, StudyError, compare, decisions
-from bandwise.study.decisions import with_agreement
-from bandwise.study.run import RunConfig, read_metrics, read_run, train
+from bandwise.lens.quantities.decisions import with_agreement
+from bandwise.study import DamagedRunError, Results, StudyError, compare
+from bandwise.study.config import RunConfig
+from bandwise.study.run import train
+from bandwise.study.run_files import read_metrics, read_run
 from bandwise.tasks import Recipe
 
 MOONS = """
@@ -52,7 +55,7 @@ def config(task, optimizer="adamw", lens=True, **recipe):
 
 def trained(configured, folder):
     train(configured, folder)
-    return read_run(configured, folder, "run")
+    return read_run(configured, folder)
 
 
 def study(task, out, optimizers="adamw", **kwargs):
@@ -226,10 +229,10 @@ def test_a_damaged_log_of_a_finished_run_is_named(moons, tmp_path, damage):
     path = tmp_path / "lens.jsonl"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DamagedRunError, match="is damaged"):
-        read_run(config(moons), tmp_path, "run")
+        read_run(config(moons), tmp_path)
     path.unlink()
     with pytest.raises(DamagedRunError, match=r"lens\.jsonl is damaged \(it is not there\)"):
-        read_run(config(moons), tmp_path, "run")
+        read_run(config(moons), tmp_path)
 
 
 def test_a_damaged_log_of_an_unfinished_run_is_named(moons, tmp_path):
@@ -242,104 +245,6 @@ def test_a_damaged_log_of_an_unfinished_run_is_named(moons, tmp_path):
         train(failing, tmp_path)
 
 
-# --- decisions ----------------------------------------------------------------------------------
-
-
-class Plane(tasks.Task):
-    """Whatever the test says is to be looked at."""
-
-    def __init__(self, probe=None, plane=None):
-        self._probe, self._plane = probe, plane
-
-    def probe(self):
-        return self._probe
-
-    def plane(self):
-        return self._plane
-
-    model = batch = loss = evaluate = lambda self, *args: None
-
-
-def leaning(weights):
-    """Logits 0 and x · weights."""
-    model = nn.Linear(2, 2, bias=False)
-    model.weight.data = torch.tensor([[0.0, 0.0], weights])
-    return model
-
-
-def looked_at(task, model):
-    return decisions.figures(task, model, boundary=True, activations=True)
-
-
-def test_decisions_are_those_of_the_model_on_the_probe():
-    points = torch.tensor([[2.0, 9.0], [-1.0, 9.0], [-3.0, 9.0], [1.0, 9.0]])
-    found = looked_at(Plane((points, torch.tensor([1, 0, 1, 1]))), leaning([1.0, 0.0]))
-    assert found.keys() == {"decisions"}  # no plane, and no layer whose activations are known
-    figures = found["decisions"]
-    assert figures["predicted"] == [1, 0, 0, 1]
-    assert figures["accuracy"] == 0.75
-    assert figures["loss"] == pytest.approx(
-        (2 * math.log1p(math.exp(-1)) + math.log1p(math.exp(-2)) + math.log1p(math.exp(3))) / 4
-    )
-    # Margins 2, 1, -3, 1.
-    assert figures["mean_margin"] == pytest.approx(0.25)
-    assert figures["median_margin"] == pytest.approx(1)
-    assert figures["low_margin"] == pytest.approx(-3 + 0.3 * 4)
-
-
-def test_the_boundary_is_a_grid_with_y_outer():
-    task = Plane(plane=((0.0, 10.0), (32.0, 42.0)))
-    (figures,) = looked_at(task, leaning([1.0, 100.0])).values()
-    assert figures["x"] == [0, 32]
-    assert figures["y"] == [10, 42]
-    assert figures["n"] == 33
-    right = [float(f"{x + 100 * y:.3g}") for y in range(10, 43) for x in range(33)]
-    assert figures["values"] == right
-
-
-def test_a_model_in_training_is_looked_at_in_evaluation():
-    model = nn.Sequential(nn.Dropout(0.9), leaning([1.0, 0.0]), nn.ReLU())
-    task = Plane((torch.randn(64, 2), torch.zeros(64, dtype=torch.int64)), ((-1, -1), (1, 1)))
-    assert looked_at(task, model) == looked_at(task, model)
-    assert looked_at(task, model).keys() == {"decisions", "boundary", "activations"}
-    assert all(module.training for module in model.modules())
-
-
-def test_agreement_is_with_the_last_decisions():
-    def row(step, predicted):
-        return {"step": step, "quantity": "decisions", "predicted": predicted}
-
-    other = {"step": 1, "quantity": "spatial", "energy": 1.0}
-    rows = [row(0, [1, 1, 1, 1]), other, row(5, [0, 1, 2, 0]), row(9, [0, 1, 2, 3])]
-    before = json.dumps(rows)
-    assert with_agreement(rows) == [
-        {"step": 0, "quantity": "decisions", "agreement": 0.25},
-        other,
-        {"step": 5, "quantity": "decisions", "agreement": 0.75},
-        {"step": 9, "quantity": "decisions", "agreement": 1.0},
-    ]
-    assert json.dumps(rows) == before
-    assert with_agreement([other]) == [other]
-
-
-@pytest.mark.parametrize(
-    ("task", "says"),
-    [
-        (Plane((torch.zeros(513, 2), torch.zeros(513).long())), "1 to 512 labels, got 513"),
-        (Plane((torch.zeros(0, 2), torch.zeros(0).long())), "1 to 512 labels, got 0"),
-        (Plane((torch.zeros(4, 2), torch.zeros(4, 1).long())), r"\(4, 1\).* gives \(4, 2\)"),
-    ],
-)
-def test_a_probe_that_does_not_fit_is_refused(task, says):
-    with pytest.raises(ValueError, match=says):
-        looked_at(task, leaning([1.0, 0.0]))
-
-
-def test_a_plane_needs_two_classes():
-    with pytest.raises(ValueError, match="must have 2 classes, its model 3"):
-        looked_at(Plane(plane=((0.0, 0.0), (1.0, 1.0))), nn.Linear(2, 3))
-
-
 def test_a_wrong_probe_fails_a_study_at_once(moons, tmp_path):
     path = tmp_path / "moons.py"
     path.write_text(MOONS + "    def probe(self):\n        return self._data['train']\n")
@@ -347,3 +252,25 @@ def test_a_wrong_probe_fails_a_study_at_once(moons, tmp_path):
         study(moons, tmp_path / "out", lens=True)
     assert not list((tmp_path / "out").glob("runs/*/checkpoint.pt"))
     assert read_metrics(next((tmp_path / "out" / "runs").iterdir()))[1] == []
+
+
+# --- logs of the user's -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["temporal", "spatial", "weights", "decisions", "boundary", "activations"]
+)
+def test_an_old_log_with_figures_of_the_user_s_is_drawn(tmp_path, name):
+    """Earlier versions let the user record any name, and ended in a traceback when it was drawn."""
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, every=10, out=tmp_path):
+        for _ in range(40):
+            model.weight.grad = torch.randn(4, 4)
+            optimizer.step()
+    row = {"step": 40, "quantity": name, "tensor": "all", "accuracy": 0.5}
+    with (tmp_path / "lens.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    result = CliRunner().invoke(app, ["lens", str(tmp_path)])
+    assert result.exit_code == 0, result.exception
+    assert (tmp_path / "lens.html").exists()

@@ -8,7 +8,7 @@ import torch
 
 import bandwise as bw
 from bandwise.lens import response
-from bandwise.lens.quantities.temporal import sign_change_rate
+from bandwise.lens.quantities.response import sign_change_rate
 
 
 def noise(steps, coordinates, seed=0):

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import bandwise as bw
-from bandwise.study.run import learning_rate_factor
+from bandwise.study.training import learning_rate_factor
 from bandwise.tasks import Recipe
 
 MILLION = 1_000_000

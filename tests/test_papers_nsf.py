@@ -3,22 +3,22 @@
 import copy
 import io
 import json
-import math
 from dataclasses import replace
 
 import pytest
 import torch
 from papers.nsf import PAPER, claims, parts, scales
+from papers.nsf.by_layer import MuonAdamW, layer_kind, nsf_by_layer
 from papers.nsf.factored import FactoredNSF, split
-from papers.nsf.optimizers import MuonAdamW, layer_kind, nsf_by_layer
 from papers.paper import Context
-from papers.stored import Study, Values, final
-from papers.verdicts import lower
+from papers.stored import Study, final
+from papers.verdicts import lower, written
 from rich.console import Console
 from torch import nn
 
 import bandwise as bw
-from bandwise.study.files import to_json
+from bandwise.files import to_json
+from bandwise.study.paired import Sample
 from bandwise.tasks import Recipe, cifar10, mnist_5k, shakespeare_char
 from bandwise.tasks.gpt import GPT, GPTConfig
 from jpegs import write_jpegs
@@ -144,6 +144,47 @@ def test_one_run_that_never_is_as_good_says_little():
     assert finding.verdict == "cannot tell yet"
 
 
+@pytest.mark.parametrize("judge", [claims.faster, claims.quarter_of_the_cost])
+def test_a_diverged_seed_supports_no_claim_on_steps(judge):
+    """It is not the same as a seed that never reaches the value, which only counts as late."""
+    data = curves(20, 100)
+    for run in Study(data).runs(CYCLE):
+        run["evals"]["val_error"][2:] = [0.1 if run["seed"] else 0.9] * 9
+    assert judge({"a": data}).verdict == "holds"
+    Study(data).runs(CYCLE)[0]["diverged"] = True
+    assert judge({"a": data}).verdict == "does not hold"
+    Study(data).runs("adamw")[1]["diverged"] = True  # as many of the baseline
+    assert judge({"a": data}).verdict == "cannot tell yet"
+
+
+def test_a_diverged_seed_supports_no_claim_on_time_alignment_or_loss():
+    data = study({"adamw": BASE, CYCLE: BASE})
+    for run in Study(data).runs(CYCLE):
+        run["seconds_per_step"] += 0.001 * run["seed"]
+    assert claims.negligible_cost(data).verdict == "holds"
+    Study(data).runs(CYCLE)[0]["diverged"] = True
+    assert claims.negligible_cost(data).verdict == "does not hold"
+    data = aligning(20, 60)
+    judges = (claims.early_alignment, claims.accurate_at_high_loss)
+    assert [judge(data).verdict for judge in judges] == ["holds"] * 2
+    Study(data["mnist-5k"]).runs(CYCLE)[0]["diverged"] = True
+    assert [judge(data).verdict for judge in judges] == ["does not hold"] * 2
+
+
+def test_more_diverged_seeds_than_the_baseline_decide_and_as_many_do_not():
+    for ours, theirs, verdict in (
+        (1, 0, "does not hold"),
+        (4, 1, "does not hold"),
+        (1, 1, "cannot tell yet"),
+        (1, 4, "cannot tell yet"),
+    ):
+        finals = {
+            "adamw": [None] * theirs + list(BASE[theirs:]),
+            CYCLE: shifted(-0.1)[: 5 - ours] + [None] * ours,
+        }
+        assert claims.lower_loss(study(finals)).verdict == verdict
+
+
 def response(slopes, n=3):
     """A lens with a slope for every optimizer, in two windows."""
     data = study({name: [1.0] * n for name in slopes})
@@ -246,19 +287,19 @@ def test_an_optimizer_is_told_from_others_that_begin_alike():
 def test_values():
     made = Study(study({"adamw": BASE, "sgd": shifted(1, 0)}))
     assert made.difference("sgd", "adamw", final("val_loss")).mean == pytest.approx(1)
-    assert Values((1.0, 1.1, 0.9)).above(0.5)
-    assert not Values((1.0, 1.1, 0.9)).above(1)
-    assert not Values((1.0,)).above(0)
-    assert Values((math.nan,)).written() == "no figure for every seed, n = 1"
-    assert Values((2.0,)).written("+.1f") == "+2.0, n = 1"
+    assert Sample((1.0, 1.1, 0.9)).above(0.5)
+    assert not Sample((1.0, 1.1, 0.9)).above(1)
+    assert not Sample((1.0,)).above(0)
+    assert written(Sample((None,))) == "no figure for every seed, n = 1"
+    assert written(Sample((2.0,)), "+.1f") == "+2.0, n = 1"
 
 
 def test_what_one_of_two_tests_sees_cannot_be_told_yet():
-    seen = Values((-0.0029, -0.0061, -0.0227, -0.0081, -0.0065))  # p = 0.06
+    seen = Sample((-0.0029, -0.0061, -0.0227, -0.0081, -0.0065))  # p = 0.06
     assert seen.interval[1] < 0
     assert not seen.below(0)
     assert lower(seen) == "cannot tell yet"
-    assert lower(Values((-0.03, 0.01, -0.02, 0.02, 0.01))) == "cannot tell yet"
+    assert lower(Sample((-0.03, 0.01, -0.02, 0.02, 0.01))) == "cannot tell yet"
 
 
 def test_every_claim_has_a_part():

@@ -25,18 +25,20 @@ from plotly.offline import get_plotlyjs
 from rich.console import Console
 
 from bandwise.figures.figure import Figure, line
-from bandwise.figures.report import table, write
-from bandwise.figures.report.curves import curves
-from bandwise.figures.report.differences import differences
-from bandwise.figures.report.figures import figures
-from bandwise.figures.report.lens_rows import rows_of_study
-from bandwise.figures.report.page import configurations, render
-from bandwise.figures.report.text import Decimals, pace, readable, sentence
+from bandwise.figures.lens_page import write_lens
+from bandwise.figures.lens_runs import runs_of_folders, runs_of_study
+from bandwise.figures.seed_differences import differences
+from bandwise.figures.study_figures import logged_curves, study_figures
+from bandwise.figures.study_page import configurations, render_report, write_report
+from bandwise.figures.study_words import Decimals, pace, readable, sentence
+from bandwise.figures.tables import study_table
 from bandwise.figures.words import DASH, MINUS, TIMES
+from bandwise.study import compare
 from bandwise.study.results import Comparison, Results, Run, Verdict
 
 STEPS = 100
 PLOTLY = get_plotlyjs()
+NOWHERE = Path("nowhere")  # a study's folder without logs
 
 
 def a_run(label: str, seed: int, end: float, *, diverged: bool = False, **scheduled: Any) -> Run:
@@ -208,11 +210,11 @@ class Page(HTMLParser):
 
 
 def page_of(results: Results) -> Page:
-    return Page(render(results).replace(PLOTLY, ""))
+    return Page(render_report(results, NOWHERE).replace(PLOTLY, ""))
 
 
 def figure_of(results: Results, name: str) -> Figure:
-    return next(figure for figure in figures(results) if figure.id == name)
+    return next(figure for figure in study_figures(results) if figure.id == name)
 
 
 def traces(figure: Figure, kind: str, name: str) -> list[go.Scatter]:
@@ -221,7 +223,7 @@ def traces(figure: Figure, kind: str, name: str) -> list[go.Scatter]:
 
 def printed(results: Results, width: int) -> str:
     out = io.StringIO()
-    Console(file=out, width=width).print(table(results))
+    Console(file=out, width=width).print(study_table(results))
     return typed(out.getvalue())
 
 
@@ -279,7 +281,7 @@ def test_a_setting_that_one_optimizer_lacks_is_not_shared(study: Results) -> Non
 
 
 def test_page_is_one_file_that_loads_nothing(study: Results) -> None:
-    text = render(study)
+    text = render_report(study, NOWHERE)
     assert text.count(PLOTLY) == 1
     page = page_of(study)
     assert page.loads == []
@@ -324,7 +326,7 @@ def test_no_text_of_the_user_becomes_markup(study: Results, hostile: str) -> Non
             for run in study.runs
         ],
     )
-    raw = render(evil).replace(PLOTLY, "")
+    raw = render_report(evil, NOWHERE).replace(PLOTLY, "")
     if "<" in hostile:
         assert hostile not in raw
     page = Page(raw)
@@ -346,7 +348,7 @@ def test_figures_are_valid_json(study: Results, diverged: Results) -> None:
 
     for results in (study, diverged):
         data = page_of(results).data
-        assert len(data) == len(figures(results))
+        assert len(data) == len(study_figures(results))
         for text in data:
             json.loads(text, parse_constant=refuse)
 
@@ -354,8 +356,8 @@ def test_figures_are_valid_json(study: Results, diverged: Results) -> None:
 def test_write_is_whole_or_nothing(
     study: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write(study, tmp_path / "new" / "page.html")
-    assert path == tmp_path / "new" / "page.html"
+    path = write_report(study, tmp_path / "new")
+    assert path == tmp_path / "new" / "report.html"
     before = path.read_text(encoding="utf-8")
     assert before.startswith("<!doctype html>")
     assert before.rstrip().endswith("</html>")
@@ -365,13 +367,9 @@ def test_write_is_whole_or_nothing(
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write(study, path)
+        write_report(study, path.parent)
     assert path.read_text(encoding="utf-8") == before
-    assert [file.name for file in path.parent.iterdir()] == ["page.html"]
-
-
-def test_write_into_a_folder(study: Results, tmp_path: Path) -> None:
-    assert write(study, tmp_path) == tmp_path / "report.html"
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
 
 
 # Results that are not as one would like them
@@ -392,7 +390,9 @@ def test_diverged_runs_are_said_and_shown(diverged: Results) -> None:
 
 
 def test_a_diverged_seed_is_in_no_mean(diverged: Results) -> None:
-    (sgd,) = [curve for curve in curves(diverged, "evals", "val_loss") if curve.name == "sgd"]
+    (sgd,) = [
+        curve for curve in logged_curves(diverged, "evals", "val_loss") if curve.name == "sgd"
+    ]
     assert sgd.seeds == 2
     assert sgd.x[-1] == STEPS
     assert sgd.mean[-1] == pytest.approx(2.5)
@@ -406,7 +406,12 @@ def test_a_diverged_baseline_leaves_nothing_to_compare(diverged: Results) -> Non
     ]
     results = a_study(rows, [*runs, *(a_run("sgd", seed, 2.5) for seed in range(3))])
     assert "3 of 3 seeds of adamw diverged" in page_of(results).text
-    assert "differences" not in [figure.id for figure in figures(results)]
+    rows[1] = a_row("sgd", "better", difference=None, interval=None, diverged=1)
+    text = sentence(a_study(rows, results.runs), rows[1])
+    assert text == (
+        "better than adamw (n = 3): 1 of 3 seeds diverged; 3 of 3 seeds of adamw diverged"
+    )
+    assert "differences" not in [figure.id for figure in study_figures(results)]
     assert "3 of 3 diverged" in printed(results, 80)
 
 
@@ -418,7 +423,7 @@ def test_one_seed_says_that_it_cannot_tell(one_seed: Results) -> None:
     )
     loss = figure_of(one_seed, "evals-val_loss")
     assert [trace.meta for trace in loss.plot.data] == ["mean", "mean"]
-    assert "One seed" in loss.note
+    assert "Each line is one seed" in loss.note
     assert [trace.meta for trace in figure_of(one_seed, "differences").plot.data] == ["seeds"]
     assert "One seed each" in printed(one_seed, 80)
 
@@ -427,7 +432,7 @@ def test_one_optimizer_alone(study: Results) -> None:
     alone = a_study(study.comparisons[:1], study.runs_of("adamw"))
     page = page_of(alone)
     assert "adamw ran alone: there is nothing to compare it with." in page.text
-    assert figures(alone)[0].id == "evals-val_loss"
+    assert study_figures(alone)[0].id == "evals-val_loss"
     assert "ran alone" in printed(alone, 80)
 
 
@@ -436,7 +441,7 @@ def test_one_optimizer_alone(study: Results) -> None:
 
 def test_without_a_lens_there_is_no_such_chapter(study: Results) -> None:
     assert "Through the lens" not in page_of(study).text
-    assert 'class="lens"' not in render(study)
+    assert 'class="lens"' not in render_report(study, NOWHERE)
 
 
 def test_what_a_lens_recorded_is_a_chapter(study: Results) -> None:
@@ -446,10 +451,12 @@ def test_what_a_lens_recorded_is_a_chapter(study: Results) -> None:
     page = page_of(seen)
     assert "Through the lens" in page.text
     assert "Size slope: nsf evens steps out most (-1.40)" in page.text
-    buttons = re.findall(r'data-group="(\d)">(?:<svg.*?</svg>)(.*?)</button>', render(seen))
+    buttons = re.findall(
+        r'data-group="(\d)">(?:<svg.*?</svg>)(.*?)</button>', render_report(seen, NOWHERE)
+    )
     assert buttons == [("0", "adamw"), ("1", "smi-adamw"), ("2", "nsf")]
     assert len(page.data) > len(page_of(study).data) + 4
-    ids = re.findall(r'<figure id="(.*?)"', render(seen))
+    ids = re.findall(r'<figure id="(.*?)"', render_report(seen, NOWHERE))
     assert len(set(ids)) == len(ids) == len(page.data)
 
 
@@ -457,7 +464,7 @@ def test_diverged_runs_are_not_in_the_lens(diverged: Results) -> None:
     runs = [dataclasses.replace(run, lens=lens_rows()) for run in diverged.runs]
     seen = dataclasses.replace(diverged, runs=runs)
     assert "Not drawn: 4 runs that diverged." in page_of(seen).text
-    assert [len(some) for some in rows_of_study(seen).values()] == [3, 2, 0]
+    assert [len(some) for some in runs_of_study(seen, NOWHERE).values()] == [3, 2, 0]
 
 
 def test_the_task_s_evaluations_are_rows_for_the_lens(study: Results) -> None:
@@ -467,6 +474,20 @@ def test_the_task_s_evaluations_are_rows_for_the_lens(study: Results) -> None:
     text = page_of(dataclasses.replace(study, runs=runs)).text
     assert "k = 1 is half learnt soonest by nsf (step 10)" in text
     assert "Not half learnt in the run, with so many seeds: adamw, k = 1 (1 of 3)." in text
+
+
+def test_the_report_has_every_figure_of_the_lens_page(tmp_path: Path) -> None:
+    """The heat map of layers too: its rows are in the logs alone."""
+    results = compare("two-moons", "adamw", seeds=1, steps=40, lens=True, jobs=1, out=tmp_path)
+    report, lens = (
+        re.findall(r'<figure id="(lens-.*?)"', page.read_text(encoding="utf-8"))
+        for page in (
+            write_report(results, tmp_path),
+            write_lens(runs_of_folders([tmp_path]), tmp_path),
+        )
+    )
+    assert "lens-layers" in report
+    assert report == lens
 
 
 # Figures
@@ -543,7 +564,7 @@ def test_differences_are_each_seeds(
 
 
 def test_schedules_are_drawn_where_there_are_such(study: Results) -> None:
-    drawn = {figure.id: figure for figure in figures(study)}
+    drawn = {figure.id: figure for figure in study_figures(study)}
     (alpha,) = drawn["schedule-alpha"].plot.data
     assert (alpha.name, set(alpha.y)) == ("smi-adamw", {0.3})
     assert drawn["schedule-p"].title == "p of NSF: nsf stays at 0.7"
@@ -551,7 +572,7 @@ def test_schedules_are_drawn_where_there_are_such(study: Results) -> None:
     assert rate.name == "every optimizer"
     assert rate.y[-1] == pytest.approx(10)
     without = a_study(study.comparisons[:1], study.runs_of("adamw"))
-    assert not {"schedule-alpha", "schedule-p"} & {figure.id for figure in figures(without)}
+    assert not {"schedule-alpha", "schedule-p"} & {figure.id for figure in study_figures(without)}
 
 
 def test_learning_rates_that_differ_have_a_line_each(study: Results) -> None:

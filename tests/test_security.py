@@ -22,16 +22,15 @@ import torch
 from benchmarks import Bench, draw
 from papers.ledger import rebuild
 from papers.paper import Claim, Finding, Paper, Part
-from papers.run import reproduce
+from papers.reproduce import reproduce
 
 import bandwise
 from bandwise import tasks
-from bandwise.figures.report import write
-from bandwise.figures.report.lens_page import render_lens
-from bandwise.figures.report.page import render
+from bandwise.figures.lens_page import render_lens
+from bandwise.figures.study_page import render_report, write_report
+from bandwise.files import write_json
 from bandwise.study import Results, StudyError
-from bandwise.study.files import write_json
-from bandwise.tasks.shakespeare_char import fetch
+from bandwise.tasks.fetch import fetch
 from test_crashes import file_of, spoil
 from test_crashes import study as two_runs
 from test_report import HOSTILE, PLOTLY, Page, lens_rows, strings
@@ -96,7 +95,7 @@ def test_a_report_runs_nothing_of_what_a_study_ran(tmp_path):
     for name in ("line.py", "out/conftest.py", "out/sitecustomize.py", "out/runs/plotly.py"):
         (tmp_path / name).write_text(evil)
     results = Results.load(tmp_path / "out")
-    write(results, tmp_path / "out")
+    write_report(results, tmp_path / "out")
     assert not (tmp_path / "ran").exists()
 
 
@@ -189,7 +188,7 @@ def server(monkeypatch):
 @pytest.mark.parametrize("name", ["file.txt", "file/..", "file/%2e%2e%2fup", "file?a=../../up"])
 def test_a_download_stays_in_its_folder(server, tmp_path, name):
     cache = tmp_path / "deep" / "cache"
-    path = fetch(f"{server}/{name}", SHA256, cache)
+    path = fetch(f"{server}/{name}", SHA256, "", cache)
     assert path.parent == cache
     assert path.read_bytes() == CONTENT
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
@@ -197,11 +196,11 @@ def test_a_download_stays_in_its_folder(server, tmp_path, name):
 
 def test_a_download_is_what_it_was_to_be(server, tmp_path):
     with pytest.raises(ValueError, match="hash"):
-        fetch(f"{server}/file.txt", "0" * 64, tmp_path)
+        fetch(f"{server}/file.txt", "0" * 64, "", tmp_path)
     assert list(tmp_path.iterdir()) == []
-    path = fetch(f"{server}/file.txt", SHA256, tmp_path)
+    path = fetch(f"{server}/file.txt", SHA256, "", tmp_path)
     path.write_bytes(b"something else")
-    assert fetch(f"{server}/file.txt", SHA256, tmp_path).read_bytes() == CONTENT
+    assert fetch(f"{server}/file.txt", SHA256, "", tmp_path).read_bytes() == CONTENT
 
 
 # --- pages ---------------------------------------------------------------------------------------
@@ -288,7 +287,7 @@ def test_a_browser_runs_nothing(tmp_path):
             ],
         )
         page = tmp_path / "page.html"
-        page.write_text(render(evil), encoding="utf-8")
+        page.write_text(render_report(evil, tmp_path), encoding="utf-8")
         words = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000"]
         words += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
         dom = subprocess.run([BROWSER, *words], capture_output=True, text=True, timeout=120).stdout

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bandwise as bw
-from bandwise.study import optimizers, spec
+from bandwise.study import by_name, spec
 from bandwise.tasks import Recipe
 
 RECIPE = Recipe(steps=100, lr=1e-3)
@@ -14,7 +14,7 @@ RECIPE = Recipe(steps=100, lr=1e-3)
 
 def build(text, recipe=RECIPE):
     named = [("weight", torch.nn.Parameter(torch.zeros(4, 3)))]
-    return optimizers.build(spec.parse(text), named, recipe.lr, recipe)
+    return by_name.build(spec.parse(text), named, recipe.lr, recipe)
 
 
 def test_commas_separate_optimizers_and_options():
@@ -93,7 +93,7 @@ def test_smi_takes_the_preset_of_its_base():
 
 
 def test_every_name_there_is_can_be_built_and_wrapped():
-    for name in optimizers.names():
+    for name in by_name.names():
         assert isinstance(build(name), torch.optim.Optimizer)
         assert isinstance(build(f"smi-{name}"), bw.SMI)
 
@@ -114,7 +114,7 @@ def test_the_recipe_reaches_those_that_take_it():
         ("adamv", "name must be one of nsf"),
         ("adamw:moment=1", "no option 'moment'; its options are lr, betas, eps"),
         ("nsf:pp=3", "no option 'pp'; its options are lr, betas, eps, weight_decay, p, scale"),
-        ("smi-adamw:qq=1", "no option 'qq'; its options are alpha, beta, q, min_ndim, total_steps"),
+        ("smi-adamw:qq=1", "no option 'qq'; its options are total_steps, alpha, beta, q, min_ndim"),
         ("adamw:lr=abc", "lr must be a number, got 'abc'"),
         ("smi-adamw:q=2", "q must be at most 1, got 2"),
         ("nsf:p='a'", "p must be a number"),
@@ -146,6 +146,10 @@ def test_a_factory_of_the_user(tmp_path):
     opt = build(f"{file}:make:k=3")
     assert (opt.param_groups[0]["lr"], opt.told) == (3e-3, 100)
     assert build(f"{file}:plain").param_groups[0]["lr"] == 1e-3
+    wrapped = build(f"smi-{file}:make:k=3,q=0.5")
+    assert isinstance(wrapped, bw.SMI)
+    assert (wrapped.param_groups[0]["lr"], wrapped.param_groups[0]["smi_q"]) == (3e-3, 0.5)
+    assert wrapped.base.told == 100
     with pytest.raises(ValueError, match=r"must be a torch\.optim\.Optimizer, .* got None"):
         build(f"{file}:wrong")
     with pytest.raises(ValueError, match="defines no 'absent'"):

@@ -1,9 +1,11 @@
 """Studies: what is stored, resumed, kept apart, and how it is told."""
 
+import copy
 import csv
 import io
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -12,14 +14,18 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 from bandwise import tasks, userfile
-from bandwise.study import Results, StudyError, compare, optimizers, spec
-from bandwise.study.files import from_json, replacing, to_json
-from bandwise.study.run import RunConfig, learning_rate_factor, read_metrics, train
+from bandwise.files import from_json, replacing, to_json
+from bandwise.study import Results, StudyError, by_name, compare, spec
+from bandwise.study.config import RunConfig
+from bandwise.study.run import train
+from bandwise.study.run_files import read_metrics
+from bandwise.study.training import Training, learning_rate_factor
 from bandwise.tasks import Recipe
 
 # A task with dropout and a test split, small enough to train in no time.
@@ -125,7 +131,7 @@ def test_a_closure_leaves_the_training_as_it_was_without(task, tmp_path, text):
     made = tasks.load(task)
     torch.manual_seed(0)
     model = made.model()
-    optimizer = optimizers.build(
+    optimizer = by_name.build(
         spec.parse(text), model.named_parameters(), made.recipe.lr, made.recipe
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -257,6 +263,17 @@ def test_an_optimizer_of_the_user_s_does_not_start_the_others_anew(task, tmp_pat
     assert len(folders[0] & folders[1]) == 2  # adamw's, and not the edited optimizer's
 
 
+def test_an_optimizer_of_the_user_s_that_smi_wraps_starts_anew_when_edited(task, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from torch.optim import SGD as Mine\n")
+    (first,) = study(task, tmp_path / "out", f"smi-{file}:Mine", seeds=1).runs
+    assert first.config["settings"]["smi_q"] == 0.25
+    assert f"{file}:Mine" in first.config["data"]
+    file.write_text("from torch.optim import SGD as Mine\n# edited\n")
+    (edited,) = study(task, tmp_path / "out", f"smi-{file}:Mine", seeds=1).runs
+    assert edited.folder != first.folder
+
+
 def test_a_failing_run_does_not_end_the_others(task, tmp_path):
     file = tmp_path / "bad.py"
     file.write_text(
@@ -279,7 +296,10 @@ def test_a_run_that_diverges_ends_and_is_told(task, tmp_path):
     assert "inf or NaN" in results.comparisons[1].why
     stored = json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=pytest.fail)
     assert stored["comparisons"][1]["diverged"] == 2
-    assert figures(study(task, tmp_path / "out", "adamw,sgd:lr=1e30")).keys()  # kept, not rerun
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/runs/*/*")}
+    again = study(task, tmp_path / "out", "adamw,sgd:lr=1e30")
+    assert to_json(figures(again)) == to_json(figures(results))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/runs/*/*")} == before
 
 
 @pytest.mark.parametrize(
@@ -408,10 +428,54 @@ def test_a_batch_may_draw_from_any_generator_the_seed_covers(tmp_path):
         f"{TASK}\nclass Global(Line):\n    def batch(self, seed, step):\n"
         f"        {batch}\n        return x, x[:, :1]\n"
     )
-    before = torch.get_rng_state()
     results = study(f"{file}:Global", tmp_path / "out", "adamw,adamw:eps=1e-8", seeds=1)
     assert results.runs[0].training[-1]["train_loss"] == results.runs[1].training[-1]["train_loss"]
-    assert torch.equal(torch.get_rng_state(), before)
+
+
+def generators():
+    """What the global generators give next; they are then as they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        drawn = [random.random(), np.random.rand(), torch.rand(()).item()]
+        if torch.cuda.is_available():
+            drawn.append(torch.rand((), device="cuda").item())
+    random.setstate(python)
+    np.random.set_state(numpy)
+    return drawn
+
+
+def test_a_study_leaves_the_caller_s_generators_as_they_were(task, tmp_path, monkeypatch):
+    """Those of CUDA are not even asked for their state: that would start CUDA."""
+    before = generators()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("CUDA is seeded"))
+        patch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("CUDA is started"))
+        study(task, tmp_path / "out", "adamw", seeds=1)
+    assert generators() == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_study_on_a_gpu_leaves_the_caller_s_generators_as_they_were(tmp_path):
+    before = generators()
+    study("digits", tmp_path / "out", "adamw", seeds=1, steps=4, device="cuda")
+    assert generators() == before
+
+
+def test_a_training_needs_no_folder(task):
+    """It takes the steps of a stored run, and others can give it their batches."""
+    made = tasks.load(task)
+    training = Training(made, "nsf", seed=3)
+    losses = [training.train_step().item() for _ in range(4)]
+    state = copy.deepcopy(training.state_dict())
+    assert training.step == 4
+    last = training.train_step().item()
+    resumed = Training(made, "nsf", seed=3)
+    resumed.load_state_dict(state)
+    assert resumed.train_step().item() == last
+    given = Training(made, "nsf", seed=3)
+    assert [given.train_step(made.batch(3, k)).item() for k in (1, 2, 3, 4)] == losses
+    assert given.evaluate("val").keys() == {"val_loss"}
 
 
 @pytest.mark.parametrize("name", ["result.json", "metrics.jsonl"])
@@ -585,7 +649,7 @@ def test_the_report_of_another_study_is_not_replaced_silently(task, tmp_path):
 @pytest.mark.parametrize(("every", "lines"), [(0.0, 4), (3600.0, 0)])
 def test_without_a_terminal_a_run_says_how_far_it_is(task, tmp_path, monkeypatch, every, lines):
     """A line an evaluation, but none before its time has come."""
-    monkeypatch.setattr("bandwise.study.progress._TALK_SECONDS", every)
+    monkeypatch.setattr("bandwise.study.progress._LINE_SECONDS", every)
     monkeypatch.setattr("bandwise.study.progress._POLL_SECONDS", 0.02)
     said = said_by(task, tmp_path, "adamw", seeds=1, task_options={"delay": 0.04})
     found = re.findall(

@@ -1,11 +1,11 @@
-"""An exponent of its own for each part of d: between rows, between columns, and the rest.
+"""NSF with one exponent for each part of d: between rows, between columns, and the rest.
 
-Which part does an exponent's work? Within a matrix the logarithm of d is split as in an analysis of
-variance with two factors,
+It shows which part an exponent acts on. Within a matrix the logarithm of d is split as in a two-way
+analysis of variance,
 
-    log d_ij = rows_i + columns_j + rest_ij,
+    log d_ij = rows_i + columns_j + rest_ij.
 
-where a row is an output of the layer, or a token of an embedding, and a column is an input.
+A row is an output of the layer, or a token of an embedding. A column is an input.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from torch.optim import Optimizer
 
 
 class FactoredNSF(Optimizer):
-    """NSF with scale "adam" whose exponent may differ by part of d.
+    """NSF with scale "adam" and one exponent for each part of d.
 
-    Equal exponents are NSF's p; all 1/2 is AdamW. A tensor that is no matrix has only a rest.
+    With equal exponents it is NSF; with all of them 1/2 it is AdamW. A tensor that is not a matrix
+    has only a rest.
 
     Args:
         params: parameters or groups.
-        lr: learning rate.
-        rows: exponent of what a row's coordinates share.
-        columns: exponent of what a column's coordinates share beyond that.
-        rest: exponent of what is left.
-        betas: decays of the moments.
+        lr: the learning rate.
+        rows: the exponent of the mean over a row.
+        columns: the exponent of the mean over a column, less the mean over the matrix.
+        rest: the exponent of what remains.
+        betas: the decays of the moments.
         eps: added to the root of the second moment.
-        weight_decay: decoupled.
+        weight_decay: the decoupled decay.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ def _update(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str,
 
 
 def split(log: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What rows share, what columns share beyond that, and the rest; they add up."""
+    """The means of the rows, the means of the columns beyond that, and the rest. They add up."""
     if log.ndim != 2:
         return torch.zeros_like(log), torch.zeros_like(log), log
     rows = log.mean(1, keepdim=True)

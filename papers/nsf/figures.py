@@ -1,8 +1,7 @@
-"""Figures of the NSF paper's parts: every seed's difference from the baseline, a study a figure."""
+"""The figures of the NSF paper's parts: each seed's difference from the baseline, by study."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from bandwise.figures.dots import Dots, dot_plot
@@ -11,10 +10,11 @@ from bandwise.figures.words import number
 from papers.nsf.tables import studies
 from papers.paper import Data
 from papers.stored import Study, final
+from papers.verdicts import written
 
 
 def figures(parts: Mapping[str, Data]) -> list[Figure]:
-    """One a study that is stored."""
+    """One figure for each stored study."""
     return [
         _differences(f"differences-{place}", title, study)
         for place, (title, study) in enumerate(studies(parts))
@@ -30,12 +30,12 @@ def _differences(name: str, title: str, data: Data) -> Figure:
         seeds = [
             (f"seed {run['seed']}: {number(value, '+.4g')}", value)
             for run, value in zip(study.runs(optimizer), found.values, strict=True)
-            if math.isfinite(value)
+            if value is not None
         ]
-        mean = found.mean if found.finite else None
-        if mean is not None:
-            means[optimizer] = mean
-        rows.append(Dots(index, optimizer, "seeds", seeds, mean, found.interval, found.written()))
+        if found.mean is not None:
+            means[optimizer] = found.mean
+        words = written(found)
+        rows.append(Dots(index, optimizer, "seeds", seeds, found.mean, found.interval, words))
     sign = 1 if data["direction"] == "min" else -1
     best = min(means, key=lambda optimizer: sign * means[optimizer]) if means else None
     seen = f"{best} ends best ({number(means[best], '+.4g')})" if best else "every run diverged"

@@ -1,7 +1,7 @@
-"""The NSF paper's parts: what is trained, and what is kept of it.
+"""The NSF paper's parts: what is trained, and what is stored of it.
 
-Everything of one part has the learning-rate strategy and hyperparameters of its task, the first
-optimizer named being the baseline, but where a text says otherwise.
+All optimizers of a part have the learning rate, its schedule and the hyperparameters of the task,
+unless their text says otherwise. The first optimizer is the baseline.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from typing import Any
 
 import joblib
 
-from bandwise.study import Results, compare
 from papers.nsf.scales import SCALES, Scale
-from papers.paper import Context
+from papers.paper import Context, Part
 from papers.stored import condensed
 
-_HERE = "papers.nsf.optimizers"
-MUON = f"{_HERE}.MuonAdamW"
-BY_LAYER = f"{_HERE}.nsf_by_layer"
+MUON = "papers.nsf.by_layer.MuonAdamW"
+BY_LAYER = "papers.nsf.by_layer.nsf_by_layer"
 FACTORED = "papers.nsf.factored.FactoredNSF"
 LION = "pytorch_optimizer.Lion"
 NADAM = "nadam:weight_decay=0.1,decoupled_weight_decay=True"
@@ -41,43 +39,22 @@ def cycled(
     return f"nsf:p=cyclic({high:g},{low:g},{period}{shaped}){scaled}"
 
 
-def _study(
-    context: Context,
-    name: str,
-    task: str,
-    optimizers: Sequence[str],
-    steps: int,
-    seeds: int,
-    lens: bool = False,
-    **options: Any,
-) -> Results:
-    context.console.print(f"{name}: {task}, {len(optimizers)} optimizers, {steps} steps")
-    return compare(
-        task,
-        optimizers,
-        seeds=context.seeds or seeds,
-        steps=steps,
-        out=context.folder / name,
-        jobs=context.jobs,
-        device=context.device,
-        lens=lens,
-        task_options=options,
-        console=context.console,
-    )
-
-
 def _on_text(
     context: Context, name: str, optimizers: Sequence[str], steps: int, seeds: int
 ) -> dict[str, Any]:
-    """What is kept of a comparison on the character GPT."""
-    size = SCALES[context.scale].size
-    results = _study(context, name, "shakespeare-char", optimizers, steps, seeds, size=size)
+    """The stored form of a comparison on the character GPT."""
+    options = {"size": SCALES[context.scale].size}
+    results = context.compare(
+        "shakespeare-char", optimizers, steps=steps, seeds=seeds, study=name, options=options
+    )
     return condensed(results, curves=False)
 
 
 def others(scale: Scale) -> list[str]:
-    """NAdam, Lion and Muon with the baseline's decay and learning rate, Lion's as its authors
-    advise: a tenth of the rate, ten times the decay."""
+    """NAdam, Lion and Muon with the baseline's learning rate and decay.
+
+    Lion has a tenth of the rate and ten times the decay, as its authors advise.
+    """
     return [
         NADAM,
         f"{LION}:lr={scale.lr / 10:g},weight_decay=1.0",
@@ -86,7 +63,7 @@ def others(scale: Scale) -> list[str]:
 
 
 def lead(context: Context) -> dict[str, Any]:
-    """Exponents fixed, cycled and moving once, and other optimizers, with AdamW's settings."""
+    """Fixed, cycled and moving exponents, and other optimizers, all with AdamW's settings."""
     scale = SCALES[context.scale]
     optimizers = [
         "adamw",
@@ -101,7 +78,7 @@ def lead(context: Context) -> dict[str, Any]:
 
 
 def ablation(context: Context) -> dict[str, Any]:
-    """The default cycle with one of its period, shape, range and scale changed at a time."""
+    """The default cycle, with its period, shape, range and scale changed one at a time."""
     scale = SCALES[context.scale]
     period = scale.short_steps // 5
     optimizers = [
@@ -116,7 +93,7 @@ def ablation(context: Context) -> dict[str, Any]:
 
 
 def steps(context: Context) -> dict[str, Any]:
-    """AdamW and p = 0.7 over shorter and longer runs: a study a length."""
+    """AdamW and p = 0.7 over shorter and longer runs, one study for each length."""
     scale = SCALES[context.scale]
     return {
         str(length): _on_text(context, f"steps-{length}", ["adamw", exponent(0.7)], length, seeds)
@@ -125,10 +102,10 @@ def steps(context: Context) -> dict[str, Any]:
 
 
 def images(context: Context) -> dict[str, Any]:
-    """MNIST-5k and CIFAR-10 through the lens: a study a task, or why there is none.
+    """MNIST-5k and CIFAR-10 with the lens: one study for each task, or why there is none.
 
-    CIFAR-10 is read from ``cifar10.npz`` or ``cifar-10-batches-py`` in the part's folder if one is
-    there, and otherwise downloaded.
+    CIFAR-10 is read from ``cifar10.npz`` or ``cifar-10-batches-py`` in the part's folder. If
+    neither is there, it is downloaded.
     """
     scale = SCALES[context.scale]
     mnist, cifar10 = scale.image_steps
@@ -156,12 +133,14 @@ def _images(context: Context, task: str, length: int, seeds: int, **options: Any
         cycled(0.5, -0.25, period),
         cycled(0.9, 0.5, period),
     ]
-    results = _study(context, task, task, optimizers, length, seeds, lens=True, **options)
+    results = context.compare(
+        task, optimizers, steps=length, seeds=seeds, study=task, lens=True, options=options
+    )
     return condensed(results, curves=False, lens=("decisions",))
 
 
 def layers(context: Context) -> dict[str, Any]:
-    """P = 0.7 for one kind of layer, AdamW for the others."""
+    """The exponent 0.7 for one kind of layer, AdamW for the others."""
     scale = SCALES[context.scale]
     kinds = ("embedding", "attention", "feedforward")
     optimizers = ["adamw", *(f"{BY_LAYER}:{kind}=0.7" for kind in kinds), exponent(0.7)]
@@ -169,7 +148,7 @@ def layers(context: Context) -> dict[str, Any]:
 
 
 def mechanism(context: Context) -> dict[str, Any]:
-    """P = 0.7 for one part of d: between rows, between columns, or the rest."""
+    """The exponent 0.7 for one part of d: between rows, between columns, or the rest."""
     scale = SCALES[context.scale]
     parts = ("rows", "columns", "rest")
     optimizers = ["adamw", *(f"{FACTORED}:{part}=0.7" for part in parts), exponent(0.7)]
@@ -177,9 +156,11 @@ def mechanism(context: Context) -> dict[str, Any]:
 
 
 def tuned(context: Context) -> dict[str, Any]:
-    """Every optimizer at the learning rate and decay that the same budget found for it; the task's
-    own are tried first."""
-    # Optuna's: what is stored can be read without it.
+    """Every optimizer at the learning rate and decay that the same budget found for it.
+
+    The task's own settings are tried first.
+    """
+    # This import needs optuna, and the stored results must be readable without it.
     from bandwise.study.tune import TUNING_SEEDS, Range, Tuned, tune
 
     scale = SCALES[context.scale]
@@ -187,7 +168,7 @@ def tuned(context: Context) -> dict[str, Any]:
         "lr": Range(scale.lr / 4, scale.lr * 4, first=scale.lr),
         "weight_decay": Range(0.01, 1.0, first=0.1),
     }
-    # Its authors: a tenth of AdamW's rate, ten times its decay.
+    # Lion's authors advise a tenth of AdamW's rate and ten times its decay.
     lions = {
         "lr": Range(scale.lr / 40, scale.lr / 2.5, first=scale.lr / 10),
         "weight_decay": Range(0.1, 10.0, first=1.0),
@@ -229,11 +210,11 @@ def _jobs(context: Context) -> int:
 
 
 def response(context: Context) -> dict[str, Any]:
-    """What the lens sees of every exponent, a study a task."""
+    """The frequencies that every exponent favours, one study for each task."""
     scale = SCALES[context.scale]
     length = scale.response_steps
     exponents = map(exponent, (0.7, 0.5, 0.25, 0, -0.25, -0.5))
-    # Of one sign within a window of the lens, a sixth of the run.
+    # Each half of the cycle fills a window of the lens, which is a sixth of the run.
     optimizers = [
         f"sgd:lr={SGD_LR:g}",
         "adam",
@@ -243,11 +224,34 @@ def response(context: Context) -> dict[str, Any]:
     tasks: dict[str, dict[str, Any]] = {"shakespeare-char": {"size": scale.size}, "mnist-5k": {}}
     return {
         task: condensed(
-            _study(
-                context, task, task, optimizers, length, scale.short_seeds, lens=True, **options
+            context.compare(
+                task,
+                optimizers,
+                steps=length,
+                seeds=scale.short_seeds,
+                study=task,
+                lens=True,
+                options=options,
             ),
             curves=False,
             lens=("temporal",),
         )
         for task, options in tasks.items()
     }
+
+
+PARTS = (
+    Part("lead", "Exponents above Adam's on a character GPT", lead, ("pytorch_optimizer",)),
+    Part("steps", "p = 0.7 over shorter and longer runs", steps),
+    Part("images", "Images: error, cost, alignment", images),
+    Part("ablation", "The cycle's period, shape, range and scale", ablation),
+    Part("layers", "p = 0.7 by kind of layer", layers),
+    Part("mechanism", "p = 0.7 by part of d", mechanism),
+    Part(
+        "tuned",
+        "Every optimizer tuned with the same budget",
+        tuned,
+        ("optuna", "pytorch_optimizer"),
+    ),
+    Part("response", "Which frequencies each exponent favours", response),
+)

@@ -1,4 +1,4 @@
-"""How large the NSF paper's parts are: on two processors, and on a GPU."""
+"""The sizes of the NSF paper's parts: on two processors, and on a GPU."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from papers.paper import ScaleName
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes of everything that is trained.
+    """The sizes of everything that is trained.
 
     Attributes:
-        size: of the models, as the tasks name it.
-        lr: peak learning rate of the character GPT, its task's.
-        seeds: of a comparison.
-        steps: of the lead, and of the images' comparison with everything else the same.
-        lengths: steps of a run, and seeds of each.
-        period: steps in a cycle of the lead.
-        short_steps: of ablations, layers, tuning and of the comparison at tuned settings.
-        short_seeds: of the ablation.
-        trials: of every optimizer's tuning.
-        image_steps: of MNIST-5k and of CIFAR-10.
-        response_steps: of a run whose response is measured.
+        size: the size of the models, as the tasks name it.
+        lr: the peak learning rate of the character GPT, which is the task's.
+        seeds: seeds of a comparison.
+        steps: steps of a run in the part ``lead``.
+        lengths: pairs of steps and seeds of the part ``steps``.
+        period: steps in a cycle of the part ``lead``.
+        short_steps: steps of a run in the parts ``ablation``, ``layers``, ``mechanism`` and
+            ``tuned``.
+        short_seeds: seeds of the parts ``ablation`` and ``response``, and of CIFAR-10.
+        trials: trials of every optimizer's tuning.
+        image_steps: steps of a run of MNIST-5k and of CIFAR-10.
+        response_steps: steps of a run in the part ``response``.
     """
 
     size: Literal["small", "paper"]

@@ -1,12 +1,14 @@
-"""Tables of the NSF paper's parts: a study a table, an optimizer a row."""
+"""The tables of the NSF paper's parts: one for each study, with one row for each optimizer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bandwise.study.paired import Sample
 from papers.nsf.measures import rate_slope
 from papers.paper import Data, Table
-from papers.stored import Study, Values, final
+from papers.stored import Study, final
+from papers.verdicts import written
 
 _TITLES = {
     "lead": "Everything else the same",
@@ -20,13 +22,13 @@ _TITLES = {
 
 
 def tables(parts: Mapping[str, Data]) -> list[Table]:
-    """The tables of the parts that are stored."""
+    """The tables of the stored parts."""
     made = [_table(title, study) for title, study in studies(parts)]
     return made + [_slopes(task, study) for task, study in parts.get("response", {}).items()]
 
 
 def studies(parts: Mapping[str, Data]) -> list[tuple[str, Data]]:
-    """The comparisons that are stored, each under its title."""
+    """The stored studies, each with its title."""
     found = []
     for part, title in _TITLES.items():
         data = parts.get(part, {})
@@ -47,7 +49,7 @@ def _slopes(task: str, data: Data) -> Table:
         "the logarithms: below 0 slow coordinates are favoured. Mean over seeds and its 95% "
         "bootstrap interval.",
         ["optimizer", "slope"],
-        [[name, study.values(name, rate_slope).written("+.2f")] for name in study.optimizers],
+        [[name, written(study.sample(name, rate_slope), "+.2f")] for name in study.optimizers],
     )
 
 
@@ -61,10 +63,10 @@ def _table(title: str, data: Data) -> Table:
         difference = study.difference(name, baseline, final(metric))
         row = [
             name,
-            _mean(study.values(name, final(metric))),
-            "baseline" if name == baseline else difference.written(),
+            _mean(study.sample(name, final(metric))),
+            "baseline" if name == baseline else written(difference),
         ]
-        rows.append(row + ([_mean(study.values(name, final(tested)))] if has_test else []))
+        rows.append(row + ([_mean(study.sample(name, final(tested)))] if has_test else []))
     note = (
         f"{data['steps']} steps; means over seeds, and the mean of the differences from "
         f"{baseline} by seed with its 95% bootstrap interval."
@@ -73,5 +75,7 @@ def _table(title: str, data: Data) -> Table:
     return Table(title, note, columns, rows)
 
 
-def _mean(found: Values) -> str:
-    return f"{found.diverged} of {found.n} diverged" if found.diverged else f"{found.mean:.4g}"
+def _mean(found: Sample) -> str:
+    if any(found.diverged):
+        return f"{sum(found.diverged)} of {found.n} diverged"
+    return f"{found.mean:.4g}"

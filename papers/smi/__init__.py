@@ -1,11 +1,9 @@
-"""Huang, Chen, Zheng, "Spectral momentum integration", 2025, rerun."""
-
-from __future__ import annotations
+"""The SMI paper rerun: Huang, Chen, Zheng, "Spectral momentum integration", 2025."""
 
 from papers.paper import Paper
-from papers.smi import domains, inference, optimizers, overhead, runs, sensitivity
 from papers.smi.claims import CLAIMS
 from papers.smi.figures import figures
+from papers.smi.parts import PARTS
 from papers.smi.tables import tables
 
 PAPER = Paper(
@@ -13,14 +11,7 @@ PAPER = Paper(
     title="Spectral momentum integration: hybrid optimization of frequency and time domain "
     "gradients",
     source="Huang, Chen, Zheng, Front. Artif. Intell. 8:1628943, 2025; the whole article",
-    parts=(
-        runs.PART,
-        inference.PART,
-        overhead.PART,
-        optimizers.PART,
-        sensitivity.PART,
-        domains.PART,
-    ),
+    parts=PARTS,
     claims=CLAIMS,
     tables=tables,
     figures=figures,

@@ -1,4 +1,4 @@
-"""The paper's Figures 2 to 5, and its law of cost beside what was measured."""
+"""The SMI paper's Figures 2 to 5, and its law of cost beside our measurements."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
+import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from bandwise.figures.curve import Curve, draw, finite
+from bandwise.figures.curves import Curve, draw, finite
 from bandwise.figures.figure import Figure, blank, line
 from bandwise.optim import schedules
 from bandwise.study import spec
 from papers.paper import Data
 from papers.smi.measures import added, law
-from papers.smi.runs import ADAMW, AGGRESSIVE, CONSERVATIVE, COSINE, RUNS
+from papers.smi.parts.runs import ADAMW, AGGRESSIVE, CONSERVATIVE, COSINE, RUNS
 from papers.stored import Study, final
 
 _LABELS = {text: label for label, text in RUNS.items()}
@@ -24,7 +25,7 @@ _INDEX = {text: index for index, text in enumerate(RUNS.values())}
 
 
 def figures(parts: Mapping[str, Data]) -> list[Figure]:
-    """Those that the stored parts have the figures for."""
+    """The figures for which the stored parts have the data."""
     drawn: list[Figure] = []
     if "runs" in parts:
         study = Study(parts["runs"]["study"])
@@ -42,7 +43,7 @@ def _figure_2(study: Study, inference: Data) -> Figure:
     for text, index in _INDEX.items():
         plot.add_scatter(
             x=inference["tokens_per_second"][text],
-            y=study.values(text, final("val_loss")).values,
+            y=study.sample(text, final("val_loss")).values,
             mode="markers",
             name=_LABELS[text],
             legendgroup=str(index),
@@ -55,7 +56,7 @@ def _figure_2(study: Study, inference: Data) -> Figure:
     return Figure(
         "figure-2",
         "Figure 2: validation loss against inference speed",
-        "A mark is a seed. Models of one shape run the same operations whatever trained them.",
+        "A mark is a seed. All models have one shape, so they run the same operations.",
         plot,
     )
 
@@ -106,7 +107,7 @@ def _figure_4(steps: int) -> Figure:
 
 
 def _figure_5() -> Figure:
-    """A gradient made of two waves and noise, as the paper's is synthetic."""
+    """Filter a synthetic gradient of two waves and noise. The paper's is synthetic too."""
     gradient = _synthetic()
     spectrum = torch.fft.fft2(gradient)
     panels = {
@@ -117,7 +118,7 @@ def _figure_5() -> Figure:
         mask = spectrum.abs() >= torch.quantile(spectrum.abs(), 1 - kept / 100)
         panels[f"mask, {kept}% retained"] = torch.fft.fftshift(mask.double())
         panels[f"filtered, {kept}% retained"] = torch.fft.ifft2(spectrum * mask).real
-    # Titles go along the rows, panels down the columns: a column each for what is and a retention.
+    # Titles are given row by row, panels column by column. The first column is not filtered.
     titles = [*list(panels)[::2], *list(panels)[1::2]]
     plot = make_subplots(2, 3, subplot_titles=titles, vertical_spacing=0.12)
     for place, (name, values) in enumerate(panels.items()):
@@ -143,8 +144,8 @@ def _figure_5() -> Figure:
     return Figure(
         "figure-5",
         "Figure 5: what is filtered at 50% and 75% retention",
-        "A synthetic gradient of two waves and noise. Filtered at 50% it has lost more of the "
-        "noise, and nothing of the waves.",
+        "A synthetic gradient of two waves and noise. At 50% the filter removes more of the noise "
+        "than at 75%, and nothing of the waves.",
         plot,
     )
 
@@ -175,13 +176,15 @@ def _overhead(data: Data) -> Figure:
     return Figure(
         "overhead",
         "Table 6 as a figure: the time that SMI adds",
-        "Points are medians over rounds. Beyond them everything is extrapolation.",
+        "Points are medians over rounds. Everything beyond them is extrapolation.",
         plot,
     )
 
 
-def _law_line(plot: object, name: str, counts: Sequence[float], gamma: float, style: int) -> None:
-    plot.add_scatter(  # type: ignore[attr-defined]
+def _law_line(
+    plot: go.Figure, name: str, counts: Sequence[float], gamma: float, style: int
+) -> None:
+    plot.add_scatter(
         x=list(counts),
         y=[100 * gamma * math.log(count) for count in counts],
         mode="lines",

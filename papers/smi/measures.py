@@ -1,58 +1,67 @@
-"""What the paper's tables measure of a stored run. It defines few of them; these are ours."""
+"""What the claims and tables measure of a stored run.
+
+The paper defines few of its measures. Where it does not, the definitions here are ours.
+"""
 
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.results import Case, Law, Row
 
+from bandwise.study.paired import Sample
 from papers.paper import Data
-from papers.smi.overhead import ADAMW as BASE
-from papers.smi.overhead import AROUND
-from papers.smi.runs import ADAMW
-from papers.stored import Figure, Study
+from papers.smi.parts.overhead import ALONE, WITHIN_SMI
+from papers.smi.parts.runs import ADAMW
+from papers.stored import Measure, Study
 
-# Where of its 5,000 iterations the paper's baseline reached the thresholds of Table 7.
+# The shares of its 5,000 iterations at which the paper's baseline reached Table 7's thresholds.
 _TRAIN_AT, _VAL_AT = 1250 / 5000, 2200 / 5000
 _LATE = 1000 / 5000
 _SMOOTHED = 8
 
 
-def late_variance(run: dict[str, Any]) -> float:
-    """The variance of the logged training losses in the last fifth of the steps, the paper's last
-    1,000 of 5,000. A logged loss is the mean over some steps."""
+def late_variance(run: dict[str, Any]) -> float | None:
+    """The variance of the logged training losses in the last fifth of the steps.
+
+    The paper has the last 1,000 of 5,000 steps. A logged loss is the mean over some steps.
+    """
     steps, losses = run["training"]["step"], run["training"]["train_loss"]
     late = [x for step, x in zip(steps, losses, strict=True) if step > (1 - _LATE) * run["steps"]]
-    return statistics.pvariance(late) if late else math.nan
+    return statistics.pvariance(late) if late else None
 
 
 def roughness(run: dict[str, Any]) -> float:
-    """The mean distance between logged training losses that follow one another: the smoother the
-    curve, the smaller. The paper has words in its place."""
-    losses = run["training"]["train_loss"]
-    return statistics.fmean(abs(b - a) for a, b in itertools.pairwise(losses))
+    """The mean distance between one logged training loss and the next; small on a smooth curve.
+
+    The paper describes smoothness in words.
+    """
+    return _mean_distance(run["training"]["train_loss"])
 
 
 def early_roughness(run: dict[str, Any]) -> float:
-    """The same in the first fifth of the training."""
+    """The roughness of the first fifth of the training."""
     losses = run["training"]["train_loss"]
-    early = losses[: max(2, len(losses) // 5)]
-    return statistics.fmean(abs(b - a) for a, b in itertools.pairwise(early))
+    return _mean_distance(losses[: max(2, len(losses) // 5)])
 
 
-def iterations_to(curve: str, threshold: float) -> Figure:
-    """The first step at which a loss is below the threshold; NaN if it never is.
+def _mean_distance(losses: Sequence[float]) -> float:
+    return statistics.fmean(abs(b - a) for a, b in itertools.pairwise(losses))
+
+
+def iterations_to(curve: str, threshold: float) -> Measure:
+    """The first step at which a loss is below the threshold.
 
     Args:
-        curve: ``"training"``, whose losses are averaged over the last eight logged, or ``"evals"``,
-            between two of which a straight line is drawn.
+        curve: ``"training"`` takes the mean of the last eight logged losses. ``"evals"`` draws a
+            straight line between two evaluations.
         threshold: the loss.
     """
 
-    def figure(run: dict[str, Any]) -> float:
+    def step(run: dict[str, Any]) -> float | None:
         steps, losses = _curve(run, curve)
         for i, loss in enumerate(losses):
             if loss < threshold:
@@ -60,14 +69,20 @@ def iterations_to(curve: str, threshold: float) -> Figure:
                     return float(steps[i])
                 share = (losses[i - 1] - threshold) / (losses[i - 1] - loss)
                 return float(steps[i - 1] + share * (steps[i] - steps[i - 1]))
-        return math.nan
+        return None
 
-    return figure
+    return step
 
 
 def thresholds(data: Data) -> tuple[float, float]:
-    """The training and the validation loss that iterations are counted to, from the part ``runs``:
-    the paper's, or the losses that our baseline has on average where the paper's reached its."""
+    """The training and the validation loss that iterations are counted to.
+
+    They are the paper's, or the mean losses of our baseline at the steps where the paper's baseline
+    reached its own.
+
+    Args:
+        data: the part ``runs``.
+    """
     if data["thresholds"] is not None:
         train, val = data["thresholds"]
         return float(train), float(val)
@@ -78,19 +93,19 @@ def thresholds(data: Data) -> tuple[float, float]:
     )
 
 
-def weight(name: str) -> Figure:
-    """A row of Tables 2 and 4 (``bandwise.lens.quantities.weights.model_figures``)."""
+def weight(name: str) -> Measure:
+    """A figure of Tables 2 and 4 (``bandwise.lens.quantities.weights.model_figures``)."""
     return lambda run: float(run["weights"][name])
 
 
-def activation(name: str) -> Figure:
-    """A row of Table 3 (``bandwise.lens.quantities.activations.activation_figures``)."""
+def activation(name: str) -> Measure:
+    """A figure of Table 3 (``bandwise.lens.quantities.activations.activation_figures``)."""
     return lambda run: float(run["activations"][name])
 
 
 def added(size: dict[str, Any]) -> list[float]:
     """The time that SMI adds to a training step, in percent, round by round."""
-    ours, base = size["seconds"][AROUND], size["seconds"][BASE]
+    ours, base = size["seconds"][WITHIN_SMI], size["seconds"][ALONE]
     return [100 * (one / other - 1) for one, other in zip(ours, base, strict=True)]
 
 
@@ -101,13 +116,28 @@ def law(data: Data) -> Law:
             Case(
                 "",
                 size["parameters"],
-                [Row(name, size["seconds"][name]) for name in (BASE, AROUND)],
+                [Row(name, size["seconds"][name]) for name in (ALONE, WITHIN_SMI)],
                 [],
-                finding=(AROUND, BASE),
+                finding=(WITHIN_SMI, ALONE),
             )
             for size in data["sizes"]
         ]
     )
+
+
+def mean_square(samples: Sequence[Sample]) -> Sample:
+    """The mean square of several figures, by seed.
+
+    Under noise alone its expected value does not depend on the number of figures. A range grows
+    with it.
+    """
+    rows = zip(*(sample.values for sample in samples), strict=True)
+    return Sample(tuple(_mean_square(row) for row in rows))
+
+
+def _mean_square(figures: Sequence[float | None]) -> float | None:
+    known = [figure**2 for figure in figures if figure is not None]
+    return statistics.fmean(known) if len(known) == len(figures) else None
 
 
 def _curve(run: dict[str, Any], curve: str) -> tuple[list[float], list[float]]:
@@ -122,6 +152,6 @@ def _curve(run: dict[str, Any], curve: str) -> tuple[list[float], list[float]]:
 
 
 def _at(run: dict[str, Any], curve: str, share: float) -> float:
-    """The loss at the first point that is at least so far into the run."""
+    """The loss at the first logged point after a share of the run."""
     steps, losses = _curve(run, curve)
     return next(x for step, x in zip(steps, losses, strict=True) if step >= share * run["steps"])

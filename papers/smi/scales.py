@@ -1,4 +1,4 @@
-"""How large the paper's parts are at each scale."""
+"""The sizes of the SMI paper's parts: on two processors, and on a GPU."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 from benchmarks.timing import Rounds
 
 from bandwise.tasks.gpt import GPTConfig
-from papers.paper import Context
+from papers.paper import ScaleName
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes of the parts.
+    """The sizes of the parts.
 
     Attributes:
-        task_options: of shakespeare-char.
-        steps: of the paper's Runs 0 to 5.
-        thresholds: the training and validation loss that Table 7 counts iterations to; ``None``
-            for those that the baseline has where the paper's had reached its own.
-        seeds: of these.
-        short_steps: of a run in parts that try many settings.
-        short_seeds: of these parts.
-        domain_steps: of a run of each task of the part ``domains``.
-        domain_seeds: of these.
-        rounds: of timings.
-        models: whose training step is timed with and without SMI.
+        task_options: options of shakespeare-char.
+        steps: steps of the paper's Runs 0 to 5.
+        thresholds: the training and the validation loss that Table 7 counts iterations to. ``None``
+            for the losses that our baseline has where the paper's baseline reached its own.
+        seeds: seeds of Runs 0 to 5.
+        short_steps: steps of a run in the parts ``optimizers`` and ``sensitivity``.
+        short_seeds: seeds of these parts.
+        domain_steps: steps of a run of each task of the part ``domains``.
+        domain_seeds: seeds of this part.
+        rounds: the rounds of timings.
+        models: the models whose training step is timed with and without SMI.
         batch: sequences in such a step.
     """
 
@@ -44,7 +44,7 @@ class Scale:
     batch: int
 
 
-SCALES: dict[str, Scale] = {
+SCALES: dict[ScaleName, Scale] = {
     "small": Scale(
         task_options={},
         steps=1000,
@@ -62,7 +62,7 @@ SCALES: dict[str, Scale] = {
         batch=16,
     ),
     "paper": Scale(
-        # The first result of nanoGPT on it is the paper's baseline.
+        # The paper's baseline is nanoGPT on this corpus.
         task_options={"size": "paper", "corpus": "tinyshakespeare"},
         steps=5000,
         thresholds=(1.0, 1.5),
@@ -76,8 +76,3 @@ SCALES: dict[str, Scale] = {
         batch=64,
     ),
 }
-
-
-def of(context: Context) -> Scale:
-    """The sizes that a part is to be run with."""
-    return SCALES[context.scale]

@@ -1,4 +1,4 @@
-"""The paper's tables with our figures."""
+"""The tables of the SMI paper with our figures."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bandwise.figures.words import DASH, number
+from bandwise.figures.words import DASH, number, plural
 from papers.paper import Data, Table
-from papers.smi.claims import best_text, spread
-from papers.smi.domains import DOMAINS, OPTIMIZERS
+from papers.smi.claims import best_text, sensitivity_percent
 from papers.smi.measures import (
     activation,
     added,
@@ -21,9 +20,9 @@ from papers.smi.measures import (
     thresholds,
     weight,
 )
-from papers.smi.overhead import ADAMW as BASE
-from papers.smi.overhead import AROUND
-from papers.smi.runs import (
+from papers.smi.parts import domains
+from papers.smi.parts.overhead import ALONE, WITHIN_SMI
+from papers.smi.parts.runs import (
     ADAMW,
     AGGRESSIVE,
     CONSERVATIVE,
@@ -32,12 +31,14 @@ from papers.smi.runs import (
     RUNS,
     TOP_75,
 )
-from papers.smi.sensitivity import BEST, VARIED
-from papers.stored import Figure, Study, final, within
+from papers.smi.parts.sensitivity import BEST, VARIED
+from papers.stored import Measure, Study, final
+from papers.timing import median_interval
+from papers.verdicts import percent
 
 _VAL = final("val_loss")
 _LABELS = {text: label for label, text in RUNS.items()}
-# Table 6's rows, and what the paper projects for them, in percent.
+# The rows of Table 6: parameters, and the paper's projection in percent.
 _PROJECTED = {
     10_000_000: "4.5",
     100_000_000: "6 to 8",
@@ -48,7 +49,7 @@ _PROJECTED = {
 
 
 def tables(parts: Mapping[str, Data]) -> list[Table]:
-    """Those that the stored parts have the figures for."""
+    """The tables for which the stored parts have the data."""
     made: list[Table] = []
     if "runs" in parts:
         made += _of_runs(parts["runs"], parts.get("inference"))
@@ -67,7 +68,7 @@ def _of_runs(data: Data, inference: Data | None) -> list[Table]:
     study, (train, val) = Study(data["study"]), thresholds(data)
     n = len(data["study"]["seeds"])
     over = f"Means over {n} seeds, and the paired change from the baseline."
-    measures: dict[str, Figure] = {
+    measures: dict[str, Measure] = {
         "train loss": final("train_loss"),
         "val loss": _VAL,
         f"iterations to train loss < {train:.4g}": iterations_to("training", train),
@@ -98,8 +99,8 @@ def _of_runs(data: Data, inference: Data | None) -> list[Table]:
         _comparison(
             study,
             "Table 2: spectral properties of weights",
-            "Definitions: `bandwise.lens.quantities.weights`. The paper gives none, so its values are no "
-            "reference for ours.",
+            "Definitions: `bandwise.lens.quantities.weights`. The paper gives none, so its values "
+            "are no reference for ours.",
             {
                 "average spectral norm": weight("average_spectral_norm"),
                 "spectral norm variance": weight("spectral_norm_variance"),
@@ -112,8 +113,8 @@ def _of_runs(data: Data, inference: Data | None) -> list[Table]:
             study,
             "Table 3: activation sparsity",
             "The share of values below a tenth of their layer's root mean square "
-            "(`bandwise.lens.quantities.activations`; the paper has no definition); also at a hundredth and a "
-            "fifth of it.",
+            "(`bandwise.lens.quantities.activations`; the paper has no definition); also at a "
+            "hundredth and a fifth of it.",
             {
                 f"{kind.replace('_', ' ')}{words}": activation(kind + suffix)
                 for kind in (
@@ -128,8 +129,8 @@ def _of_runs(data: Data, inference: Data | None) -> list[Table]:
         _comparison(
             study,
             "Table 4: distribution of weights",
-            "Definitions: `bandwise.lens.quantities.weights`. “Weight decay impact” is left out: the paper "
-            "does not say what it is.",
+            "Definitions: `bandwise.lens.quantities.weights`. “Weight decay impact” is left out: "
+            "the paper does not say what it is.",
             {
                 "parameter magnitude variance": weight("parameter_magnitude_variance"),
                 "kurtosis": weight("kurtosis"),
@@ -166,7 +167,7 @@ def _columns(title: str, note: str, texts: Sequence[str], names: Sequence[str], 
     )
 
 
-def _comparison(study: Study, title: str, note: str, figures: Mapping[str, Figure]) -> Table:
+def _comparison(study: Study, title: str, note: str, measures: Mapping[str, Measure]) -> Table:
     """AdamW beside SMI, which is Run 5."""
     return Table(
         title,
@@ -175,11 +176,11 @@ def _comparison(study: Study, title: str, note: str, figures: Mapping[str, Figur
         [
             [
                 name,
-                _plain(study.values(ADAMW, figure).mean),
-                _plain(study.values(COSINE, figure).mean),
-                study.change(COSINE, ADAMW, figure).percent(),
+                _plain(study.sample(ADAMW, measure).mean),
+                _plain(study.sample(COSINE, measure).mean),
+                percent(study.change(COSINE, ADAMW, measure)),
             ]
-            for name, figure in figures.items()
+            for name, measure in measures.items()
         ],
     )
 
@@ -190,7 +191,7 @@ def _table_5(data: Data) -> Table:
     rows = []
     for label, texts in data["texts"].items():
         factor, text = best_text(study, texts)
-        means = {f: study.values(t, _VAL).mean for f, t in texts.items()}
+        means = {f: study.sample(t, _VAL).mean for f, t in texts.items()}
         step = data["steps"][label]
         pairs = zip(step["seconds"], base_seconds, strict=True)
         ratio = statistics.median(one / other for one, other in pairs)
@@ -198,10 +199,10 @@ def _table_5(data: Data) -> Table:
         rows.append(
             [
                 label,
-                _spread(study, text, _VAL),
+                _mean_std(study, text, _VAL),
                 f"x {float(factor):g}",
-                DASH if label == "AdamW" else study.change(text, reference, _VAL).percent(),
-                *(_percent(100 * (means[f] / means[factor] - 1)) for f in ("0.5", "1.0", "2.0")),
+                DASH if label == "AdamW" else percent(study.change(text, reference, _VAL)),
+                *(_percent(_above(means[f], means[factor])) for f in ("0.5", "1.0", "2.0")),
                 f"{step['state_bytes'] / step['parameters']:.3g}",
                 f"{ratio:.2f}",
             ]
@@ -210,27 +211,36 @@ def _table_5(data: Data) -> Table:
         "Table 5: modern optimizers, as measured",
         f"{study.data['steps']} steps, {len(study.data['seeds'])} seeds. Each optimizer at the "
         "best of three learning rates: its usual part of AdamW's (Lion 1/10, Sophia 1/2, SAM 1) "
-        "times a half, one and two; what it loses at each of them is its sensitivity. The time of "
-        "a step is the median over rounds in turns. Sophia's Hessian is estimated from "
-        "differences of gradients (`papers.others`): attention kernels have no second "
-        "derivative.",
+        "times a half, one and two. The three columns after that show how much larger its loss is "
+        f"at each. The time of a step is the median over rounds in turns{_on_threads(data)}. "
+        "Sophia's Hessian is estimated from differences of gradients (`papers.smi.sam_sophia`), "
+        "since attention kernels have no second derivative.",
         ("optimizer", "val loss", "best lr", "change from AdamW", "lr x 0.5", "lr x 1", "lr x 2",
          "state, bytes a parameter", "step time over AdamW's"),
         rows,
     )  # fmt: skip
 
 
+def _above(mean: float | None, least: float | None) -> float | None:
+    return None if mean is None or least is None else 100 * (mean / least - 1)
+
+
+def _on_threads(data: Data) -> str:
+    """The number of threads of a timing. Timings from before it was stored have none."""
+    return f", on {plural(data['threads'], 'thread')}" if "threads" in data else ""
+
+
 def _table_6(data: Data) -> list[Table]:
     measured = []
     for size in data["sizes"]:
-        percent = added(size)
-        low, high = within(percent)
-        extra = (size["state_bytes"][AROUND] - size["state_bytes"][BASE]) / size["parameters"]
+        more = added(size)
+        low, high = median_interval(more)
+        extra = (size["state_bytes"][WITHIN_SMI] - size["state_bytes"][ALONE]) / size["parameters"]
         measured.append(
             [
                 f"{size['parameters']:,}",
-                f"{1000 * statistics.median(size['seconds'][BASE]):.3g}",
-                _percent(statistics.median(percent)),
+                f"{1000 * statistics.median(size['seconds'][ALONE]):.3g}",
+                _percent(statistics.median(more)),
                 f"{_percent(low)} to {_percent(high)}",
                 f"{extra:.2f}",
                 _percent(100 * extra / 16),
@@ -241,9 +251,9 @@ def _table_6(data: Data) -> list[Table]:
         Table(
             "Table 6, measured: what SMI adds to a training step",
             f"A GPT's whole step, {data['batch']} windows of {data['sizes'][0]['context']} "
-            "characters, AdamW (foreach) alone and within SMI in turns. Memory is counted: "
-            "history beside weights, gradients and AdamW's state (16 bytes a parameter), "
-            "activations left out.",
+            f"characters, AdamW (foreach) alone and within SMI in turns{_on_threads(data)}. Memory "
+            "is counted: the history beside weights, gradients and AdamW's state (16 bytes a "
+            "parameter), without activations.",
             ("parameters", "AdamW's step, ms", "added, median", "95% interval",
              "history, bytes a parameter", "of 16 bytes"),
             measured,
@@ -264,41 +274,41 @@ def _table_6(data: Data) -> list[Table]:
 
 def _table_10(data: Data) -> Table:
     study = Study(data)
-    rows = [["Run 5's settings", DASH, _spread(study, BEST, _VAL), DASH, DASH]]
+    rows = [["Run 5's settings", DASH, _mean_std(study, BEST, _VAL), DASH, DASH]]
     rows += [
         [
             name,
             value,
-            _spread(study, text, _VAL),
-            study.change(text, BEST, _VAL).percent(),
-            f"{spread(data, name):.2f}%",
+            _mean_std(study, text, _VAL),
+            percent(study.change(text, BEST, _VAL)),
+            sensitivity_percent(study, name),
         ]
         for name, varied in VARIED.items()
         for value, text in varied.items()
     ]
     return Table(
         "Table 10: sensitivity, as measured",
-        f"{data['steps']} steps, {len(data['seeds'])} seeds, AdamW {_spread(study, ADAMW, _VAL)}. "
-        "One setting at a time is changed from Run 5's. The spread is that of the mean losses of "
-        "all values of the setting, Run 5's among them.",
-        ("setting", "value", "val loss", "change from Run 5's", "spread"),
+        f"{data['steps']} steps, {len(data['seeds'])} seeds, AdamW "
+        f"{_mean_std(study, ADAMW, _VAL)}. One setting at a time is changed from Run 5's. A "
+        "setting's sensitivity is the root mean square, over its values and the seeds, of the "
+        "change in loss. Noise adds the same to each.",
+        ("setting", "value", "val loss", "change from Run 5's", "sensitivity"),
         rows,
     )
 
 
 def _domains(data: Data) -> Table:
-    adamw, smi = OPTIMIZERS
     rows = []
-    for task, words in DOMAINS.items():
+    for task, words in domains.DOMAINS.items():
         study = Study(data[task])
-        figure = final(study.data["metric"])
+        measure = final(study.data["metric"])
         rows.append(
             [
                 f"{task}: {words}",
                 study.data["metric"].removeprefix("val_"),
-                _spread(study, adamw, figure),
-                _spread(study, smi, figure),
-                study.change(smi, adamw, figure).percent(),
+                _mean_std(study, domains.ADAMW, measure),
+                _mean_std(study, domains.SMI, measure),
+                percent(study.change(domains.SMI, domains.ADAMW, measure)),
             ]
         )
     return Table(
@@ -310,22 +320,22 @@ def _domains(data: Data) -> Table:
     )
 
 
-def _cell(study: Study, text: str, figure: Figure) -> str:
-    mean = _spread(study, text, figure)
+def _cell(study: Study, text: str, measure: Measure) -> str:
+    mean = _mean_std(study, text, measure)
     if text == ADAMW:
         return mean
-    return f"{mean} ({_percent(study.change(text, ADAMW, figure).mean)})"
+    return f"{mean} ({_percent(study.change(text, ADAMW, measure).mean)})"
 
 
-def _spread(study: Study, text: str, figure: Figure) -> str:
+def _mean_std(study: Study, text: str, measure: Measure) -> str:
     """Mean ± standard deviation."""
-    values = study.values(text, figure)
-    return f"{_plain(values.mean)} ± {_plain(values.std, '.2g')}"
+    found = study.sample(text, measure)
+    return f"{_plain(found.mean)} ± {_plain(found.std, '.2g')}"
 
 
-def _plain(value: float, form: str = ".4g") -> str:
-    return number(value, form) if math.isfinite(value) else DASH
+def _plain(value: float | None, form: str = ".4g") -> str:
+    return DASH if value is None else number(value, form)
 
 
-def _percent(value: float) -> str:
-    return f"{number(value, '+.2f')}%" if math.isfinite(value) else DASH
+def _percent(value: float | None) -> str:
+    return DASH if value is None else f"{number(value, '+.2f')}%"

@@ -14,9 +14,8 @@ try:
     from rich.console import Console
 
     from bandwise import __version__, tasks
-    from bandwise.figures import report
-    from bandwise.study import Results, StudyError, compare, default_folder
-    from bandwise.study import optimizers as by_name
+    from bandwise.figures import lens_page, lens_runs, study_page, tables
+    from bandwise.study import Results, StudyError, by_name, compare, default_folder
 except ModuleNotFoundError as error:
     sys.exit(f"bandwise's command line needs {error.name!r}: pip install 'bandwise[study]'")
 
@@ -87,8 +86,7 @@ def _compare(
             "--lens",
             help="Also record what each optimizer does to frequency bands, spectra, weights and "
             "decisions, in lens.jsonl in each run's folder (0.1 to 3 MB). The training stays the "
-            "same, but its steps take longer, and the times in the table with them. Runs with and "
-            "without it are kept apart.",
+            "same, but its steps take longer. Runs with and without it are kept apart.",
         ),
     ] = False,
     out: Annotated[
@@ -101,7 +99,8 @@ def _compare(
     """Train TASK with several optimizers and seeds, and say which differences are real.
 
     Any further `--KEY VALUE` is an option of the task, such as `--size paper` or `--corpus FILE`
-    of shakespeare-char. Started again, the same command goes on where it was stopped.
+    of shakespeare-char. After `--` all options are the task's, whatever their names. Started again,
+    the same command goes on where it was stopped.
     """
     folder = default_folder(task) if out is None else out_folder(out)
     try:
@@ -147,12 +146,12 @@ def _lens(
     Each log appears under the name of its folder. For a study, every optimizer is drawn with a
     band over its seeds; several studies stand side by side.
     """
-    studies = report.rows_of_folders(folders)
+    studies = lens_runs.runs_of_folders(folders)
     console = Console()
     with stored(*folders):
-        path = report.write_lens(studies, folders[0] / "lens.html")
+        path = lens_page.write_lens(studies, folders[0])
         for name, runs in studies.items():
-            console.print(report.lens_table(runs, name))
+            console.print(tables.lens_table(runs, name))
     console.print(f"Lens: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -180,7 +179,7 @@ def _list(
 
 @contextmanager
 def stored(*paths: Path) -> Iterator[None]:
-    """What is stored and cannot be shown is the files' fault, so the error names them."""
+    """Show what files hold. If that fails, the error names the files."""
     try:
         yield
     except OSError:
@@ -192,7 +191,7 @@ def stored(*paths: Path) -> Iterator[None]:
 
 
 def out_folder(out: str) -> Path:
-    """What --out names: a folder, or a place where one can be made."""
+    """The folder of ``--out``: it exists, or can be made."""
     path = Path(out)
     there = next(place for place in (path, *path.parents) if place.exists())
     if not out or not there.is_dir():
@@ -201,13 +200,13 @@ def out_folder(out: str) -> Path:
 
 
 def wrote(paths: list[Path]) -> None:
-    """Says which files were written."""
+    """Print which files were written."""
     for path in paths:
         Console().print(f"Wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def stopped() -> typer.Exit:
-    """Says that the work was stopped and can be gone on with."""
+    """Print that the work was stopped and how it goes on."""
     console = Console(stderr=True, highlight=False)
     console.print("Stopped. The same command goes on from where it was.")
     return typer.Exit(130)
@@ -215,23 +214,22 @@ def stopped() -> typer.Exit:
 
 def _show(results: Results, folder: Path) -> None:
     console = Console()
-    console.print(report.table(results))
-    path = report.write(results, folder / "report.html")
+    console.print(tables.study_table(results))
+    path = study_page.write_report(results, folder)
     console.print(f"Report: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _task_options(words: list[str]) -> dict[str, str]:
-    """``--key value`` pairs by key."""
+    """The texts of ``--KEY VALUE`` and ``--KEY=VALUE``, by key. Any word may be a value."""
     options: dict[str, str] = {}
     remaining = iter(words)
     for word in remaining:
-        if not word.startswith("--") or len(word) == 2:
+        key, equals, rest = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not key:
             raise ValueError(f"cannot read {word!r}: a task's options are --KEY VALUE")
-        key, equals, value = word[2:].partition("=")
-        if not equals:
-            value = next(remaining, "")
-            if not value or value.startswith("--"):
-                raise ValueError(f"option {word} needs a value")
+        value = rest if equals else next(remaining, None)
+        if value is None:
+            raise ValueError(f"option {word} needs a value")
         options[key.replace("-", "_")] = value
     return options
 

@@ -65,7 +65,7 @@ def load(spec: str) -> UserObject:
             module = _run(path, sources)
     except UserFileError:
         raise
-    except Exception as error:  # what is no Python at all has no line to be blamed on
+    except Exception as error:  # a file that is no Python has no line to name
         raise UserFileError(f"{spec}: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
         raise UserFileError(f"{path} defines no {name!r}; it defines {_defined(module)}")
@@ -80,30 +80,33 @@ def load(spec: str) -> UserObject:
 
 @contextmanager
 def blamed(spec: str) -> Iterator[None]:
-    """Where code of the user's runs: what it raises is told in the user's own terms.
+    """Run code of the user's, and explain its errors in its own terms.
 
     Raises:
-        UserFileError: in place of whatever the file raises, which is chained.
+        UserFileError: the code has raised something, which is chained.
     """
     try:
         yield
-    # A file that calls sys.exit must not end the command without a word.
+    # A file may call sys.exit. That must not end the command silently.
     except (Exception, SystemExit) as error:
-        said = told(error, spec)
+        said = explain(error, spec)
         if said is None:
             raise
         raise UserFileError(said) from error
 
 
-def told(error: BaseException, *specs: str) -> str | None:
-    """What the user's code raised, and in which line; its own frames below, if there are several.
+def explain(error: BaseException, *specs: str) -> str | None:
+    """An error of the user's code in its own terms: what was raised and in which line.
+
+    If it went through several lines of the user's files, these follow.
 
     Args:
         error: as caught.
-        specs: the ``path/to/file.py:Name`` that may be to blame; others are passed over.
+        specs: the names of optimizers and tasks. Those in files, ``path/to/file.py:Name``, are
+            looked for.
 
     Returns:
-        ``None`` if none of them had a part in it.
+        ``None`` if the error did not come from any of these files.
     """
     what = f"{type(error).__name__}: {error}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -124,7 +127,7 @@ def told(error: BaseException, *specs: str) -> str | None:
     return "\n".join([line, *several]).rstrip()
 
 
-# What the modules beside the users' files held when they were last run.
+# The content of the modules beside the users' files, when they were last run.
 _held: dict[Path, bytes] = {}
 
 
@@ -141,7 +144,8 @@ def _run(path: Path, sources: dict[Path, bytes]) -> ModuleType:
         sys.path.insert(0, str(path.parent))
     # Pickling and some decorators look a class's module up here.
     sys.modules[module_name] = module
-    # A .pyc is told from its source by size and second alone: one left now may be stale next time.
+    # Python compares a .pyc with its source by size and second alone. One written now may be stale
+    # next time.
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         # Compiled from the bytes that were hashed: a stale .pyc must not run instead.
@@ -155,12 +159,12 @@ def _run(path: Path, sources: dict[Path, bytes]) -> ModuleType:
 
 
 def _forget_edited(sources: dict[Path, bytes]) -> None:
-    """If a module was edited since, have all imported anew: the others may hold what was in it."""
+    """If a module was edited, import all anew: the others may hold objects of the old one."""
     if any(_held.get(own, source) != source for own, source in sources.items()):
         # A package keeps its modules as attributes; one without __init__.py has no file, but paths.
         places = {str(place) for own in sources for place in (own, own.parent)}
         for name, module in list(sys.modules.items()):
-            # By its dictionary: torch.ops would make up any attribute.
+            # vars() because torch.ops has every attribute that it is asked for.
             its = vars(module)
             if not places.isdisjoint([its.get("__file__"), *(its.get("__path__") or ())]):
                 del sys.modules[name]
@@ -168,9 +172,9 @@ def _forget_edited(sources: dict[Path, bytes]) -> None:
 
 
 def _sources(path: Path) -> dict[Path, bytes]:
-    """The file's content, and that of all it imports from its own folder.
+    """The content of a file, and of all modules that it imports from its own folder.
 
-    Read from the import statements, wherever they stand: what is imported late counts too.
+    They are found by the import statements, also by those inside functions.
     (``modulefinder`` fails on packages without ``__init__.py``.)
     """
     found: dict[Path, bytes] = {}
@@ -184,11 +188,11 @@ def _sources(path: Path) -> dict[Path, bytes]:
 
 
 def _imported(source: bytes, file: Path, folder: Path) -> Iterator[Path]:
-    """Where modules that ``source`` imports would lie, if they lay in ``folder``."""
+    """The paths that the modules imported by ``source`` would have in ``folder``."""
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return  # importing it will say so
+        return  # the import itself will raise
     for node in nodes:
         match node:
             case ast.Import(names=names):
@@ -201,7 +205,7 @@ def _imported(source: bytes, file: Path, folder: Path) -> Iterator[Path]:
         for name in dotted:
             place = start
             parts = [part for part in name.split(".") if part]
-            # bandwise's version is told apart by itself.
+            # Studies record bandwise's version.
             for part in parts if parts[0] != "bandwise" else ():
                 yield place / f"{part}.py"
                 place /= part

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from bandwise.figures.figure import BASELINE, blank, line, transparent, wrapped
+from bandwise.figures.figure import BASELINE, blank, line, plotly_text, transparent
 
-# How far below its dots an optimizer's mean lies; rows are 1 apart.
+# How far an optimizer's mean lies below its dots. Rows are 1 apart.
 _MEAN_BELOW = 0.3
 
 
@@ -21,11 +20,11 @@ class Dots:
     Attributes:
         index: its place among those compared, which decides how it is drawn.
         name: its label.
-        kind: what a dot is: the ``meta`` of their trace.
-        values: what each dot says when pointed at, and its value.
+        kind: what a dot stands for, such as "seeds". It is the ``meta`` of the dots' trace.
+        values: for each dot, the words that appear under the pointer, and the value.
         mean: drawn as a diamond; ``None`` for none.
-        interval: drawn as a bar through the mean.
-        words: what the mean says when pointed at.
+        interval: drawn as a bar through the mean; ``None`` for none.
+        words: for the mean, the words that appear under the pointer.
     """
 
     index: int
@@ -38,14 +37,14 @@ class Dots:
 
 
 def dot_plot(rows: Sequence[Dots], what: str, references: Mapping[str, float]) -> go.Figure:
-    """The rows from top to bottom over an axis of ``what``, with lines at named references."""
+    """The rows from top to bottom, over an axis named ``what`` with a line at each reference."""
     plot = blank(height=130 + 56 * len(rows), labels=0)
     for place, row in enumerate(rows):
         _draw(plot, row, place)
-    plot.update_xaxes(title_text="<br>".join(wrapped(what, 60)), zeroline=False)
+    plot.update_xaxes(title_text=plotly_text(what, 60), zeroline=False)
     plot.update_yaxes(
         tickvals=[place + _MEAN_BELOW / 2 for place in range(len(rows))],
-        ticktext=["<br>".join(wrapped(row.name, 22)) for row in rows],
+        ticktext=[plotly_text(row.name, 22) for row in rows],
         range=[len(rows) - 0.4, -0.6],
         fixedrange=True,
         showgrid=False,
@@ -62,7 +61,7 @@ def dot_plot(rows: Sequence[Dots], what: str, references: Mapping[str, float]) -
 def _draw(plot: go.Figure, row: Dots, place: int) -> None:
     style = line(row.index)
     shared = {
-        "name": html.escape(row.name),
+        "name": plotly_text(row.name),
         "legendgroup": str(row.index),
         "hovertemplate": "%{text}",
         "mode": "markers",
@@ -70,7 +69,7 @@ def _draw(plot: go.Figure, row: Dots, place: int) -> None:
     count = len(row.values)
     plot.add_scatter(
         x=[value for _, value in row.values],
-        # They lie a little apart, or equal ones would hide each other.
+        # Equal dots would hide each other, so each lies a little lower than the one before.
         y=[place + 0.3 * ((i + 1) / (count + 1) - 0.5) for i in range(count)],
         text=[words for words, _ in row.values],
         marker={"color": transparent(style.colour, 0.6), "size": 10},
@@ -79,23 +78,17 @@ def _draw(plot: go.Figure, row: Dots, place: int) -> None:
     )
     if row.mean is None:
         return
-    bar = {}
+    bar = None
     if row.interval is not None:
         low, high = row.interval
-        bar = {
-            "error_x": {
-                "array": [high - row.mean],
-                "arrayminus": [row.mean - low],
-                "color": style.colour,
-                "thickness": 2.5,
-            }
-        }
+        ends = {"array": [high - row.mean], "arrayminus": [row.mean - low]}
+        bar = {**ends, "color": style.colour, "thickness": 2.5}
     plot.add_scatter(
         x=[row.mean],
         y=[place + _MEAN_BELOW],
         text=[row.words],
         marker={"color": style.colour, "symbol": "diamond", "size": 11},
+        error_x=bar,
         meta="mean",
-        **bar,
         **shared,
     )

@@ -1,6 +1,6 @@
-"""What all figures share: how an optimizer is drawn, and an empty figure that suits the page.
+"""What a figure is, how each optimizer is drawn, and an empty plot that suits the page.
 
-Plotly reads some HTML in names and titles, so every name the user chose is escaped on its way in.
+Plotly reads HTML in names and titles. ``plotly_text`` escapes the names that the user chose.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-# Okabe and Ito's colours for every kind of colour vision, less black and yellow, which vanish on
-# a dark or a white page. The baseline is grey. Six colours and five dashes share no divisor, so
-# that thirty optimizers differ in the pair and neighbours in both.
+# The colours of Okabe and Ito, which every kind of colour vision can tell apart. Black and yellow
+# are left out: they vanish on a dark or a white page. The baseline is grey. Six and five share no
+# divisor, so thirty optimizers differ in their pair of colour and dash.
 BASELINE = "#808890"
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("solid", "8px,4px", "2px,3px", "9px,3px,2px,3px", "14px,5px")
@@ -26,12 +26,12 @@ class Figure:
 
     Attributes:
         id: unique on the page.
-        title: what is seen, in words.
+        title: what the figure shows, in words.
         note: how to read it.
-        plot: the figure itself.
-        views: changes of the layout that the page offers as buttons, by what the button says. The
-            first is how the figure starts.
-        small: whether it may stand beside others.
+        plot: the plotly figure.
+        views: changes of the layout that the page offers as buttons, by the button's words. The
+            figure starts in the first.
+        small: whether it may stand beside another figure.
     """
 
     id: str
@@ -44,7 +44,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Line:
-    """How an optimizer is drawn, everywhere."""
+    """How an optimizer is drawn, in every figure."""
 
     colour: str
     dash: str
@@ -52,19 +52,19 @@ class Line:
 
 
 def line(index: int) -> Line:
-    """The line of the optimizer in a row of ``Results.comparisons``; the baseline is row 0."""
+    """The line of the optimizer at a place among those compared; place 0 is the baseline."""
     if index == 0:
         return Line(BASELINE, _DASHES[0], 3)
     return Line(_COLOURS[(index - 1) % len(_COLOURS)], _DASHES[(index - 1) % len(_DASHES)], 2)
 
 
 def blank(height: int, labels: int, **panels: Any) -> go.Figure:
-    """A figure with axes and no colours of its own: the page's style colours text and grid.
+    """A plot with axes alone. The page's style colours its text and grid.
 
     Args:
-        height: in pixels, of a figure whose legend is short.
+        height: in pixels, if the legend is short.
         labels: how many names the legend has.
-        panels: what ``plotly.subplots.make_subplots`` takes, for a figure of several panels.
+        panels: for several panels, the arguments of ``plotly.subplots.make_subplots``.
     """
     plot = go.Figure()
     if panels:
@@ -72,7 +72,7 @@ def blank(height: int, labels: int, **panels: Any) -> go.Figure:
         plot.update_annotations(font_size=13)
     plot.update_layout(
         template=None,
-        # A legend of many names needs room that the curves must not pay for.
+        # A legend of many names must not take room from the curves.
         height=height + 12 * max(0, labels - 3),
         margin={"l": 8, "r": 16, "t": 12, "b": 8},
         paper_bgcolor="rgba(0,0,0,0)",
@@ -96,27 +96,24 @@ def blank(height: int, labels: int, **panels: Any) -> go.Figure:
         "zeroline": False,
         "gridcolor": "#ccc",
     }
-    plot.update_xaxes(
-        **axis,
-        showgrid=False,
-        ticks="outside",
-        tickcolor="#888",
-    )
+    plot.update_xaxes(**axis, showgrid=False, ticks="outside", tickcolor="#888")
     plot.update_yaxes(**axis)
     return plot
 
 
 def start_in(plot: go.Figure, view: dict[str, Any]) -> None:
-    """Start the figure in a view."""
+    """Make a view the one that the plot starts in."""
     plot.update_layout({key.replace(".", "_"): value for key, value in view.items()})
 
 
-def wrapped(label: str, width: int) -> list[str]:
-    """The label in lines, escaped after it is cut: an entity must stay whole."""
-    return [html.escape(part) for part in textwrap.wrap(label, width)] or [""]
+def plotly_text(text: str, width: int | None = None) -> str:
+    """Text that plotly shows as it is, in lines of at most ``width`` characters."""
+    # Each line is escaped after the text is cut: an entity must stay whole.
+    lines = [text] if width is None else textwrap.wrap(text, width)
+    return "<br>".join(html.escape(line) for line in lines)
 
 
 def transparent(colour: str, opacity: float = 0.16) -> str:
-    """A colour of the form ``#rrggbb`` that lets others shine through."""
+    """The colour ``#rrggbb`` with an opacity."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"

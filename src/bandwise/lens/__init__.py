@@ -1,11 +1,10 @@
 """What an optimizer does to bands, weights, activations and decision boundaries.
 
-``Lens`` records quantities during training; ``figures`` draws what was recorded. A
-quantity measures and an instrument draws, never both: what can be drawn is in the log.
+``Lens`` records quantities during training. ``bandwise.figures.lens_figures`` draws them.
 """
 
-from bandwise.figures.instruments.drawn import figures
 from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced
+from bandwise.lens.quantities.response import response
 from bandwise.lens.quantities.spatial import (
     Spatial,
     filter_bias_variance,
@@ -13,8 +12,8 @@ from bandwise.lens.quantities.spatial import (
     momentary_mask,
     spectral_figures,
 )
-from bandwise.lens.quantities.temporal import Temporal, response
-from bandwise.lens.quantities.weight_series import Weights
+from bandwise.lens.quantities.temporal import Temporal
+from bandwise.lens.quantities.weights import Weights
 from bandwise.lens.reading import readings
 from bandwise.lens.recorder import Lens
 
@@ -27,7 +26,6 @@ __all__ = [
     "Temporal",
     "Traced",
     "Weights",
-    "figures",
     "filter_bias_variance",
     "mask_filter",
     "momentary_mask",

@@ -1,8 +1,7 @@
-"""The lens's log: one row on each line, as strict JSON, readable whenever the run is cut off."""
+"""The lens's log: one row a line, as strict JSON. It can be read at any moment of a run."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import zlib
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bandwise import _checksum
+from bandwise.files import crc32_of, from_json, to_json, with_numbers
 from bandwise.lens.quantities.quantity import Row
 
 NAME = "lens.jsonl"
@@ -22,8 +21,8 @@ class Log:
     """``lens.jsonl`` in a folder, open for appending.
 
     Args:
-        folder: made if it is not there.
-        size: in bytes; what stands beyond is removed.
+        folder: made if it is missing.
+        size: the bytes that are kept; the rest is removed.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -31,32 +30,48 @@ class Log:
         self._file = (folder / NAME).open("ab")
         self._file.truncate(size)
         self._file.seek(size)
-        self._crc32 = _checksum.of_file(folder / NAME, size)
+        self._crc32 = crc32_of(folder / NAME, size)
 
     def append(self, row: Row) -> None:
-        line = json.dumps(strict(row), allow_nan=False).encode() + b"\n"
+        """Write a row. Numbers get six digits, and ``null`` if they are not finite."""
+        line = to_json(with_numbers(row, _six_digits)).encode() + b"\n"
         self._file.write(line)
         self._file.flush()
         self._crc32 = zlib.crc32(line, self._crc32)
 
-    def saved(self) -> tuple[int, int]:
-        """Its size in bytes, once they are safe on the disk, and their CRC-32."""
+    def stamp(self) -> dict[str, int]:
+        """The log's size and checksum, once it is safe on the disk: see ``check``."""
         os.fsync(self._file.fileno())
-        return self._file.tell(), self._crc32
+        return {"log_bytes": self._file.tell(), "log_crc32": self._crc32}
 
     def close(self) -> None:
-        self.saved()
+        """Close the file, once it is safe on the disk."""
+        os.fsync(self._file.fileno())
         self._file.close()
 
 
-def size(folder: Path) -> int:
-    """The bytes of a folder's log; 0 if there is none."""
-    path = folder / NAME
-    return path.stat().st_size if path.exists() else 0
+def check(folder: Path, stamp: dict[str, Any]) -> int:
+    """Check that a log still begins with what a ``stamp`` is of.
+
+    Returns:
+        The bytes of the stamped part.
+
+    Raises:
+        ValueError: the log is shorter, or its checksum does not fit.
+    """
+    path, wanted = folder / NAME, int(stamp["log_bytes"])
+    size = path.stat().st_size if path.exists() else 0
+    if size < wanted:
+        raise ValueError(f"the log in {folder} had {wanted} bytes, and has {size} now")
+    crc32 = crc32_of(path, wanted)
+    # States of older versions have no checksum.
+    if stamp.get("log_crc32", crc32) != crc32:
+        raise ValueError(f"the log in {folder} is not what it was: its checksum does not fit")
+    return wanted
 
 
 def until(folder: Path, step: int) -> int:
-    """The bytes of the rows up to a step; 0 without any.
+    """The bytes of the rows up to a step.
 
     Raises:
         ValueError: a line is damaged.
@@ -70,31 +85,44 @@ def until(folder: Path, step: int) -> int:
     return kept
 
 
-def steps(folder: Path) -> tuple[int, int] | None:
-    """The steps of the first row and of the last; ``None`` without any.
+def check_empty(folder: Path) -> None:
+    """Check that a new training does not join the log of another.
 
     Raises:
+        FileExistsError: the folder's log has rows.
         ValueError: a line is damaged.
     """
-    found = [row["step"] for _, row in _rows(folder)]
-    return (found[0], found[-1]) if found else None
+    steps = [row["step"] for _, row in _rows(folder)]
+    if steps:
+        raise FileExistsError(
+            f"out must be a folder without a log, got {folder}: its {NAME} holds steps "
+            f"{steps[0]} to {steps[-1]} of a training. To record another training name another "
+            "folder, or give start=0, which removes that log; to continue that training load "
+            "the lens's state_dict, or give start= the steps that it has taken"
+        )
 
 
-def tensors(folder: Path, size: int) -> set[str]:
-    """The names of the tensors that the rows in the first ``size`` bytes are of.
+def check_tensors(folder: Path, size: int, known: set[str]) -> None:
+    """Check that the rows in a log's first ``size`` bytes are of known tensors.
 
     Raises:
-        ValueError: a line is damaged.
+        ValueError: a row is of another tensor, or a line is damaged.
     """
-    return {row["tensor"] for _, row in _rows(folder, size)}
+    strange = {row["tensor"] for _, row in _rows(folder, size)} - known
+    if strange:
+        raise ValueError(
+            f"model must be the one that the log in {folder} is of: the log has a tensor "
+            f"{min(strange)!r}, which this model does not have. Name another folder, or give "
+            "start=0, which removes that log"
+        )
 
 
 def read(folder: Path) -> list[Row]:
-    """The rows in a folder's log; a last line that was cut off is ignored.
+    """The rows of a folder's log. An unfinished last line is ignored.
 
     Raises:
         FileNotFoundError: there is no log.
-        ValueError: a line of it is damaged.
+        ValueError: a line is damaged.
     """
     path = folder / NAME
     if not path.is_file():
@@ -103,7 +131,7 @@ def read(folder: Path) -> list[Row]:
 
 
 def _rows(folder: Path, size: int | None = None) -> Iterator[tuple[int, Row]]:
-    """The whole rows in the first ``size`` bytes, or in all, each behind the byte it ends at."""
+    """The rows in the first ``size`` bytes of a log, or in all; before each, where it ends."""
     path = folder / NAME
     lines = path.read_bytes()[:size].split(b"\n")[:-1] if path.exists() else []
     end = 0
@@ -114,22 +142,13 @@ def _rows(folder: Path, size: int | None = None) -> Iterator[tuple[int, Row]]:
 
 def _row(path: Path, number: int, line: bytes) -> Row:
     try:
-        row: Row = json.loads(line)
+        row: Row = from_json(line)
         if type(row["step"]) is int and all(isinstance(row[key], str) for key in _WORDS):
             return row
-    except (KeyError, RecursionError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         pass
     raise ValueError(f"{path}, line {number} is damaged: it is no row of a lens")
 
 
-def strict(data: Any) -> Any:
-    """Numbers to six digits, and ``None`` for those that JSON does not have."""
-    match data:
-        case float():
-            return float(f"{data:.6g}") if math.isfinite(data) else None
-        case dict():
-            return {key: strict(value) for key, value in data.items()}
-        case list() | tuple():
-            return [strict(value) for value in data]
-        case _:
-            return data
+def _six_digits(number: float) -> float | None:
+    return float(f"{number:.6g}") if math.isfinite(number) else None

@@ -1,84 +1,88 @@
-"""The lens: measures around any training loop, by the optimizer's hooks alone."""
+"""The lens: records quantities around any training loop, by the optimizer's hooks alone."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
-from torch.utils.hooks import RemovableHandle
+from torch.optim import Optimizer
 
-from bandwise import _checksum
-from bandwise.figures.instruments.drawn import figures
 from bandwise.lens import log
+from bandwise.lens.decay import DecayTrial
+from bandwise.lens.hooks import StepHooks
+from bandwise.lens.quantities.activations import activation_figures
+from bandwise.lens.quantities.boundary import Point, boundary_figures
+from bandwise.lens.quantities.decisions import probe_figures
 from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced
 from bandwise.lens.quantities.spatial import Spatial
 from bandwise.lens.quantities.temporal import Temporal
-from bandwise.lens.quantities.weight_series import Weights
+from bandwise.lens.quantities.weights import Weights
 from bandwise.optim import _checks
-from bandwise.optim.nsf import NSF
 from bandwise.optim.smi import SMI
 
-if TYPE_CHECKING:
-    from bandwise.figures.figure import Figure
+# Figures are drawn from the rows of these quantities.
+_OWN = ("temporal", "spatial", "weights", "decisions", "boundary", "activations")
 
 
 class Writer(Protocol):
-    """What a ``torch.utils.tensorboard.SummaryWriter`` is to the lens."""
+    """The part of ``torch.utils.tensorboard.SummaryWriter`` that the lens uses."""
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> object:
         """Show a number at a step."""
 
 
 class Lens:
-    """Records what an optimizer does to its gradients, while training goes on as it would have.
+    """Records what an optimizer does to its gradients, and leaves the training as it is.
 
-    Inside the ``with``, every ``optimizer.step()`` is observed through the optimizer's own hooks;
-    after it, also after an exception, they are gone. Parameters, gradients, state and torch's
-    generators are never touched: training with the lens and without it is bitwise the same.
+    Inside the ``with``, the optimizer's own hooks observe every ``optimizer.step()``. They are
+    removed at its end, also after an exception. The lens does not touch parameters, gradients,
+    state or torch's generators: training with it and without it is bitwise the same.
 
-    It works with any torch optimizer, alone or within ``bandwise.SMI``, with closures,
-    gradient accumulation, frozen and unused parameters, ``GradScaler`` (steps that it skips do not
-    count) and compiled models. The gradient of a closure is that of its first
-    evaluation. Sparse gradients, and the sharded parameters of ``fully_shard`` and tensor
-    parallel, are not measured. With several processes, use it in one of them.
+    It works with any torch optimizer, alone or within ``bandwise.SMI``, with closures, gradient
+    accumulation, frozen and unused parameters, compiled models and ``GradScaler``. A step that
+    ``GradScaler`` skips does not count. The gradient of a closure is that of its first evaluation.
+    Sparse gradients, and the sharded parameters of ``fully_shard`` and tensor parallel, are not
+    measured. With several processes, use the lens in one of them.
 
     Rows are appended to ``lens.jsonl`` in ``out``, each a JSON object with ``step``, ``quantity``,
     ``tensor`` (a parameter's name or ``"all"``) and the quantity's figures.
 
-    With its state in the training's checkpoints (``state_dict``), a training that is cut off
-    and resumed leaves the same log as one that never was, byte for byte.
+    Put the lens's ``state_dict`` into the checkpoints of the training. A training that is cut off
+    and resumed then leaves the same log, byte for byte, as one that runs through.
 
-    A log holds one training. Where there is a log, a lens must be told whether it is to continue
-    it (``load_state_dict``, or ``start``) or to begin a new one (``start=0``).
+    A log holds one training. Where there is a log, tell the lens to continue it
+    (``load_state_dict``, or ``start``) or to begin a new one (``start=0``).
 
     Args:
         model: gives the parameters their names.
         optimizer: the one whose ``step`` is called: SMI, not its base.
         every: costly figures are measured at the first step and at every so many.
         out: the folder of the log.
-        quantities: what to measure; by default ``Temporal``,
-            ``Spatial`` and ``Weights``.
+        quantities: what to measure; by default ``Temporal``, ``Spatial`` and ``Weights``.
         start: the steps that this training has taken before. The log in ``out`` is continued;
-            rows of later steps, which a run that was cut off has left, are removed. 0 begins a new
-            log, and removes the one that is there. By default there must be none.
-        writer: a TensorBoard ``SummaryWriter`` that is given every number as well, under
+            rows of later steps are removed. 0 begins a new log and removes the one that is there.
+            By default the folder must hold no log.
+        writer: a TensorBoard ``SummaryWriter``. It is given every number as well, under
             ``quantity/figure/tensor``.
 
+    Raises:
+        FileExistsError: at the ``with``: the folder holds a log and ``start`` is not given.
+        ValueError: at the ``with``: the log to continue is damaged, or of another model.
+
     Examples:
+        >>> from bandwise.figures import lens_figures
         >>> with Lens(model, optimizer, out="lens") as lens:
         ...     for batch in batches:
         ...         optimizer.zero_grad()
         ...         loss(model, batch).backward()
         ...         optimizer.step()
         >>> lens.summary()
-        >>> Lens.read("lens")
-        >>> for figure in lens.figures():
+        >>> for figure in lens_figures({"adamw": [Lens.read("lens")]}):
         ...     print(figure.title)
         ...     figure.plot.show()
     """
@@ -100,35 +104,35 @@ class Lens:
         _checks.whole("every", every, low=1)
         if start is not None:
             _checks.whole("start", start, low=0)
-        self.optimizer, self.every, self.out = optimizer, every, Path(out)
+        self.model, self.optimizer, self.every, self.out = model, optimizer, every, Path(out)
         self.step = start or 0
         chosen = (Temporal(), Spatial(), Weights()) if quantities is None else quantities
         self._quantities: list[Quantity] = list(chosen)
-        self._start, self._writer = start, writer
+        self._writer = writer
         self._names = {
             param: name.replace("_orig_mod.", "") for name, param in model.named_parameters()
         }
-        self._hooks: list[RemovableHandle] = []
+        self._decay = DecayTrial(optimizer.base if isinstance(optimizer, SMI) else optimizer)
+        # Whether the log of self.step steps is continued, or how many of its bytes.
+        self._continues = start is not None
+        self._kept_bytes = 0 if start == 0 else None
+        self._hooks: StepHooks | None = None
         self._log: log.Log | None = None
-        # What is kept of the log that is there, where it is not told by steps.
-        self._log_bytes = 0 if start == 0 else None
-        self._current: Step | None = None
-        self._call: FrameType | None = None
 
     def __enter__(self) -> Lens:
         if self._log is not None:
             raise RuntimeError("this lens is in use already")
-        size = self._log_bytes
+        if not self._continues:
+            log.check_empty(self.out)
+        size = self._kept_bytes
         if size is None:
-            self._check_told()
             size = log.until(self.out, self.step)
-        self._check_same_model(size)
+        known = {"all", *self._names.values(), *(t.name for t in self._traced())}
+        log.check_tensors(self.out, size, known)
         self._log = log.Log(self.out, size)
-        self._log_bytes = None
-        self._hooks = [
-            self.optimizer.register_step_pre_hook(self._before),
-            self.optimizer.register_step_post_hook(self._after),
-        ]
+        self._hooks = StepHooks(self.optimizer, self._before, self._after)
+        # When it is entered again, it continues its own log.
+        self._continues, self._kept_bytes = True, None
         return self
 
     def __exit__(
@@ -137,51 +141,84 @@ class Lens:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        if self._hooks is not None:
+            self._hooks.remove()
         try:
             self._write(closing=True)
         finally:
-            if self._log is not None:
-                self._log.close()
-            self._log = self._current = self._call = None
-            # Entered again, it continues its own log.
-            self._start = self.step
+            self._open_log().close()
+            self._log = self._hooks = None
 
     def record(self, quantity: str, figures: Mapping[str, Any]) -> None:
-        """Write figures of the whole model as it is now, measured elsewhere, such as at an
-        evaluation.
+        """Write figures of your own, of the whole model as it is now.
 
         Args:
-            quantity: what was measured; a name that no quantity of the lens has.
+            quantity: what was measured. The names of the lens's own quantities are refused:
+                ``temporal``, ``spatial``, ``weights``, ``decisions``, ``boundary`` and
+                ``activations``.
             figures: numbers, ``None`` where one is not defined, or short lists.
 
         Raises:
             RuntimeError: it is called outside the ``with``.
+            ValueError: ``quantity`` is a name of the lens's own.
         """
-        self._append({"step": self.step, "quantity": quantity, "tensor": "all", **figures})
+        if quantity in _OWN:
+            raise ValueError(
+                f"quantity must not be one that the lens measures itself ({', '.join(_OWN)}), "
+                f"got {quantity!r}"
+            )
+        self._add(quantity, figures)
+
+    def look(
+        self,
+        probe: tuple[Tensor, Tensor] | None = None,
+        plane: tuple[Point, Point] | None = None,
+        activations: bool = False,
+    ) -> None:
+        """Measure what the model does with given inputs, in evaluation mode, as it is now.
+
+        Args:
+            probe: inputs and labels of held-out examples, the same at every look. The row
+                ``decisions`` has the ``decision_figures`` of the model and ``predicted``, the
+                classes. 1 to 512 labels.
+            plane: (x, y) of the lower left and of the upper right corner. The model takes points,
+                (n, 2), to the logits of two classes. The row ``boundary`` has its leaning to
+                class 1 on a grid.
+            activations: whether to measure the ``activation_figures`` on the probe's inputs.
+
+        Raises:
+            RuntimeError: it is called outside the ``with``.
+            ValueError: the probe or the plane does not fit the model.
+        """
+        if probe is not None:
+            self._add("decisions", probe_figures(self.model, *probe))
+        if plane is not None:
+            self._add("boundary", boundary_figures(self.model, *plane))
+        if probe is not None and activations:
+            figures = activation_figures(self.model, [probe[0]])
+            # A model may have no layer of those whose activations are known.
+            if figures:
+                self._add("activations", figures)
 
     def state_dict(self) -> dict[str, Any]:
-        """What ``load_state_dict`` needs to go on from here: tensors and plain data.
+        """What ``load_state_dict`` needs to continue from here: tensors and plain data.
 
         As with an optimizer, the tensors are the lens's own: save them before the next step.
 
         Raises:
             RuntimeError: it is called outside the ``with``.
         """
-        size, crc32 = self._open_log().saved()
         return {
             "step": self.step,
-            "log_bytes": size,
-            "log_crc32": crc32,
+            **self._open_log().stamp(),
             "quantities": [quantity.state_dict() for quantity in self._quantities],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a lens with the same arguments was when it gave ``state``.
+        """Continue where a lens with the same arguments was when it gave ``state``.
 
-        To be called before the ``with``, whose log then loses all that was written later: what the
-        end of that ``with`` wrote as well, of whatever step.
+        Call it before the ``with``. The ``with`` then removes all that was written to the log
+        after ``state``.
 
         Raises:
             RuntimeError: it is called within the ``with``.
@@ -189,23 +226,16 @@ class Lens:
         """
         if self._log is not None:
             raise RuntimeError("load the state of a lens before its `with`, not within")
-        states, size = state["quantities"], log.size(self.out)
+        states = state["quantities"]
         if len(states) != len(self._quantities):
             raise ValueError(
                 f"the state_dict has {len(states)} quantities, the lens {len(self._quantities)}"
             )
-        if size < state["log_bytes"]:
-            raise ValueError(
-                f"the log in {self.out} had {state['log_bytes']} bytes, and has {size} now"
-            )
-        crc32 = _checksum.of_file(self.out / log.NAME, state["log_bytes"])
-        # States from before there were checksums have none.
-        if state.get("log_crc32", crc32) != crc32:
-            raise ValueError(f"the log in {self.out} is not what it was: its checksum does not fit")
-        tensors = self._traced(1.0)
+        size = log.check(self.out, state)
+        tensors = self._traced()
         for quantity, saved in zip(self._quantities, states, strict=True):
             quantity.load_state_dict(saved, tensors)
-        self.step, self._log_bytes = state["step"], state["log_bytes"]
+        self.step, self._continues, self._kept_bytes = state["step"], True, size
 
     def summary(self) -> list[Row]:
         """The log's last row of every quantity for the whole model, without its lists."""
@@ -215,93 +245,33 @@ class Lens:
             for row in last.values()
         ]
 
-    def figures(self) -> list[Figure]:
-        """Draws what is in the log, under the optimizer's name: see ``bandwise.lens.figures``.
-
-        Needs plotly.
-        """
-        return figures({type(self.optimizer).__name__: [self.read(self.out)]})
-
     @staticmethod
     def read(folder: str | Path) -> list[Row]:
-        """The rows recorded in a folder, also while they are being recorded.
+        """The rows of a folder's log, also while it is written.
 
         Raises:
             FileNotFoundError: there is no log.
-            ValueError: a line of it is damaged.
+            ValueError: a line is damaged.
         """
         return log.read(Path(folder))
 
-    def _check_told(self) -> None:
-        steps = None if self._start is not None else log.steps(self.out)
-        if steps is not None:
-            raise FileExistsError(
-                f"out must be a folder without a log, got {self.out}: its {log.NAME} holds steps "
-                f"{steps[0]} to {steps[1]} of a training. To record another training name another "
-                "folder, or give start=0, which removes that log; to continue that training load "
-                "the lens's state_dict, or give start= the steps that it has taken"
-            )
-
-    def _check_same_model(self, size: int) -> None:
-        known = {"all", *self._names.values(), *(t.name for t in self._traced(1.0))}
-        strange = log.tensors(self.out, size) - known
-        if strange:
-            raise ValueError(
-                f"model must be the one that the log in {self.out} is of: the log has a tensor "
-                f"{min(strange)!r}, which this model does not have. Name another folder, or give "
-                "start=0, which removes that log"
-            )
-
-    def _before(
-        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        # A class whose step calls super().step() has hooks around both; the outer is the step. One
-        # that failed left its call behind, but does not run.
-        call = sys._getframe(1)
-        if self._call is not None and _runs(self._call, call):
-            return None
-        self._call, self._current = call, None
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        if closure is None:
-            self._observe()
-            return None
-
-        # The gradients come with its first evaluation.
-        def observed() -> Any:
-            loss = closure()
-            if self._current is None:
-                self._observe()
-            return loss
-
-        if len(args) > 1:
-            return (args[0], observed, *args[2:]), kwargs
-        return args, {**kwargs, "closure": observed}
-
-    @torch.no_grad()
-    def _observe(self) -> None:
-        # Fused optimizers are handed scaled gradients, the scale, and whether to skip the step.
-        skipped = getattr(self.optimizer, "found_inf", None)
-        if skipped is not None and skipped.item():
-            return
-        scale = getattr(self.optimizer, "grad_scale", None)
+    def _before(self, grad_scale: float) -> Step:
         number = self.step + 1
         due = number == 1 or number % self.every == 0
-        self._current = Step(number, due, self._traced(1.0 if scale is None else scale.item()))
-        for quantity in self._quantities:
-            quantity.before(self._current)
-
-    def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._current is None or sys._getframe(1) is not self._call:
-            return
-        with torch.no_grad():
+        step = Step(number, due, self._traced(grad_scale, self._decay.shares()))
+        with _measuring():
             for quantity in self._quantities:
-                quantity.after(self._current)
-            self.step = self._current.number
-            self._current = self._call = None
-            self._write()
+                quantity.before(step)
+        return step
 
-    def _traced(self, grad_scale: float) -> list[Traced]:
-        base = self.optimizer.base if isinstance(self.optimizer, SMI) else self.optimizer
+    def _after(self, step: Step) -> None:
+        with _measuring():
+            for quantity in self._quantities:
+                quantity.after(step)
+        self.step = step.number
+        self._write()
+
+    def _traced(self, grad_scale: float = 1.0, decay: list[float] | None = None) -> list[Traced]:
         return [
             Traced(
                 name=self._names.get(param, f"group{i}.{j}"),
@@ -310,18 +280,23 @@ class Lens:
                 grad_scale=grad_scale,
                 group=group,
                 state=self.optimizer.state.get(param, {}),
-                decay=_decoupled_decay(base, group),
+                decay=decay[i] if decay else 0.0,
             )
             for i, group in enumerate(self.optimizer.param_groups)
             for j, param in enumerate(group["params"])
-            # All processes would have to come to look at what is sharded.
+            # All processes would have to take part in looking at what is sharded.
             if not hasattr(param, "device_mesh")
         ]
 
     def _write(self, closing: bool = False) -> None:
         for quantity in self._quantities:
-            for row in quantity.rows(closing):
+            with _measuring():
+                rows = quantity.rows(closing)
+            for row in rows:
                 self._append(row)
+
+    def _add(self, quantity: str, figures: Mapping[str, Any]) -> None:
+        self._append({"step": self.step, "quantity": quantity, "tensor": "all", **figures})
 
     def _append(self, row: Row) -> None:
         self._open_log().append(row)
@@ -334,21 +309,17 @@ class Lens:
         return self._log
 
 
-def _runs(call: FrameType, frame: FrameType | None) -> bool:
-    """Whether a call is among those that led to a frame."""
-    while frame is not None and frame is not call:
-        frame = frame.f_back
-    return frame is call
+@contextmanager
+def _measuring() -> Iterator[None]:
+    """No autograd, and the CPU for new tensors, whatever the user's default device is."""
+    # The context makes every call of torch slower: it is entered only where it is needed.
+    on_cpu = torch.get_default_device().type == "cpu"
+    with torch.no_grad(), nullcontext() if on_cpu else torch.device("cpu"):
+        yield
 
 
 def _dense(grad: Tensor | None) -> Tensor | None:
     return grad if grad is not None and grad.layout == torch.strided else None
-
-
-def _decoupled_decay(base: Optimizer, group: dict[str, Any]) -> float:
-    """The rate of a decay that is no part of the gradient."""
-    decoupled = isinstance(base, (AdamW, NSF)) or group.get("decoupled_weight_decay", False)
-    return float(group["weight_decay"]) if decoupled else 0.0
 
 
 def _show(row: Row, writer: Writer) -> None:

@@ -1,7 +1,7 @@
 """Where the runs of a study are trained: in processes of this machine, or on a cluster.
 
-A cluster's address is told in its own library's way; where there is none, one is started on this
-machine. Runs are kept in folders, so all machines must share a file system.
+The library of a cluster finds its address. If there is none, it starts a cluster on this machine.
+Runs are kept in folders, so all machines must share a file system.
 """
 
 from __future__ import annotations
@@ -13,23 +13,26 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import joblib
-from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from bandwise.study.errors import StudyError
 
 BACKENDS = ("loky", "dask", "ray")
-# What costs so many workers their life, for want of memory, say, must not take all of them.
+# How many workers a run may kill, for example because it needs too much memory.
 _LOSSES = 3
 
 
 def workers(backend: str, jobs: int | None, device: str) -> AbstractContextManager[joblib.Parallel]:
-    """What trains ``jobs`` runs at a time on ``device``; ``None``: as many as a cluster has room
-    for.
+    """The workers that train the runs of a study.
+
+    Args:
+        backend: one of ``BACKENDS``.
+        jobs: runs at a time; ``None``: as many as a cluster has room for.
+        device: what they train on.
 
     Raises:
         ModuleNotFoundError: the backend's package is not installed.
-        StudyError: from within, when workers were lost for good.
+        StudyError: while they train, if workers were killed too often.
     """
     match backend:
         case "dask":
@@ -46,14 +49,11 @@ def _loky(jobs: int | None) -> Iterator[joblib.Parallel]:
         yield joblib.Parallel(jobs, backend="loky", return_as="generator_unordered", batch_size=1)
     except TerminatedWorkerError as error:
         raise _lost("fewer --jobs") from error
-    except KeyboardInterrupt:
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
-        raise
 
 
 @contextmanager
 def _dask(jobs: int | None) -> Iterator[joblib.Parallel]:
-    """A lost worker's run is given to another by dask itself."""
+    """Dask gives the run of a lost worker to another one."""
     try:
         import dask
         from distributed import Client, KilledWorker
@@ -62,7 +62,7 @@ def _dask(jobs: int | None) -> Iterator[joblib.Parallel]:
         raise _missing("dask", error) from error
 
     class Backend(DaskDistributedBackend):  # type: ignore[misc]
-        """Joblib's tells of results alone: it would wait for ever for what dask has given up."""
+        """Joblib's reports results only, and waits for ever for a run that dask has given up."""
 
         def submit(self, func: Any, callback: Any = None) -> Any:
             job = super().submit(func, callback)
@@ -77,13 +77,13 @@ def _dask(jobs: int | None) -> Iterator[joblib.Parallel]:
         if dask.config.get("scheduler-address", None):
             client = Client()
         else:
-            # Runs share torch's generators with their process: more threads would be of no use.
-            with _deaf_to_control_c():
+            # A process trains one run at a time, so it needs one thread.
+            with _ignoring_control_c():
                 client = Client(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
     with client as connected:
         try:
             with joblib.parallel_config("dask", client=connected):
-                # All of dask's threads are its n_jobs: what it is not given, it cannot start.
+                # Joblib's n_jobs is the number of dask's threads, so pre_dispatch sets the limit.
                 yield joblib.Parallel(
                     pre_dispatch=jobs or "all", return_as="generator_unordered", batch_size=1
                 )
@@ -93,7 +93,7 @@ def _dask(jobs: int | None) -> Iterator[joblib.Parallel]:
 
 @contextmanager
 def _ray(jobs: int | None, device: str) -> Iterator[joblib.Parallel]:
-    """A lost worker's run is given to another by ray, if it is told so."""
+    """Ray gives the run of a lost worker to another one, as often as ``_LOSSES`` says."""
     try:
         import ray
         from ray.util.joblib import register_ray
@@ -112,7 +112,7 @@ def _ray(jobs: int | None, device: str) -> Iterator[joblib.Parallel]:
     }
     try:
         with joblib.parallel_config("ray", n_jobs=jobs or -1, ray_remote_args=settings):
-            # Its pool cannot give results one by one; progress is read from the folders.
+            # Ray's pool cannot return results one by one. Progress is read from the folders.
             yield joblib.Parallel(batch_size=1)
     except ray.exceptions.RayActorError as error:
         raise _lost("workers with more") from error
@@ -122,9 +122,8 @@ def _ray(jobs: int | None, device: str) -> Iterator[joblib.Parallel]:
 
 
 @contextmanager
-def _deaf_to_control_c() -> Iterator[None]:
-    """For what is started meanwhile: a terminal interrupts all, and it is for this process to say
-    so."""
+def _ignoring_control_c() -> Iterator[None]:
+    """Start processes that ignore Control-C: a terminal sends it to all, this one handles it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

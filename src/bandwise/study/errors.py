@@ -1,4 +1,4 @@
-"""What can go wrong in a study, beside wrong arguments."""
+"""The errors of a study, beside those of wrong arguments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class StudyError(RuntimeError):
-    """A study could not be finished; what it has done so far is kept."""
+    """A study cannot be finished. Its finished runs are kept."""
 
 
 class DamagedRunError(StudyError):
@@ -20,10 +20,10 @@ class DamagedRunError(StudyError):
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Where a file of a run is read: whatever is wrong with it, the error names the file.
+    """Turn every error of reading a run's file into one that names the file.
 
     Raises:
-        DamagedRunError: something is.
+        DamagedRunError: the file cannot be read.
     """
     try:
         yield

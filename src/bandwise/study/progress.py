@@ -1,6 +1,6 @@
-"""What a study shows while it runs, read from the folders of its runs.
+"""The progress of a study, read from the folders of its runs.
 
-Workers may be processes or other machines: all they have in common with this one is the folder.
+Workers may be processes or other machines. They share nothing with this process but the folder.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,12 +26,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from bandwise.study.files import read_json
-from bandwise.study.run import RESULT, read_metrics
+from bandwise.files import read_json
+from bandwise.study.run_files import RESULT, read_metrics
 
 _POLL_SECONDS = 0.5
-# Between two lines of a run where there is no terminal.
-_TALK_SECONDS = 30.0
+# The least time between two lines of a run, without a terminal.
+_LINE_SECONDS = 30.0
 
 
 class _Rate(ProgressColumn):
@@ -42,8 +42,15 @@ class _Rate(ProgressColumn):
 
 
 class StudyProgress:
-    """In a terminal a bar a running run, with its step, loss and time left. Elsewhere a line an
-    evaluation of a run, but none within half a minute of its last. A line a finished run in both.
+    """Shows how far the runs of a study are.
+
+    In a terminal every running run has a bar with its step, loss and time left. Elsewhere it has a
+    line at an evaluation, at most one in half a minute. In both a finished run has a line.
+
+    Args:
+        console: where to write.
+        folders: the runs' folders, by their labels.
+        steps: optimizer steps in a run.
     """
 
     def __init__(self, console: Console, folders: Mapping[str, Path], steps: int) -> None:
@@ -51,8 +58,9 @@ class StudyProgress:
         self._folders = dict(folders)
         self._steps = steps
         self._total = len(folders)
-        # When each run's last line was due, and the evaluated step it told.
-        self._told: dict[str, tuple[float, int]] = {}
+        # The time of each run's last line, and its step.
+        self._lines: dict[str, tuple[float, int]] = {}
+        self._bars: dict[str, TaskID] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._progress = Progress(
@@ -65,17 +73,18 @@ class StudyProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
 
     def failed(self, label: str) -> None:
-        """Say that a run has ended without a result; those with one are found in their folders."""
+        """Report a run that has ended without a result. Results are found in the folders."""
         self._ended(label, "failed")
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Look after the runs in the meantime."""
+        """Show the progress in the meantime."""
         thread = threading.Thread(target=self._watch, daemon=True)
-        with self._progress if self._console.is_terminal else nullcontext():
+        with self._progress:
             thread.start()
             try:
                 yield
@@ -84,72 +93,60 @@ class StudyProgress:
                 thread.join()
 
     def _watch(self) -> None:
-        lines: dict[str, TaskID] = {}
         stopped = False
         while not stopped:
             stopped = self._stop.wait(_POLL_SECONDS)
             for label, folder in list(self._folders.items()):
                 if (folder / RESULT).exists():
                     self._ended(label, _figures(folder / RESULT))
-                elif self._console.is_terminal:
-                    self._draw(lines, label, folder)
                 else:
-                    self._tell(label, folder)
-            for label in set(lines) - set(self._folders):
-                self._progress.remove_task(lines.pop(label))
+                    with self._lock:
+                        self._update(label, folder)
 
-    def _draw(self, lines: dict[str, TaskID], label: str, folder: Path) -> None:
-        evals, training = _read(folder)
-        if not evals:
+    def _update(self, label: str, folder: Path) -> None:
+        try:
+            evals, training = read_metrics(folder)
+        except (OSError, ValueError):
+            return  # damaged: the run itself will report it
+        if not evals or label not in self._folders:
             return
-        step = int(max(rows[-1]["step"] for rows in (evals, training) if rows))
-        if label not in lines:
-            lines[label] = self._progress.add_task(
-                label, total=self._steps, completed=step, loss=""
-            )
-        loss = f"loss {training[-1]['train_loss']:.4g}" if training else ""
-        self._progress.update(lines[label], completed=step, loss=loss)
-
-    def _tell(self, label: str, folder: Path) -> None:
-        now = time.monotonic()
-        if label in self._told and now - self._told[label][0] < _TALK_SECONDS:
+        now, evaluated = time.monotonic(), int(evals[-1]["step"])
+        figures = training[-1] if training else evals[-1]
+        bar = self._bars.get(label)
+        if bar is None:
+            bar = self._bars[label] = self._progress.add_task(label, total=self._steps, loss="")
+            self._lines[label] = now, evaluated
+        loss = f"loss {figures['train_loss']:.4g}" if training else ""
+        self._progress.update(bar, completed=max(figures["step"], evaluated), loss=loss)
+        then, before = self._lines[label]
+        if self._console.is_terminal or evaluated == before or now - then < _LINE_SECONDS:
             return
-        evals, training = _read(folder)
-        if not evals:
-            return
-        step = int(evals[-1]["step"])
-        then, before = self._told.setdefault(label, (now, step))
-        if step <= before or now - then < _TALK_SECONDS:
-            return
-        self._told[label] = now, step
-        left = timedelta(seconds=round((self._steps - step) * (now - then) / (step - before)))
-        figures = {"train_loss": training[-1]["train_loss"], **evals[-1]}
-        self._say(
-            f"{label}: step {step:,} of {self._steps:,}, {_in_words(figures)}, about {left} left"
+        self._lines[label] = now, evaluated
+        left = timedelta(
+            seconds=round((self._steps - evaluated) * (now - then) / (evaluated - before))
+        )
+        self._print(
+            f"{label}: step {evaluated:,} of {self._steps:,}, "
+            f"{_in_words({'train_loss': figures['train_loss'], **evals[-1]})}, about {left} left"
         )
 
     def _ended(self, label: str, outcome: str) -> None:
         with self._lock:
             if self._folders.pop(label, None) is None:
                 return
-            self._say(f"[{self._total - len(self._folders)}/{self._total}] {label}: {outcome}")
+            if label in self._bars:
+                self._progress.remove_task(self._bars.pop(label))
+            self._print(f"[{self._total - len(self._folders)}/{self._total}] {label}: {outcome}")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _read(folder: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    try:
-        return read_metrics(folder)
-    except (OSError, ValueError):
-        return [], []  # damaged: the run itself will say so
 
 
 def _figures(result: Path) -> str:
     try:
         final = read_json(result)["final"]
     except (OSError, ValueError):
-        return "failed"  # damaged: the study will say how
+        return "failed"  # damaged: the study will report it
     return _in_words(final)
 
 

@@ -1,4 +1,4 @@
-"""What a study found, as plain objects that go to JSON and back."""
+"""The results of a study, as plain objects that are written to JSON and read back."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bandwise.files import read_json, replacing, write_json
 from bandwise.lens import Row
-from bandwise.study.files import read_json, replacing, write_json
 
 Verdict = Literal[
     "baseline",
@@ -28,22 +28,22 @@ class Run:
 
     Attributes:
         optimizer: the optimizer's label, as the user wrote it.
-        seed: seed of the initial weights, batches and dropout.
-        diverged: whether the loss became inf or NaN; the run stopped there.
-        steps: optimizer steps taken.
-        final: the last evaluation, ``val_loss`` and the like, ``test_…`` too where there is a test
-            split. Not finite if the run diverged.
-        seconds_per_step: median wall time of a training step, evaluation not counted; the lens's
-            work is, if the run had one.
-        evals: an evaluation a row: ``step`` and the validation figures.
-        training: rows of ``step``, ``train_loss`` (mean since the row before), ``lr`` and the
-            scheduled values ``alpha`` and ``p`` of an optimizer that has them.
-        config: everything the run depends on, and under ``settings`` what the optimizer was set to,
-            defaults and all.
-        folder: its folder, relative to the study's.
-        lens: what the lens recorded of the whole model, one row for each measurement, with
-            ``agreement`` in the place of ``predicted``
-            (``bandwise.study.decisions.with_agreement``); empty if the run had none.
+        seed: of the initial weights, the batches and dropout.
+        diverged: whether the loss became inf or NaN. Such a run stops there.
+        steps: the optimizer steps taken.
+        final: the figures of the last evaluation, such as ``val_loss``. A task with a test split
+            adds ``test_loss`` and the like. A diverged run's figures may be inf or NaN.
+        seconds_per_step: the median wall time of a training step. It includes the lens's work, and
+            does not include evaluations.
+        evals: one row for each evaluation: ``step`` and the validation figures.
+        training: one row for each log entry: ``step``, ``train_loss`` (the mean since the entry
+            before), ``lr``, and an optimizer's scheduled values ``alpha`` and ``p``.
+        config: everything that the run depends on. Under ``settings`` stand all settings of the
+            optimizer, with defaults.
+        folder: the run's folder, relative to the study's.
+        lens: one row for each measurement of the lens on the whole model, as
+            ``bandwise.lens.quantities.decisions.with_agreement`` gives them. Empty if the run had
+            no lens.
     """
 
     optimizer: str
@@ -65,19 +65,23 @@ class Comparison:
 
     Attributes:
         optimizer: the optimizer's label.
-        n: seeds.
-        mean: mean final metric over seeds (the baseline's row has it too).
-        std: its standard deviation over seeds; ``None`` for one seed, or if a run diverged.
-        difference: mean over seeds of (this - baseline); ``None`` in the baseline's row.
-        interval: 95% bootstrap interval of ``difference``; ``None`` for one seed.
+        n: the number of seeds.
+        mean: the mean final metric over seeds; NaN if a run diverged.
+        std: the standard deviation of the final metric over seeds; ``None`` for one seed, or if a
+            run diverged.
+        difference: the mean over seeds of this optimizer's metric less the baseline's; ``None`` in
+            the baseline's row, or if a run of either diverged.
+        interval: the 95% bootstrap interval of ``difference``; ``None`` for one seed, or without a
+            difference.
         p_value: of the paired t-test that the difference is zero, times the number of optimizers
-            compared with the baseline (Bonferroni); ``None`` for one seed.
-        verdict: in words.
+            that are compared with the baseline (Bonferroni). ``None`` where ``interval`` is.
+        verdict: the result in words.
         why: one sentence that says what the verdict rests on.
-        diverged: seeds whose loss became inf or NaN.
-        steps_to_baseline: median over seeds of the first evaluated step at which the metric was as
-            good as the baseline's last with the same seed; ``None`` if any seed never was.
-        seconds_per_step: median over seeds.
+        diverged: the number of seeds whose loss became inf or NaN.
+        steps_to_baseline: the median over seeds of the first evaluated step at which the metric was
+            as good as the baseline's last with the same seed. ``None`` if it never was with some
+            seed.
+        seconds_per_step: the median over seeds.
     """
 
     optimizer: str
@@ -100,15 +104,15 @@ class Results:
 
     Attributes:
         task: the task's name.
-        metric: what was compared, ``val_loss`` for example.
-        direction: ``"min"`` if small is good.
-        steps: optimizer steps a run.
-        seeds: the seeds every optimizer was run with.
-        comparisons: a row an optimizer, the baseline first.
+        metric: the figure that is compared, such as ``val_loss``.
+        direction: ``"min"`` if a small metric is good, ``"max"`` if a large one is.
+        steps: the optimizer steps of a run.
+        seeds: the seeds that every optimizer ran with.
+        comparisons: one row for each optimizer, the baseline first.
         runs: every run.
-        command: what repeats the study from a shell.
-        versions: of Python, torch, bandwise and the machine's kind.
-        timed_alone: whether the runs were trained one at a time, in one go; if not, their
+        command: the shell command that repeats the study.
+        versions: of Python, torch and bandwise, and the kind of machine.
+        timed_alone: whether the runs were trained one at a time and without a break. If not, their
             ``seconds_per_step`` are rough.
     """
 
@@ -128,7 +132,7 @@ class Results:
         return [run for run in self.runs if run.optimizer == optimizer]
 
     def save(self, folder: Path) -> None:
-        """Write ``results.json`` (everything) and ``results.csv`` (a row a run) into ``folder``."""
+        """Write ``results.json`` (everything) and ``results.csv`` (one row for each run)."""
         write_json(folder / "results.json", dataclasses.asdict(self))
         rows = [
             {
@@ -150,7 +154,12 @@ class Results:
 
     @classmethod
     def load(cls, folder: Path) -> Results:
-        """Read the ``results.json`` in ``folder``."""
+        """Read the ``results.json`` in a folder.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it does not hold a study's results.
+        """
         path = Path(folder) / "results.json"
         try:
             data = read_json(path)

@@ -1,9 +1,8 @@
 """The short texts that name optimizers and their options: ``nsf:p=cyclic(0.5,-0.25,200)``.
 
-A list of optimizers is separated by commas, and so are the options of one: a piece that starts
-with ``key=`` belongs to the optimizer before it. Values are Python literals (``true`` and
-``True`` alike), schedules by name, dtypes, or bare words, which stand for themselves as text.
-Nothing is executed.
+Commas separate the optimizers of a list and the options of an optimizer. A piece that starts with
+``key=`` belongs to the optimizer before it. A value is a Python literal (``true`` is ``True``), a
+schedule with its arguments, a dtype, or a bare word, which is text. Nothing is executed.
 """
 
 from __future__ import annotations
@@ -18,8 +17,10 @@ import torch
 from bandwise.optim.schedules import SCHEDULES, Schedule
 
 _NAME = re.compile(r"(?P<name>.+?\.py:\w+|[^:]+)(?::(?P<options>.*))?", re.DOTALL)
+WRAPPED = "smi-"
+"""Before a name: SMI around that optimizer."""
 _OPTION = re.compile(r"\s*[A-Za-z_]\w*\s*=")
-# As text both would be true. ("none" is a text: scale=none.)
+# ("none" stays a text: scale=none.)
 _WORDS = {"true": True, "false": False}
 
 
@@ -28,14 +29,19 @@ class Spec:
     """An optimizer as the user named it.
 
     Attributes:
-        text: what was written, the label in tables.
-        name: a short name, or ``file.py:factory``.
+        text: what was written. It is the label in tables.
+        name: a short name, or ``file.py:factory``; ``smi-`` before it wraps that optimizer.
         options: the options' values by name.
     """
 
     text: str
     name: str
     options: dict[str, Any]
+
+    @property
+    def base(self) -> str:
+        """The name of the optimizer within, without ``smi-``."""
+        return self.name.removeprefix(WRAPPED)
 
 
 def parse_list(text: str) -> list[Spec]:
@@ -117,7 +123,7 @@ def _schedule(name: str, call: ast.Call) -> Schedule:
 
 
 def _split(text: str) -> list[str]:
-    """The pieces between commas that stand in no brackets and no quotes."""
+    """Split at the commas outside of brackets and quotes."""
     pieces, depth, quote = [""], 0, ""
     for character in text:
         if quote:

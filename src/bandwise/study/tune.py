@@ -1,4 +1,4 @@
-"""Find an optimizer's options: the same small budget for each, on seeds of their own."""
+"""Find an optimizer's options: every optimizer gets the same budget, on seeds for tuning alone."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ import optuna
 
 from bandwise.optim import _checks
 from bandwise.study import spec
-from bandwise.study.compare import configure
-from bandwise.study.files import locked
-from bandwise.study.run import read_run, train
+from bandwise.study.locks import locked
+from bandwise.study.plan import configure
+from bandwise.study.run import train
+from bandwise.study.run_files import read_run
 
 TUNING_SEEDS = (100,)
-"""Apart from those of a comparison, which are 0, 1, …"""
+"""The seeds of a tuning. Those of a comparison are 0, 1, …"""
 
-# Tried at random, before the others learn from them.
+# These are drawn at random; later ones learn from them.
 _RANDOM_TRIALS = 4
 
 
 @dataclass(frozen=True)
 class Range:
-    """Where an option is looked for: between two positive numbers, where factors count.
+    """The range of an option: two positive numbers. Values are drawn on a logarithmic scale.
 
     Attributes:
         low, high: the ends.
-        first: what is tried first, as it is known to do.
+        first: a value that is known to work. It is tried first.
     """
 
     low: float
@@ -52,8 +53,9 @@ class Tuned:
 
     Attributes:
         optimizer: the text with the best options, as ``bandwise.study.compare`` takes it.
-        value: the task's metric with them, validated, the mean over the tuning's seeds.
-        trials: the texts that were tried, in order, and their values; inf or -inf if one diverged.
+        value: the task's metric on the validation split with these options, the mean over seeds.
+        trials: the texts that were tried, in order, and their values; inf or -inf for one that
+            diverged.
     """
 
     optimizer: str
@@ -73,20 +75,20 @@ def tune(
     device: str = "cpu",
     task_options: Mapping[str, Any] | None = None,
 ) -> Tuned:
-    """Try ``trials`` settings of an optimizer, one after the other, and say which was best.
+    """Try ``trials`` settings of an optimizer one after the other, and find the best.
 
-    The settings are chosen by Optuna's tree-structured Parzen estimator, seeded. A trial is a run
-    a seed in a folder of its own, so the same call, asking for the same settings again, goes on
-    where it was stopped, and one with more trials goes further.
+    Optuna's tree-structured Parzen estimator chooses the settings; it is seeded. A trial is one run
+    for each seed, each in its own folder. So the same call goes on where it was stopped, and a call
+    with more trials goes further.
 
     Args:
         task: as in ``bandwise.study.compare``.
-        optimizer: its text, with the options that are not looked for.
-        space: where each option is looked for.
-        trials: how many settings.
+        optimizer: its text, with the options that are not tuned.
+        space: the range of each option that is tuned.
+        trials: how many settings are tried.
         out: the folder of the runs.
-        seeds: of every setting.
-        steps: of a run, as in ``compare``.
+        seeds: the seeds of every setting.
+        steps: optimizer steps in a run, as in ``compare``.
         device: where to train.
         task_options: keyword arguments of the task.
 
@@ -128,9 +130,8 @@ def tune(
             sign = 1 if made.direction == "min" else -1
             values = []
             for config in configs:
-                folder = out / "runs" / config.folder_name()
-                train(config, folder)
-                run = read_run(config, folder, folder.relative_to(out).as_posix())
+                train(config, config.folder_in(out))
+                run = read_run(config, config.folder_in(out))
                 values.append(run.final[f"val_{made.metric}"])
             mean = float(np.mean(values))
             cost = sign * mean if math.isfinite(mean) else math.inf

@@ -1,4 +1,4 @@
-"""What a result was made with."""
+"""The versions and the machine that a result was made with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import bandwise
 
 
 def versions(device: str | torch.device, *packages: str) -> dict[str, str]:
-    """Of bandwise, torch, Python and further packages; and the machine's kind, or the GPU."""
+    """The versions of bandwise, torch, Python and ``packages``, and the processor or GPU."""
     kind = torch.device(device)
     found = {
         "bandwise": bandwise.__version__,

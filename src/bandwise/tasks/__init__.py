@@ -1,6 +1,6 @@
-"""Tasks to train: nine built in, any number in files of the user's own.
+"""Tasks to train: nine are built in, others are classes in files of the user's own.
 
-A task module, and the data package behind it, is imported when its task is asked for.
+A task's module and the package of its data are imported when the task is loaded.
 """
 
 from __future__ import annotations
@@ -64,12 +64,17 @@ def load(spec: str, options: Mapping[str, Any] | None = None) -> Task:
 
 
 def read_options(spec: str, texts: Mapping[str, str]) -> dict[str, Any]:
-    """A task's options, as ``load`` takes them, from texts such as a command line's."""
+    """A task's options, as ``load`` takes them, from the texts of a command line."""
     return _options.read(find(spec), texts)
 
 
+def write_options(spec: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Texts of a task's options, which ``read_options`` reads as the same plain data."""
+    return _options.write(find(spec), options)
+
+
 def describe(spec: str) -> tuple[list[str], Recipe]:
-    """``name=default`` of a task's options, and its recipe unless they change it.
+    """``name=default`` of a task's options, and its recipe, which some options change.
 
     Errors are those of ``load``.
     """
@@ -101,7 +106,7 @@ def find(spec: str) -> type[Task]:
 
 
 def _check_attributes(spec: str, task: Task) -> None:
-    """A user's task says what it must, in the right types."""
+    """Check that a user's task has the attributes that it must have."""
     for attribute, kind in (("name", str), ("metric", str), ("recipe", Recipe), ("splits", tuple)):
         value = getattr(task, attribute, None)
         if not isinstance(value, kind):

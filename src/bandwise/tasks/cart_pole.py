@@ -1,4 +1,4 @@
-"""Reinforcement learning: balance a pole on a cart by a policy gradient."""
+"""Reinforcement learning: balance a pole on a cart with a policy gradient."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ _EDGE, _FALLEN = 2.4, 12 * math.pi / 180
 
 
 class CartPole(Task):
-    """REINFORCE on cart-pole: push left or right, 50 times a second, until the pole falls by 12
-    degrees, the cart leaves 2.4 metres, or ``horizon`` is over. A step survived is worth 1.
+    """REINFORCE on cart-pole: push the cart left or right, 50 times a second.
 
-    A batch is (starts, chances): start states (batch_size, 4) float32 of position, velocity, angle
-    and angular velocity, each within ±0.05; and what the actions are drawn by, (horizon,
-    batch_size) uniform in [0, 1). So a training step meets the same chance with every optimizer,
-    and the same policy then acts the same.
+    An episode ends when the pole falls by 12 degrees, when the cart leaves ±2.4 metres, or after
+    ``horizon`` steps. Each step has a reward of 1.
 
-    The loss is -mean(log π(action) · advantage), the advantage being the return from there on,
-    undiscounted, less its mean over the episodes alive at that time, over the batch's standard
-    deviation. Its value means nothing by itself; ``evaluate`` has ``reward``, the mean length of
-    256 episodes in which the likelier action is taken, which is to be large.
+    A batch is (starts, chances). The start states, (batch_size, 4) float32, are position, velocity,
+    angle and angular velocity, each within ±0.05. The chances, (horizon, batch_size), are uniform
+    in [0, 1); the actions are drawn with them. So a step draws with the same chances for every
+    optimizer.
+
+    The loss is -mean(log π(action) · advantage). The advantage is the return from this step on,
+    undiscounted, minus its mean over the episodes that still run, over the standard deviation in
+    the batch. The value of the loss has no meaning. ``evaluate`` has ``reward``, the mean length of
+    256 episodes in which the policy takes the likelier action. A large reward is good.
 
     Args:
         batch_size: episodes in a training batch.
@@ -96,7 +98,12 @@ def _starts(count: int, random: torch.Generator) -> Tensor:
 
 
 def advance(states: Tensor, right: Tensor) -> Tensor:
-    """The states (n, 4) one step after pushes to the right (or else to the left), by Euler."""
+    """The states (n, 4) after one step of Euler's method.
+
+    Args:
+        states: (n, 4).
+        right: (n,) bool: whether the push is to the right. Otherwise it is to the left.
+    """
     _, velocity, angle, turning = states.unbind(1)
     force = torch.where(right, _FORCE, -_FORCE)
     mass = _CART + _POLE
@@ -111,5 +118,5 @@ def advance(states: Tensor, right: Tensor) -> Tensor:
 
 
 def upright(states: Tensor) -> Tensor:
-    """Whether the cart is within its track and the pole has not fallen."""
+    """Whether the cart is on its track and the pole has not fallen."""
     return (states[:, 0].abs() <= _EDGE) & (states[:, 2].abs() <= _FALLEN)

@@ -10,12 +10,12 @@ from bandwise.tasks.task import Recipe
 
 
 class CharLstm(ShakespeareChar):
-    """``shakespeare-char`` of the small size with an LSTM in the GPT's place.
+    """``shakespeare-char`` of the small size, with an LSTM instead of the GPT.
 
     Args:
         corpus: as ``shakespeare-char``'s.
         batch_size: windows of 64 characters in a training batch.
-        width: units of the LSTM, and length of a character's vector.
+        width: units of the LSTM, and the length of a character's embedding.
     """
 
     name = "char-lstm"

@@ -1,4 +1,4 @@
-"""Residual networks on CIFAR-10: the images that optimizers are compared on."""
+"""Residual networks on the images of CIFAR-10."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from bandwise.optim import _checks
 from bandwise.tasks.classification import Classification, Data
+from bandwise.tasks.fetch import fetch
 from bandwise.tasks.resnet import resnet, wide_resnet
-from bandwise.tasks.shakespeare_char import fetch
 from bandwise.tasks.task import Recipe, generator
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -33,20 +33,21 @@ Model = Literal["small", "resnet18", "wideresnet"]
 class Cifar10(Classification):
     """Classify the 60,000 images of CIFAR-10, 32 x 32 pixels in colour.
 
-    A tenth of the training images, always the same, validates; the test images test. A training
-    batch is flipped and shifted at random by up to 4 pixels, as its seed and step say.
+    A tenth of the training images validates, always the same. The test images test. Training images
+    are flipped and shifted at random by up to 4 pixels; seed and step decide how.
 
     Args:
         size: ``"small"``: a ResNet of 8 layers, 16 to 64 wide, and 10,000 training images, for a
             CPU. ``"paper"``: ResNet-18 and all images, for a GPU.
-        path: ``None``: CIFAR-10's archive, downloaded once. Or the archive; the folder
-            ``cifar-10-batches-py`` that it holds, which is also torchvision's; or an ``.npz`` with
-            ``{train,test}_bytes`` (uint8, JPEG files end to end), ``{train,test}_offsets`` (int64,
-            one more than images) and ``{train,test}_labels``, for Pillow to read.
+        path: ``None``: CIFAR-10's archive, which is downloaded once. Otherwise the path of the
+            archive, of its folder ``cifar-10-batches-py`` (torchvision has the same), or of an
+            ``.npz`` of JPEG files: ``{train,test}_bytes`` (uint8, the files one after the other),
+            ``{train,test}_offsets`` (int64, where each starts, and the end) and
+            ``{train,test}_labels``.
         model: ``"small"``, ``"resnet18"`` or ``"wideresnet"``; ``None``: the size's.
-        images: training images used, the tenth that validates among them; ``None``: the size's.
+        images: training images that are used, with those that validate; ``None``: the size's.
         depth: layers of the wide ResNet.
-        widen: its width over ResNet's.
+        widen: width of the wide ResNet over that of ResNet.
         batch_size: images in a training batch; ``None``: 64 for small, 128 for paper.
 
     Raises:
@@ -98,11 +99,11 @@ class Cifar10(Classification):
 
 
 def augmented(images: Tensor, random: torch.Generator) -> Tensor:
-    """Images, each flipped or not and shifted by up to 4 pixels; what comes in is 0.
+    """Images, flipped at random and shifted by up to 4 pixels. The edge is filled with 0.
 
     Args:
         images: (number, channels, height, width).
-        random: what is drawn from.
+        random: the generator.
     """
     count, _, height, width = images.shape
     padded = nn.functional.pad(images, (_PADDING,) * 4)
@@ -111,15 +112,14 @@ def augmented(images: Tensor, random: torch.Generator) -> Tensor:
     rows = top + torch.arange(height)
     columns = left + torch.arange(width)
     columns = torch.where(flip, columns.flip(1), columns)
-    # Indices on both sides of the slice put their dimensions first: (number, height, width, …).
+    # Indices on both sides of a slice put their dimensions first: (number, height, width, …).
     chosen = padded[torch.arange(count)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return chosen.permute(0, 3, 1, 2).contiguous()
 
 
 def _load(path: str | None, images: int | None) -> Data:
     if path is None:
-        instead = "--path FILE, a file with CIFAR-10"
-        found = fetch(CIFAR10_URL, CIFAR10_SHA256, instead=instead)
+        found = fetch(CIFAR10_URL, CIFAR10_SHA256, "--path FILE, a file with CIFAR-10")
     else:
         found = Path(path).resolve()
         if not found.exists():
@@ -131,7 +131,7 @@ def _load(path: str | None, images: int | None) -> Data:
 
 @functools.cache
 def _read(path: Path, modified_ns: int, images: int | None) -> Data:
-    """``modified_ns`` is there for the cache: a file that was replaced is read again."""
+    """The images of a file. ``modified_ns`` is for the cache: a new file is read again."""
     try:
         if path.suffix == ".npz":
             with np.load(path) as arrays:
@@ -143,7 +143,7 @@ def _read(path: Path, modified_ns: int, images: int | None) -> Data:
     except Exception as error:  # archives, pickles and images each break in ways of their own
         raise ValueError(f"path {str(path)!r} does not hold CIFAR-10: {error}") from error
     pixels, labels = train
-    # _chosen's order is random, so the first tenth is a sample like any.
+    # The order is random, so the first tenth is a random sample.
     tenth = len(labels) // 10
     return {
         "train": (pixels[tenth:], labels[tenth:]),
@@ -153,14 +153,14 @@ def _read(path: Path, modified_ns: int, images: int | None) -> Data:
 
 
 def _chosen(count: int, images: int | None) -> Tensor:
-    """Which of ``count`` images are used, in an order that is random and always the same."""
+    """The indices of the images that are used, in an order that is random and always the same."""
     if images is not None and images > count:
         raise ValueError(f"images must be at most the {count} that there are, got {images}")
     return torch.randperm(count, generator=generator(seed=0, step=0))[:images]
 
 
 def _normalised(pixels: np.ndarray) -> Tensor:
-    """Bytes (number, channels, height, width) with mean 0 and deviation 1 a channel, about."""
+    """Pixels (number, channels, height, width), about standardised in each channel."""
     scaled: Tensor = (torch.from_numpy(pixels).float().div_(255) - _MEAN) / _STD
     return scaled
 
@@ -184,7 +184,7 @@ def _jpegs(arrays: np.lib.npyio.NpzFile, split: str, images: int | None) -> tupl
 
 
 def _batches(path: Path) -> dict[str, dict[bytes, np.ndarray]]:
-    """The archive's batches by name. Nothing is written to the disk, and nothing in them is run."""
+    """The batches of an archive or folder, by name. Nothing is unpacked, and no code is run."""
     if path.is_dir():
         files = {f.name: f.read_bytes() for f in path.iterdir() if "_batch" in f.name}
     else:
@@ -200,10 +200,10 @@ def _batches(path: Path) -> dict[str, dict[bytes, np.ndarray]]:
 
 
 class _Arrays(pickle.Unpickler):
-    """Loads arrays and plain data, and no code."""
+    """Loads arrays and plain data only, and runs no code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        # What pickles of arrays name, be they of numpy 1 or 2 and of any protocol.
+        # These are in pickles of arrays by NumPy 1 and 2, in all protocols.
         if module == "_codecs" and name == "encode":
             return codecs.encode
         package = module.partition(".")[0]

@@ -1,4 +1,4 @@
-"""What classification tasks share: a fixed split, batches, loss and error."""
+"""The common part of classification tasks: a fixed split, batches, loss and error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bandwise.optim import _checks
 from bandwise.tasks.task import PROBE_SIZE, Split, Task, epoch_indices, generator
 
 Data: TypeAlias = dict[Split, tuple[Tensor, Tensor]]
-# Larger images than this many do not fit a small machine's memory.
+# More images at once do not fit into the memory of a small machine.
 _AT_A_TIME = 1024
 
 
@@ -21,13 +21,13 @@ class Classification(Task):
 
     A batch is (inputs, labels), float32 and int64.
 
-    The figures are ``loss``, the mean cross-entropy, and ``error``, the fraction classified
-    wrong. Optimizers are compared by ``error``. The loss spreads less across seeds, but late in
-    training it rises with the model's confidence while the error still falls, and so can put the
-    worse classifier first.
+    The figures are ``loss``, the mean cross-entropy, and ``error``, the fraction of wrong answers.
+    Optimizers are compared by ``error``. The loss spreads less across seeds. But late in training
+    it rises with the model's confidence, while the error still falls: it can prefer the worse
+    classifier.
 
     Args:
-        data: inputs, example first, and their classes, int64, of each split.
+        data: for each split the inputs, example first, and their classes, int64.
         batch_size: examples in a training batch.
     """
 
@@ -60,7 +60,7 @@ class Classification(Task):
 
     def probe(self) -> tuple[Tensor, Tensor]:
         inputs, labels = self._data["val"]
-        # Evenly spread, since they stand in the order of their classes.
+        # Evenly spread, because they are sorted by class.
         count = min(PROBE_SIZE, len(labels))
         chosen = torch.arange(count) * len(labels) // count
         return inputs[chosen], labels[chosen]
@@ -73,7 +73,9 @@ class Classification(Task):
 
 
 def in_fifths(inputs: Tensor, labels: Tensor) -> Data:
-    """Three fifths of each class train, one fifth validates and one fifth tests; always the same.
+    """Split each class: three fifths train, one fifth validates, one fifth tests.
+
+    The split is random and always the same.
 
     Args:
         inputs: all examples, example first.

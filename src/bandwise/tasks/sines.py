@@ -1,7 +1,7 @@
 """Fit a sum of sines, to see which frequencies an optimizer learns first.
 
-Networks learn low frequencies before high ones (the spectral bias, or frequency principle). Here
-that can be watched: every frequency has its own error.
+Networks learn low frequencies before high ones: the spectral bias, or frequency principle. This
+task shows it, because every frequency has its own error.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ _POINTS = 512
 class Sines(Task):
     """Regress y(x) = Σ sin(2πkx) over the frequencies k, for x in [0, 1), by a perceptron.
 
-    A batch is (x, y), each (batch_size, 1) float32. Training knows y on a grid of 512 points;
-    validation lies halfway between them.
+    A batch is (x, y), each (batch_size, 1) float32. The training points are a grid of 512. The
+    validation points lie halfway between them.
 
-    The figures are ``loss``, the mean squared error, and for each k ``error_k…``: the amplitude
-    of frequency k in what is left, over its amplitude in y, which is 1. With the residual
-    r = model(x) - y at the n validation points: |2/n · Σ r(x) exp(-2πikx)|. It is 1 for a model
-    that knows nothing of k, and 0 when amplitude and phase are learnt; other frequencies do not
-    enter.
+    The figures are ``loss``, the mean squared error, and ``error_k…`` for each k: the amplitude of
+    frequency k in the residual r = model(x) - y at the n validation points,
+    |2/n · Σ r(x) exp(-2πikx)|. In y it is 1. So the error is 1 for a model that has not learnt k,
+    and 0 for one that has learnt its amplitude and phase. Other frequencies do not matter.
 
     Args:
         frequencies: whole numbers of periods in [0, 1), all different.
@@ -45,7 +44,7 @@ class Sines(Task):
         batch_size: int = 128,
         width: int = 128,
     ) -> None:
-        # Beyond half the grid a frequency looks like a lower one.
+        # A frequency beyond half the grid has the samples of a lower one.
         if (
             not frequencies
             or len(set(frequencies)) < len(frequencies)

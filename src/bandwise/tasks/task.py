@@ -1,4 +1,4 @@
-"""The protocol of a task: what a study needs to know to train it with any optimizer."""
+"""The protocol of a task: what a study needs to train it with any optimizer."""
 
 from __future__ import annotations
 
@@ -16,26 +16,30 @@ Split = Literal["train", "val", "test"]
 Direction = Literal["min", "max"]
 
 PROBE_SIZE = 512
-"""The most examples that a ``Task.probe`` has."""
+"""The largest number of labels in a ``Task.probe``."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a task is trained unless the user says otherwise; the same for every optimizer.
+    """How a task is trained by default. It is the same for every optimizer.
 
-    The learning rate warms up linearly over the first ``warmup`` of the steps, then falls as a
-    cosine to ``min_lr_factor`` times its peak, as in nanoGPT.
+    The learning rate first warms up linearly. Then it falls as a cosine to ``min_lr_factor`` times
+    its peak, as in nanoGPT.
 
     Attributes:
         steps: optimizer steps in a run.
         lr: peak learning rate.
-        warmup: fraction of ``steps`` spent warming up, in [0, 1).
-        min_lr_factor: last learning rate over peak learning rate.
-        grad_clip: largest gradient norm; ``None`` for no clipping.
-        betas: given to every optimizer that takes ``betas``; ``None`` keeps its own default.
-        weight_decay: given to every optimizer whose decay is decoupled; ``None`` keeps its own.
-        evals: how many times a run is evaluated (and checkpointed), evenly spread.
-        autocast: ``"bfloat16"`` runs forward passes on a GPU under autocast; ``None`` nowhere.
+        warmup: the fraction of ``steps`` that warms up, in [0, 1).
+        min_lr_factor: the last learning rate over the peak.
+        grad_clip: the largest gradient norm; ``None``: no clipping.
+        betas: for every optimizer that takes ``betas``; ``None``: the optimizer's own default.
+        weight_decay: for every optimizer with decoupled decay; ``None``: its own default.
+        evals: the number of evaluations and checkpoints in a run, evenly spread.
+        autocast: ``"bfloat16"``: forward passes on a GPU run under autocast; ``None``: they do not.
+
+    Raises:
+        TypeError: a number is of the wrong type.
+        ValueError: a number is out of range.
     """
 
     steps: int
@@ -62,20 +66,21 @@ class Task(ABC):
     """Something to train. Write a subclass in a file of your own, then run
     ``bandwise compare path/to/file.py:MyTask``.
 
-    A task is made once per run. Its constructor takes the task's options as keyword arguments
-    with defaults; ``bandwise compare … --size paper`` passes ``size="paper"``. A value must fit the
-    argument's annotation or, where there is none, the type of its default. Everything in a task
-    must be a function of those options and of the arguments: that is what makes a run repeatable
-    and lets an unfinished one go on where it stopped. An edit of its file, or of a module that the
-    file imports from its own folder, starts its runs anew.
+    A study makes the task once for each run. The constructor takes the task's options as keyword
+    arguments with defaults: ``bandwise compare … --size paper`` passes ``size="paper"``. A value
+    must fit the argument's annotation or, where there is none, the type of its default.
+
+    Everything in a task must depend on its options and on the arguments alone. Then a run can be
+    repeated, and an unfinished run goes on where it stopped. An edit of the task's file starts its
+    runs anew. So does an edit of a module that the file imports from its own folder.
 
     Attributes:
-        name: what tables and reports call the task.
-        metric: the key of ``evaluate``'s result that optimizers are compared by.
+        name: the task's name in tables and reports.
+        metric: the key in ``evaluate``'s result by which optimizers are compared.
         direction: whether a good ``metric`` is small (``"min"``) or large (``"max"``).
-        splits: the held-out splits that ``evaluate`` knows: always ``"val"``, drawn as a curve
-            while training, and ``"test"`` where there is one, evaluated once at the end.
-        recipe: steps, learning rate and the rest, unless the user says otherwise.
+        splits: the held-out splits of ``evaluate``: ``("val",)`` or ``("val", "test")``. The first
+            is evaluated during the training, the second once at the end.
+        recipe: steps, learning rate and the rest, by default.
     """
 
     name: str
@@ -86,14 +91,13 @@ class Task(ABC):
 
     @abstractmethod
     def model(self) -> nn.Module:
-        """A new model with random weights. torch's global generator is seeded before the call."""
+        """A new model with random weights. The global generators are seeded before the call."""
 
     @abstractmethod
     def batch(self, seed: int, step: int) -> Any:
         """The training batch of a step (from 1), a tensor or a tuple of tensors on the CPU.
 
-        It must depend on ``seed`` and ``step`` alone: see ``generator`` and
-        ``epoch_indices``.
+        It must depend on ``seed`` and ``step`` alone. ``generator`` and ``epoch_indices`` help.
         """
 
     @abstractmethod
@@ -102,45 +106,54 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
-        """Figures of the model on a held-out split, ``metric`` among them.
+        """Figures of the model on a held-out split by name, ``metric`` among them.
 
-        The model is in evaluation mode and gradients are off. The model may lie on any device.
+        The model is in evaluation mode, on any device. Gradients are off.
         """
 
     def probe(self) -> tuple[Tensor, Tensor] | None:
-        """What a classifier's decisions are watched on by the lens: (inputs, labels), or ``None``.
+        """Examples on which the lens watches the decisions of a classifier.
 
-        At most 512 held-out examples, always the same, on the CPU. ``model(inputs)`` gives logits
-        (…, classes) for labels (…), int64: one an example, or one a token.
+        Returns:
+            (inputs, labels): held-out examples, always the same, on the CPU, with at most 512
+            labels. ``model(inputs)`` gives logits (…, classes) for labels (…), int64: one for each
+            example or token. ``None``: there is nothing to watch.
         """
         return None
 
     def plane(self) -> tuple[tuple[float, float], tuple[float, float]] | None:
-        """Where the lens looks for the decision boundary of a classifier of points in the plane,
-        of two classes: the lowest and the highest (x, y). ``None`` if there is none to look for."""
+        """The part of the plane in which the lens draws the boundary between two classes.
+
+        Returns:
+            The lowest and the highest (x, y); ``None``: the task has no points in the plane.
+        """
         return None
 
     def fingerprint(self) -> dict[str, str]:
-        """Names and hashes of data that the options do not pin down, such as a file's content.
+        """Hashes, by name, of data that the options do not determine, such as a file's content.
 
-        A study starts its runs anew when they change.
+        When one changes, a study starts its runs anew.
         """
         return {}
 
 
 def generator(seed: int, step: int) -> torch.Generator:
     """A CPU generator that depends on ``seed`` and ``step`` alone."""
-    # torch's CPU generator reads 32 bits of its seed alone, so both numbers are hashed into them.
+    # torch's CPU generator reads only 32 bits of its seed, so both numbers are hashed into them.
     digest = hashlib.sha256(f"{seed} {step}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4]))
 
 
 def epoch_indices(n: int, batch_size: int, seed: int, step: int) -> Tensor:
-    """Indices of the training batch at ``step`` (from 1): a fresh shuffle of ``n`` every epoch,
-    the incomplete last batch left out.
+    """Indices of the training batch at ``step`` (from 1).
+
+    Every epoch shuffles the ``n`` examples anew. Its incomplete last batch is left out.
 
     Returns:
         ``batch_size`` distinct indices below ``n``, int64.
+
+    Raises:
+        ValueError: there are fewer examples than ``batch_size``.
     """
     if not 1 <= batch_size <= n:
         raise ValueError(f"batch_size must lie between 1 and the {n} examples, got {batch_size}")

@@ -1,4 +1,4 @@
-"""A multilayer perceptron on two half circles in the plane: its boundary can be drawn."""
+"""A multilayer perceptron on points in the plane. Its decision boundary can be drawn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bandwise.tasks.task import Recipe
 
 
 class TwoMoons(Classification):
-    """Tell apart the 2,000 points of scikit-learn's two moons, noise 0.2.
+    """Classify the 2,000 points of scikit-learn's two moons, noise 0.2.
 
     Args:
         batch_size: points in a training batch.
@@ -39,7 +39,7 @@ class TwoMoons(Classification):
         )
 
     def plane(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """A little more than the points take up."""
+        """A little more than the range of the points."""
         return (-1.75, -1.25), (2.75, 1.75)
 
 

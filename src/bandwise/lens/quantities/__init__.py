@@ -1,1 +1,1 @@
-"""What the lens measures: one file a quantity."""
+"""The quantities that the lens measures, one file each, and the figures that their rows hold."""

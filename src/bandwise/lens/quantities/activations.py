@@ -1,9 +1,8 @@
-"""Figures of activations: Table 3 of the SMI paper, and its equation (6).
+"""The quantity ``activations``: Table 3 of the SMI paper, and its equation (6).
 
-The paper calls a share of values "sparsity" without saying which. Exact zeros cannot be meant: a
-softmax, a GELU and a layer norm have none. Here a value is as good as zero when it is small
-beside its layer's root mean square. The definitions are ours, so the paper's values are no
-reference for these.
+The paper calls a share of values "sparsity" and does not define it. It cannot mean exact zeros: a
+softmax, a GELU and a layer norm have none. Here a value counts as zero if it is small beside its
+layer's root mean square. The definitions are ours, so the paper's values are no reference for them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from bandwise.lens.quantities._evaluating import evaluating
+from bandwise.lens.quantities.quantity import evaluating
 from bandwise.optim import _checks
 
 _KINDS = ("attention_weights", "feed_forward_hidden", "layer_norm_outputs")
@@ -29,36 +28,34 @@ _ATTENTION_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_c
 def activation_figures(
     model: nn.Module, batches: Iterable[Tensor], threshold: float = 0.1
 ) -> dict[str, float]:
-    """How much of a model's activations is as good as zero, in evaluation mode: shares in [0, 1].
+    """The sparsity of a model's activations in evaluation mode: shares in [0, 1].
 
-    Three kinds of layers are seen, the rows of Table 3; all others are passed over:
+    Three kinds of layers are measured, the rows of Table 3:
 
     - ``attention_weights``: softmax(QKᵀ/√d) of every call of torch's
-      ``scaled_dot_product_attention`` with ``is_causal=True``. The weights on later tokens do not
+      ``scaled_dot_product_attention`` with ``is_causal=True``. Weights on later tokens do not
       count: they are zero in every model.
     - ``feed_forward_hidden``: the outputs of every ``nn.GELU`` and ``nn.ReLU``.
     - ``layer_norm_outputs``: the outputs of every ``nn.LayerNorm``.
 
-    A figure is the ``sparsity`` of what one layer gives for one batch, averaged over the
-    layers of the kind and the batches, which all count the same. ``overall_average`` is the mean
-    of the kinds, as it is in Table 3. A kind that the model does not call has no figure, and a
-    model that calls none of them has none.
+    A figure is the mean ``sparsity`` of the outputs of one layer for one batch, over all layers of
+    the kind and all batches. ``overall_average`` is the mean of the kinds, as in Table 3. A kind
+    that the model does not call has no figure.
 
-    The same figures with ``_at_…`` behind their names are taken at a tenth of the threshold and
-    at twice it. A difference between two models whose sign depends on the threshold is no
-    difference in sparsity.
+    The same figures with ``_at_…`` behind their names are taken at a tenth of the threshold and at
+    twice the threshold. If the sign of a difference between two models depends on the threshold,
+    it is no difference in sparsity.
 
-    ``a_sparse`` is equation (6), 𝔼[‖ReLU(z)‖₀ / ‖z‖₀], with z what enters the ``nn.GELU`` and
-    ``nn.ReLU`` modules: the share above zero of the values that are not zero, averaged likewise.
-    It counts what is active, so a sparser model has a *smaller* one. NaN if a layer's z is all
-    zeros.
+    ``a_sparse`` is equation (6), 𝔼[‖ReLU(z)‖₀ / ‖z‖₀], with z the inputs of the ``nn.GELU`` and
+    ``nn.ReLU`` modules: of the values that are not zero, the share above zero, averaged in the same
+    way. A sparser model has a *smaller* one. NaN if the z of a layer is all zeros.
 
-    The model's hooks are removed, its modes restored; nothing else of it is touched.
+    The model's own hooks and modes stay as they are.
 
     Args:
         model: called as ``model(batch)``.
         batches: inputs of the model; they are moved to its device.
-        threshold: in units of the layer's root mean square. What lies below the default holds
+        threshold: in units of the layer's root mean square. Values below the default, 0.1, have
             less than 0.1² = 1% of the layer's sum of squares.
 
     Raises:
@@ -73,14 +70,14 @@ def activation_figures(
         for suffix, level in levels.items():
             shares[kind + suffix].append(sparsity(values, level))
 
-    # A hook that returned anything would change the model.
+    # A hook that returns a value would change the model.
     def after_norm(_module: nn.Module, _inputs: tuple[Tensor], x: Tensor) -> None:
         note("layer_norm_outputs", x)
 
     def after_activation(_module: nn.Module, _inputs: tuple[Tensor], x: Tensor) -> None:
         note("feed_forward_hidden", x)
 
-    # Before, not after: an in-place ReLU overwrites its input.
+    # An in-place ReLU overwrites its input, so this hook comes before it.
     def before_activation(_module: nn.Module, inputs: tuple[Tensor]) -> None:
         (z,) = inputs
         shares["a_sparse"].append(((z > 0).sum() / (z != 0).sum()).item())
@@ -114,17 +111,19 @@ def activation_figures(
 
 
 def sparsity(values: Tensor, threshold: float) -> float:
-    """The share of values with |x| ≤ threshold · √mean(x²). All zeros are sparse entirely."""
+    """The share of values with |x| ≤ threshold · √mean(x²); 1 if all values are zero."""
     magnitudes = values.float().abs()
     return (magnitudes <= threshold * magnitudes.square().mean().sqrt()).float().mean().item()
 
 
 def attention_weights(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
-    """The weights that ``scaled_dot_product_attention`` keeps to itself: softmax(QKᵀ/√d), causal.
+    """The weights of causal ``scaled_dot_product_attention``, which does not return them.
+
+    softmax(QKᵀ/√d), without later tokens.
 
     Args:
         query: (…, heads, length, d).
-        key: the same; of fewer heads, each serves as many queries' heads.
+        key: the same. With fewer heads, each serves a group of the query's heads.
         scale: in the place of 1/√d.
 
     Returns:
@@ -139,12 +138,12 @@ def attention_weights(query: Tensor, key: Tensor, scale: float | None = None) ->
 
 
 def _earlier(weights: Tensor) -> Tensor:
-    """Which weights are of a token itself and of those before it, (length, length)."""
+    """True where a weight is of the token itself or of an earlier one, (length, length)."""
     return torch.ones(weights.shape[-2:], dtype=torch.bool, device=weights.device).tril()
 
 
 class _CausalAttention(TorchFunctionMode):
-    """Inside its ``with``, shows the query, key and scale of every causal attention."""
+    """Inside its ``with``, every causal attention shows its query, key and scale."""
 
     def __init__(self, show: Callable[[Tensor, Tensor, float | None], None]) -> None:
         super().__init__()

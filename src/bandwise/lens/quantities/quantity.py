@@ -1,12 +1,14 @@
-"""What a measurement is to the recorder: one small protocol, and what it is shown of a step."""
+"""What quantities are to the recorder, and what the recorder shows them of a step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 Row: TypeAlias = dict[str, Any]
 
@@ -17,14 +19,15 @@ class Traced:
 
     Attributes:
         name: its name in the model.
-        param: the parameter itself, not to be changed.
-        grad: its gradient as the optimizer is given it, after clipping and before any filter;
-            ``None`` where it has none in this step, or a sparse one.
+        param: the parameter itself. Do not change it.
+        grad: the gradient that the optimizer is given, after clipping and before any filter.
+            ``None`` where there is none in this step, or a sparse one.
         grad_scale: what ``grad`` is still multiplied by: a ``GradScaler`` leaves the division to
             fused optimizers. 1 otherwise.
-        group: its parameter group, with this step's ``lr``.
+        group: its parameter group, with the ``lr`` of this step.
         state: the optimizer's state of it.
-        decay: the rate of decoupled weight decay, by which the optimizer shrinks it directly.
+        decay: the share of the parameter that decoupled weight decay takes in this step, in [0, 1].
+            AdamW's is lr · weight_decay. See ``bandwise.lens.decay``.
     """
 
     name: str
@@ -41,8 +44,8 @@ class Step:
     """A step of the optimizer.
 
     Attributes:
-        number: counted from 1.
-        due: whether it is one of every so many that costly figures are measured at.
+        number: the steps so far, this one included.
+        due: whether costly figures are measured at this step: one of every so many is due.
         tensors: all parameters of the optimizer.
     """
 
@@ -54,8 +57,8 @@ class Step:
 class Quantity(Protocol):
     """Something that is measured during training.
 
-    It must leave the parameters, gradients and state alone, and draw no number from a generator
-    that is not its own.
+    It leaves the parameters, gradients and state alone. It draws random numbers from its own
+    generator alone.
     """
 
     def before(self, step: Step) -> None:
@@ -72,12 +75,31 @@ class Quantity(Protocol):
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """What the rows of later steps depend on, as tensors and plain data; between two steps."""
+        """What the rows of later steps depend on, as tensors and plain data."""
 
     def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Traced]) -> None:
-        """Go on as the quantity that gave ``state``.
+        """Continue as the quantity that gave ``state``.
 
         Args:
-            state: its tensors may lie on any device.
+            state: its tensors may be on any device.
             tensors: all parameters of the optimizer.
         """
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[torch.device]:
+    """Evaluation mode without gradients. At the end every module has its own mode again.
+
+    Yields:
+        The device of the model.
+    """
+    # A frozen part may be in evaluation mode while the rest trains.
+    modes = [(module, module.training) for module in model.modules()]
+    first = next(model.parameters(), None)
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield first.device if first is not None else torch.device("cpu")
+    finally:
+        for module, training in modes:
+            module.training = training

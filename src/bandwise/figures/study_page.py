@@ -1,0 +1,166 @@
+"""The HTML page of a study: its report."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from bandwise.figures import study_words
+from bandwise.figures.figure import line
+from bandwise.figures.lens_page import Chapter
+from bandwise.figures.lens_runs import runs_of_study
+from bandwise.figures.pages import fill, save
+from bandwise.figures.study_figures import study_figures
+from bandwise.figures.study_words import Decimals, all_diverged, baseline, pace, readable, rests_on
+from bandwise.figures.words import DASH, TIMES, headline, number, plural
+from bandwise.study.results import Comparison, Results, Run, Verdict
+
+_KINDS = {"better": "better", "worse": "worse", "baseline": "baseline"}
+
+
+def write_report(results: Results, folder: Path) -> Path:
+    """Write the report of a study into ``report.html``, whole or not at all.
+
+    Args:
+        results: of the study.
+        folder: of the study. The lens's logs in it are drawn too.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        DamagedRunError: a log of the lens is not what was written.
+    """
+    return save(render_report(results, folder), folder / "report.html")
+
+
+def render_report(results: Results, folder: Path) -> str:
+    """The report as text; see ``write_report``."""
+    shared, each = configurations(results)
+    finals = dict.fromkeys(key for run in results.runs for key in run.final if key != "step")
+    return fill(
+        "study.html.jinja",
+        results=results,
+        words=study_words,
+        baseline=baseline(results),
+        decimals=Decimals.of(results),
+        metric=readable(results.metric),
+        title=_title(results),
+        lead=_lead(results),
+        pace=_pace,
+        time=_time,
+        p_value=_p_value,
+        kind=lambda row: _KINDS.get(row.verdict, "open"),
+        line=line,
+        compared=len(results.comparisons) - 1,
+        figures=study_figures(results),
+        chapter=Chapter.of({results.task: runs_of_study(results, folder)}),
+        shared=shared,
+        each=each,
+        finals=sorted(finals, key=lambda key: key != results.metric),
+        final_of=_final_of,
+        headline=headline,
+        plural=plural,
+    )
+
+
+def _pace(results: Results, row: Comparison) -> str:
+    """How soon the optimizer was as good as the baseline, in steps and in time."""
+    if row is baseline(results) or row.diverged or baseline(results).diverged:
+        return ""
+    target = f"{baseline(results).optimizer}'s final {readable(results.metric)}"
+    reached = pace(results, row)
+    if row.steps_to_baseline is None or reached is None:
+        return f"Not every seed reached {target}."
+    steps, time = reached
+    return (
+        f"It reached {target} after {row.steps_to_baseline:,.0f} of {results.steps:,} steps "
+        f"({steps:.2f}{TIMES}), in {time:.2f}{TIMES} the time."
+    )
+
+
+def _time(results: Results, row: Comparison) -> str:
+    """A step's time, and its ratio to the baseline's."""
+    words, base = study_words.milliseconds(row.seconds_per_step), baseline(results).seconds_per_step
+    return f"{words} ({row.seconds_per_step / base:.2f}{TIMES})" if base > 0 else words
+
+
+def _p_value(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return DASH
+    return "< 0.001" if value < 0.001 else number(min(value, 1.0), ".3f")
+
+
+def _title(results: Results) -> str:
+    name, compared = baseline(results).optimizer, len(results.comparisons) - 1
+    if compared == 0:
+        return f"{name} alone on {results.task}"
+    if compared == 1:
+        return f"Does {results.comparisons[1].optimizer} help on {results.task}?"
+    return f"Does any of {compared} optimizers help on {results.task}?"
+
+
+def _lead(results: Results) -> str:
+    """The whole study in a sentence."""
+    if lost := all_diverged(results):
+        return lost
+    rows = results.comparisons[1:]
+    name = baseline(results).optimizer
+    if not rows:
+        return rests_on(results)
+    if all(row.verdict == "one seed: cannot tell" for row in rows):
+        return f"One seed cannot tell: run more seeds to know whether anything beats {name}."
+    kinds: dict[Verdict, str] = {
+        "better": "better",
+        "worse": "worse",
+        "identical": "identical",
+        "all diverged": "diverged as it did",
+        "no detectable difference": "with no detectable difference",
+    }
+    verdicts = Counter(row.verdict for row in rows)
+    parts = [f"{verdicts[kind]} {words}" for kind, words in kinds.items() if verdicts[kind]]
+    return f"Against {name}: {', '.join(parts)}."
+
+
+def configurations(results: Results) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """The settings that all optimizers share, and by optimizer those that differ.
+
+    Nested settings get dotted names. A setting that depends on the seed lists all its values.
+    """
+    each: dict[str, dict[str, str]] = {}
+    for row in results.comparisons:
+        values: dict[str, dict[str, None]] = {}
+        for run in results.runs_of(row.optimizer):
+            for key, value in _flat(run.config).items():
+                values.setdefault(key, {})[value] = None
+        each[row.optimizer] = {key: ", ".join(found) for key, found in values.items()}
+    first, *others = each.values()
+    shared = {
+        key: value
+        for key, value in first.items()
+        if all(other.get(key) == value for other in others)
+    }
+    return shared, {
+        name: {key: value for key, value in values.items() if key not in shared}
+        for name, values in each.items()
+    }
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return flat
+
+
+def _final_of(run: Run, key: str) -> str:
+    value = run.final.get(key, math.nan)
+    if math.isfinite(value):
+        return number(value, ".5g")
+    return "diverged" if run.diverged else DASH

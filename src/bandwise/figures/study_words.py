@@ -1,0 +1,179 @@
+"""The words and numbers that a study's table, figures and page share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bandwise.figures.words import DASH, TIMES, number, plural
+from bandwise.study.results import Comparison, Results
+
+_SPLITS = {"val": "validation", "test": "test", "train": "training"}
+
+
+def readable(key: str) -> str:
+    """A stored figure's name in words: ``val_loss`` is "validation loss"."""
+    split, _, rest = key.partition("_")
+    words = f"{_SPLITS[split]} {rest}" if split in _SPLITS and rest else key
+    return words.replace("_", " ").strip()
+
+
+def goal(results: Results) -> str:
+    """Whether the metric should be low or high."""
+    return "lower is better" if results.direction == "min" else "higher is better"
+
+
+def baseline(results: Results) -> Comparison:
+    """The row that every other is compared with."""
+    return results.comparisons[0]
+
+
+@dataclass(frozen=True)
+class Decimals:
+    """Writes the metric with as many decimals everywhere as the study can tell apart.
+
+    Attributes:
+        places: digits after the point; ``None`` writes powers of ten, for very small figures.
+    """
+
+    places: int | None
+
+    @classmethod
+    def of(cls, results: Results) -> Decimals:
+        """As many places as show the smallest spread over seeds with one or two digits."""
+        rows = results.comparisons
+        spreads = [row.std for row in rows if row.std is not None]
+        spreads += [(row.interval[1] - row.interval[0]) / 2 for row in rows if row.interval]
+        size = max((abs(row.mean) for row in rows if math.isfinite(row.mean)), default=0.0) or 1.0
+        finest = min((x for x in spreads if math.isfinite(x) and x > 0), default=size / 500)
+        # Seeds that happen to agree must not fill the table with digits: six at most.
+        places = math.ceil(-math.log10(max(finest, size * 2e-5) / 2))
+        return cls(max(places, 0) if places <= 7 else None)
+
+    def plain(self, value: float | None, sign: str = "-") -> str:
+        """The value, or a dash where there is none."""
+        if value is None or not math.isfinite(value):
+            return DASH
+        return number(value, f"{sign},.2e" if self.places is None else f"{sign},.{self.places}f")
+
+    def signed(self, value: float | None) -> str:
+        """The value with its sign, plus too."""
+        return self.plain(value, "+")
+
+    def spread(self, row: Comparison) -> str:
+        """Mean ± standard deviation, as far as the row has them."""
+        if row.std is None or not math.isfinite(row.std):
+            return self.plain(row.mean)
+        return f"{self.plain(row.mean)} ± {self.plain(row.std)}"
+
+    def cell(self, row: Comparison) -> str:
+        """The spread for a table, with the number of diverged runs."""
+        parts = [self.spread(row)] if math.isfinite(row.mean) else []
+        parts += [f"{row.diverged} of {row.n} diverged"] if row.diverged else []
+        return "\n".join(parts) or DASH
+
+    def interval(self, row: Comparison) -> str:
+        """``+0.003 to +0.018``, or a dash where there is none."""
+        if row.interval is None or not all(map(math.isfinite, row.interval)):
+            return DASH
+        return " to ".join(map(self.signed, row.interval))
+
+
+def sentence(results: Results, row: Comparison) -> str:
+    """What the study says of one optimizer, to follow its name and a colon."""
+    base = baseline(results)
+    name = base.optimizer
+    text = {
+        "baseline": "the baseline",
+        "better": f"better than {name}",
+        "worse": f"worse than {name}",
+        "no detectable difference": f"no detectable difference from {name}",
+        "one seed: cannot tell": f"one seed cannot tell whether it differs from {name}",
+        "identical": f"identical to {name} on every seed",
+        "all diverged": f"every seed diverged, as did {name}'s",
+    }[row.verdict]
+    text += f" (n = {row.n})"
+    if row.verdict in ("identical", "all diverged"):
+        return text
+    lost = [
+        f"{some.diverged} of {plural(some.n, 'seed')}{of} diverged"
+        for some, of in ((row, ""), (base, f" of {name}"))
+        if some.diverged and not (row is base and of)
+    ]
+    return f"{text}: {'; '.join([*_metric(results, row), *lost])}"
+
+
+def _metric(results: Results, row: Comparison) -> list[str]:
+    """The metric of the baseline, or the difference from it, if it is known."""
+    decimals, what = Decimals.of(results), readable(results.metric)
+    if row.verdict == "baseline":
+        return [f"{what} {decimals.spread(row)}"] if math.isfinite(row.mean) else []
+    difference, interval = decimals.signed(row.difference), decimals.interval(row)
+    if difference == DASH:
+        return []
+    between = "no interval" if interval == DASH else f"95% interval {interval}"
+    return [f"{what} {difference}, {between}"]
+
+
+def all_diverged(results: Results) -> str:
+    """What to do if every run diverged; empty if one did not."""
+    if not all(run.diverged for run in results.runs):
+        return ""
+    first = min(run.steps for run in results.runs)
+    return (
+        f"Every run diverged, the first by step {first:,}: its loss became inf or NaN. "
+        "Look at the task's loss, or try a lower --lr."
+    )
+
+
+def milliseconds(seconds: float) -> str:
+    """A step's time."""
+    return f"{1000 * seconds:,.3g}"
+
+
+def times_note(results: Results) -> str:
+    """How far step times can be trusted; empty if runs were trained one at a time."""
+    if results.timed_alone:
+        return ""
+    return (
+        "The times (ms per step) are rough: runs were trained side by side, or not all in one go. "
+        "With --jobs 1 they are trained one at a time."
+    )
+
+
+def pace(results: Results, row: Comparison) -> tuple[float, float] | None:
+    """Steps and time to the baseline's final metric, as shares of the baseline's whole run.
+
+    ``None`` if a seed never reached it. The time is only as exact as the median step times are.
+    """
+    whole = results.steps * baseline(results).seconds_per_step
+    if row.steps_to_baseline is None or not results.steps or not whole > 0:
+        return None
+    time = row.steps_to_baseline * row.seconds_per_step
+    return row.steps_to_baseline / results.steps, time / whole
+
+
+def steps_to_baseline(results: Results, row: Comparison) -> str:
+    """``600 (0.60×)``: steps to the baseline's final metric, and their share of all."""
+    if baseline(results).diverged:
+        return DASH
+    if row.steps_to_baseline is None:
+        return "never"
+    reached = pace(results, row)
+    ratio = f" ({reached[0]:.2f}{TIMES})" if reached else ""
+    return f"{row.steps_to_baseline:,.0f}{ratio}"
+
+
+def rests_on(results: Results) -> str:
+    """What the verdicts rest on, in a sentence or two."""
+    compared = len(results.comparisons) - 1
+    if compared == 0:
+        return f"{baseline(results).optimizer} ran alone: there is nothing to compare it with."
+    if max(row.n for row in results.comparisons) == 1:
+        return "One seed each: any difference may be chance. Run more seeds for a verdict."
+    many = f" (p times the {compared} comparisons: Bonferroni)" if compared > 1 else ""
+    return (
+        '"Better" and "worse" need unequal numbers of diverged runs, or both a 95% bootstrap '
+        f"interval without zero and a paired t-test over seeds with p < 0.05{many}. "
+        '"No detectable difference" does not mean equal.'
+    )

@@ -1,0 +1,153 @@
+"""Files that survive a crash: atomic replacement, checksums and strict JSON.
+
+A flipped bit may leave a file readable and its numbers wrong. A CRC-32 finds that. It does not
+protect against intent.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_KEY = "crc32"
+_MARK = b"crc32"
+_TAIL = len(_MARK) + 4
+CHANGED = "its checksum does not fit: it is not what was written"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Replace a file at once, and only if everything was written.
+
+    Yields:
+        A path in the same folder. Its content takes the place of ``path`` at the end.
+
+    Raises:
+        OSError: the file cannot be written. The error names ``path``.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if error.filename == str(temporary):
+            # The user does not know the temporary name.
+            error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def crc32_of(path: Path, size: int) -> int:
+    """The CRC-32 of a file's first ``size`` bytes. For 0 bytes the file may be missing."""
+    if size == 0:
+        return 0
+    with path.open("rb") as file:
+        return zlib.crc32(file.read(size))
+
+
+def signed(content: bytes) -> bytes:
+    """Content with its checksum at the end. Readers of archives ignore these bytes."""
+    return content + _MARK + zlib.crc32(content).to_bytes(4)
+
+
+def unsigned(content: bytes) -> bytes:
+    """The inverse of ``signed``. Content without a checksum, from older versions, is returned.
+
+    Raises:
+        ValueError: the checksum does not fit.
+    """
+    rest, mark, crc32 = content[:-_TAIL], content[-_TAIL:-4], content[-4:]
+    if mark != _MARK:
+        return content
+    if zlib.crc32(rest) != int.from_bytes(crc32):
+        raise ValueError(CHANGED)
+    return rest
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write ``data`` as strict JSON with a checksum in its field ``crc32``: see ``to_json``."""
+    plain = _encoded(data)
+    text = json.dumps({**plain, _KEY: _crc32_of_json(plain)}, indent=1, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The inverse of ``write_json``. Files without a checksum, from older versions, are read.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is no JSON, or its checksum does not fit.
+    """
+    return _parsed(path.read_text(encoding="utf-8"), _checked)
+
+
+def to_json(data: Any) -> str:
+    """One line of strict JSON. A number that is not finite becomes ``{"float": "nan"}``."""
+    return json.dumps(_encoded(data), allow_nan=False)
+
+
+def from_json(text: str | bytes) -> Any:
+    """The inverse of ``to_json``.
+
+    Raises:
+        ValueError: the text is no JSON.
+    """
+    return _parsed(text, lambda data: data)
+
+
+def with_numbers(data: Any, number: Callable[[float], Any]) -> Any:
+    """Plain data with ``number(x)`` in the place of every float x; tuples become lists."""
+    match data:
+        case float():
+            return number(data)
+        case dict():
+            return {key: with_numbers(value, number) for key, value in data.items()}
+        case list() | tuple():
+            return [with_numbers(value, number) for value in data]
+        case _:
+            return data
+
+
+def _parsed(text: str | bytes, checked: Callable[[Any], Any]) -> Any:
+    try:
+        return _decoded(checked(json.loads(text)))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _checked(data: Any) -> Any:
+    if isinstance(data, dict) and _KEY in data:
+        crc32 = data.pop(_KEY)
+        if crc32 != _crc32_of_json(data):
+            raise ValueError(CHANGED)
+    return data
+
+
+def _crc32_of_json(data: Any) -> int:
+    return zlib.crc32(json.dumps(data).encode())
+
+
+def _encoded(data: Any) -> Any:
+    return with_numbers(data, lambda x: x if math.isfinite(x) else {"float": str(x)})
+
+
+def _decoded(data: Any) -> Any:
+    match data:
+        case {"float": "nan" | "inf" | "-inf" as text} if len(data) == 1:
+            return float(text)
+        case dict():
+            return {key: _decoded(value) for key, value in data.items()}
+        case list():
+            return [_decoded(value) for value in data]
+        case _:
+            return data

@@ -1,0 +1,134 @@
+"""The runs of a study, planned and checked before any of them starts."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from bandwise import tasks, userfile
+from bandwise.study import by_name, spec
+from bandwise.study.config import RunConfig, code_versions, user_files
+from bandwise.study.training import isolated
+from bandwise.tasks import Recipe, Task
+
+
+def configure(
+    task: str,
+    specs: Sequence[spec.Spec],
+    seeds: Sequence[int],
+    *,
+    steps: int | None,
+    lr: float | None,
+    device: str,
+    lens: bool,
+    task_options: Mapping[str, Any] | None,
+) -> tuple[Task, Recipe, list[RunConfig]]:
+    """The runs of every optimizer with every seed, checked as far as is possible without training.
+
+    The arguments are those of ``compare``. But the optimizers are read, and the seeds are listed.
+
+    Returns:
+        The task, its recipe with the steps and learning rate asked for, and the runs.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is wrong.
+    """
+    _check_device(device)
+    options = dict(task_options or {})
+    try:
+        json.dumps(options)
+    except TypeError as error:
+        raise TypeError(f"task_options must be plain data: {error}") from error
+    with isolated(device):
+        made = tasks.load(task, options)
+        recipe = replace(
+            made.recipe,
+            steps=made.recipe.steps if steps is None else steps,
+            lr=made.recipe.lr if lr is None else lr,
+        )
+        _check_optimizers(specs, task, made, recipe)
+        with userfile.blamed(task):
+            data = made.fingerprint()
+    configs = [
+        RunConfig(
+            task=task,
+            task_options=options,
+            # Of the run's own files alone: an edit of another optimizer must not start it anew.
+            data=data | user_files(task, s.text),
+            optimizer=s.text,
+            seed=seed,
+            recipe=asdict(recipe),
+            device=device,
+            versions=code_versions(s.text),
+            lens=lens,
+        )
+        for seed in seeds
+        for s in specs
+    ]
+    return made, recipe, configs
+
+
+def read_optimizers(optimizers: str | Sequence[str]) -> list[spec.Spec]:
+    """The optimizers of a study, from their texts or from one list separated by commas.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: a text cannot be read, or there is none, or two are the same.
+    """
+    if isinstance(optimizers, str):
+        specs = spec.parse_list(optimizers)
+    elif isinstance(optimizers, Sequence):
+        specs = [spec.parse(text) for text in optimizers]
+    else:
+        raise TypeError(f"optimizers must be a text or several, got {optimizers!r}")
+    texts = [s.text for s in specs]
+    if not specs:
+        raise ValueError("optimizers must name at least one optimizer")
+    if len(set(texts)) < len(texts):
+        raise ValueError(f"optimizers must differ, got {', '.join(texts)}")
+    if [s.text for s in spec.parse_list(",".join(texts))] != texts:
+        # The recorded command is such a list.
+        raise ValueError(f"optimizers cannot be told apart in a list: {', '.join(texts)}")
+    return specs
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros((), device=device)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"device must be one that torch can use here, got {device!r}: {reason}"
+        ) from error
+
+
+def _check_optimizers(specs: Sequence[spec.Spec], task: str, made: Task, recipe: Recipe) -> None:
+    """Raise now what would make every run fail."""
+    with userfile.blamed(task):
+        model = made.model()
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"task {task!r}: model() must return a torch.nn.Module, got {model!r}")
+    named = list(model.named_parameters())
+    for s in specs:
+        own = [(name, nn.Parameter(param.detach())) for name, param in named]
+        optimizer = by_name.build(s, own, recipe.lr, recipe)
+        if any("lr" not in group for group in optimizer.param_groups):
+            raise ValueError(f"optimizer {s.text!r}: its parameter groups have no lr to schedule")
+        saved = io.BytesIO()
+        torch.save(optimizer.state_dict(), saved)
+        saved.seek(0)
+        try:
+            torch.load(saved, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"optimizer {s.text!r}: its state_dict must hold tensors and plain data alone, or "
+                f"a run could not be resumed: {error}"
+            ) from error

@@ -1,0 +1,216 @@
+"""Verdicts: right on known differences, and seldom wrong where there is none."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bandwise.study.paired import Sample, compare_runs, mean_interval, p_value, steps_to
+from bandwise.study.results import Run
+
+
+def runs(name, values, curves=None, diverged=()):
+    return [
+        Run(
+            optimizer=name,
+            seed=seed,
+            diverged=seed in diverged,
+            steps=100,
+            final={"val_loss": value},
+            seconds_per_step=0.01,
+            evals=curves[seed] if curves else [{"step": 100, "val_loss": value}],
+            training=[],
+            config={},
+            folder="",
+        )
+        for seed, value in enumerate(values)
+    ]
+
+
+def verdict(base, other, direction="min", **kwargs):
+    comparisons = compare_runs(
+        [runs("base", base), runs("other", other, **kwargs)], "val_loss", direction
+    )
+    assert comparisons[0].verdict == "baseline"
+    return comparisons[1]
+
+
+def test_a_clear_difference_is_told():
+    found = verdict([1.0, 1.1, 1.2], [0.9, 1.01, 1.1])
+    assert found.verdict == "better"
+    assert found.difference == pytest.approx(-0.29 / 3)
+    assert found.interval[0] <= found.difference <= found.interval[1] < 0
+    assert verdict([1.0, 1.1, 1.2], [0.9, 1.01, 1.1], "max").verdict == "worse"
+
+
+def test_three_seeds_on_one_side_are_not_enough():
+    """The bootstrap interval excludes zero here, the t-test does not agree."""
+    found = verdict([1.0, 1.1, 1.2], [0.99, 1.05, 1.0])
+    assert found.interval[1] < 0
+    assert found.verdict == "no detectable difference"
+    assert "by chance" in found.why
+
+
+def test_pairing_sees_through_the_spread_of_seeds():
+    found = verdict([1.0, 2.0, 3.0], [1.1, 2.11, 3.1])
+    assert found.verdict == "worse"
+
+
+def test_one_seed_cannot_tell():
+    found = verdict([1.0], [0.5])
+    assert found.verdict == "one seed: cannot tell"
+    assert found.interval is found.p_value is found.std is None
+
+
+@pytest.mark.parametrize("values", [[1.0, 1.1], [1.0]])
+def test_the_same_run_twice_is_identical(values):
+    found = verdict(values, values)
+    assert found.verdict == "identical"
+    assert found.why == "Identical to base on every seed: did the setting do anything?"
+
+
+def test_the_same_last_figure_by_another_way_is_no_difference():
+    """Counted errors often agree."""
+    ways = [[{"step": 50, "val_loss": start}, {"step": 100, "val_loss": 1.0}] for start in (2.0, 3)]
+    found = verdict([1.0, 1.0], [1.0, 1.0], curves=ways)
+    assert (found.verdict, found.interval, found.p_value) == (
+        "no detectable difference", (0.0, 0.0), 1.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_one_example_more_with_every_seed_is_no_certainty(seeds):
+    """Counted errors are often apart by the same count; the t-test would say p = 0."""
+    base = [0.023, 0.031, 0.027, 0.026, 0.029][:seeds]
+    other = [0.024, 0.032, 0.028, 0.027, 0.03][:seeds]
+    found = verdict(base, other)
+    assert found.p_value == 2 ** (1 - seeds)
+    assert found.verdict == "no detectable difference"
+    assert "by chance" in found.why
+
+
+def test_the_same_difference_with_many_seeds_is_told():
+    base = [i / 10 for i in range(8)]
+    found = verdict(base, [b + 0.25 for b in base])
+    assert (found.verdict, found.p_value) == ("worse", 2**-7)
+
+
+def test_counted_errors_of_equal_methods_are_seldom_told_apart():
+    generator = np.random.default_rng(0)
+    trials, tests = 4000, 7
+    found = 0
+    for _ in range(trials):
+        differences = generator.normal(size=3).round() / 1000
+        one_sided = abs(np.sign(differences).sum()) == 3  # so that the interval excludes zero
+        found += one_sided and tests * p_value(differences) < 0.05
+    assert found / trials < 0.05 / tests + 3 * math.sqrt(0.05 / tests / trials)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_more_diverged_runs_are_worse_and_fewer_are_better(n):
+    """The verdict is monotone in the count: one of five is never called worse than four are."""
+    for ours in range(n + 1):
+        for theirs in range(n + 1):
+            if ours == theirs == 0:
+                continue
+            groups = [
+                runs(name, [math.nan] * lost + [end] * (n - lost), diverged=range(lost))
+                for name, lost, end in (("base", theirs, 1.0), ("other", ours, 1.1))
+            ]
+            found = compare_runs(groups, "val_loss", "min")[1]
+            assert found.verdict == (
+                "worse"
+                if ours > theirs
+                else "better"
+                if ours < theirs
+                else "all diverged"
+                if ours == n
+                else "no detectable difference"
+            )
+            assert found.why.endswith(f"with {ours} of {n} seeds, the baseline's with {theirs}.")
+            assert found.difference is found.interval is found.p_value is None
+
+
+def test_more_comparisons_ask_for_more():
+    base, other = [1.0, 1.1, 1.2], [0.9, 0.97, 1.03]
+    groups = [runs("base", base), *(runs(f"other{i}", other) for i in range(5))]
+    several = compare_runs(groups, "val_loss", "min")[1]
+    alone = compare_runs(groups[:2], "val_loss", "min")[1]
+    assert several.p_value == pytest.approx(5 * alone.p_value)
+    assert (alone.verdict, several.verdict) == ("better", "no detectable difference")
+
+
+def test_methods_that_do_not_differ_are_seldom_told_apart():
+    """The rate of false verdicts stays at the level, which the bootstrap alone would exceed."""
+    generator = np.random.default_rng(0)
+    trials, n = 2000, 3
+    by_both = by_bootstrap = 0
+    for _ in range(trials):
+        differences = generator.normal(size=n)
+        # Of three values the percentile interval excludes zero just if all have one sign.
+        one_sided = abs(np.sign(differences).sum()) == n
+        by_bootstrap += one_sided
+        by_both += one_sided and p_value(differences) < 0.05
+    assert by_bootstrap / trials > 0.2
+    assert by_both / trials < 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=8))
+def test_the_interval_lies_within_the_differences(values):
+    low, high = mean_interval(values)
+    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+
+
+def test_steps_to_the_baselines_last_figure():
+    def curve(*values):
+        return [{"step": 10 * (i + 1), "val_loss": v} for i, v in enumerate(values)]
+
+    base = runs("base", [1.0, 1.0], [curve(3, 2, 1.0), curve(3, 2, 1.0)])
+    quick = runs("quick", [0.5, 0.5], [curve(3, 0.9, 0.5), curve(0.9, 0.7, 0.5)])
+    never = runs("never", [0.5, 1.5], [curve(3, 0.9, 0.5), curve(3, 2, 1.5)])
+    rows = compare_runs([base, quick, never], "val_loss", "min")
+    assert [row.steps_to_baseline for row in rows] == [30, 15, None]
+    lost = runs("lost", [math.inf, 1.0], [curve(3, math.inf), curve(2, 1.0)], diverged={0})
+    assert compare_runs([lost, quick], "val_loss", "min")[1].steps_to_baseline is None
+
+
+def test_a_missing_figure_and_a_diverged_run_are_told_apart():
+    targets = Sample((1.0, 1.0, None))
+    curve = [(0, 3.0), (10, 1.0)]
+    found = steps_to(targets, [curve, curve[:1], curve], "min")
+    assert found.values == (10.0, None, None)
+    assert steps_to(targets, [curve, curve[:1], curve], "max").values == (0.0, 0.0, None)
+    marked = Sample(found.values, diverged=(False, False, True))
+    assert marked.missing == (False, True, False)
+    assert marked.bounded(20).values == (10, 20, None)
+    assert not marked.complete
+    assert marked.mean is marked.std is marked.interval is marked.p_value is None
+    assert not marked.above(-100)
+    assert not marked.below(100)
+
+
+def test_a_median_counts_what_is_missing_as_late():
+    assert Sample((1.0, None, 2.0)).median == 2
+    assert Sample((1.0, None, None)).median is None
+    assert Sample((1.0, None)).median is None
+    assert Sample(()).median is None
+
+
+def test_differences_changes_and_ratios_are_taken_seed_by_seed():
+    ours, theirs = Sample((1.0, 8.0, 3.0)), Sample((2.0, 4.0, None), (False, False, True))
+    assert ours.minus(theirs).values == (-1, 4, None)
+    assert ours.minus(theirs).baseline_diverged == (False, False, True)
+    assert ours.ratio_to(theirs).values == (0.5, 2, None)
+    assert ours.change_from(theirs).values == (None, None, None)  # the baseline has no mean
+    assert theirs.change_from(ours).values == (25, -100, None)
+    assert Sample((0.0,)).ratio_to(Sample((1.0,))).values == (None,)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_no_infinity_stands_for_a_missing_figure(value):
+    with pytest.raises(ValueError, match="values must be finite or None"):
+        Sample((1.0, value))
+    with pytest.raises(ValueError, match="diverged must have 2 entries, got 1"):
+        Sample((1.0, 2.0), (True,))
