@@ -434,3 +434,114 @@ def test_a_state_of_another_optimizer_is_refused_by_name():
     with pytest.raises(ValueError, match=r"parameter 0 is not an NSF's.*has step, square_avg"):
         opt.load_state_dict(saved)
     assert not opt.state
+
+
+def moved(*optimizers, steps=2):
+    """Where the first parameter of each optimizer is after steps with the same gradients."""
+    for step in range(steps):
+        for opt in optimizers:
+            for param in opt.param_groups[0]["params"]:
+                param.grad = torch.full_like(param, 0.5 + step)
+            opt.step()
+    return [opt.param_groups[0]["params"][0] for opt in optimizers]
+
+
+def aged(opt):
+    """The optimizer as a pickle of a version that had no ``fused`` and plain numbers of steps."""
+    saved = copy.deepcopy(opt).__getstate__()
+    for settings in (saved["defaults"], *saved["param_groups"]):
+        del settings["fused"]
+    for state in saved["state"].values():
+        state["step"] = int(state["step"])
+    old = bw.NSF.__new__(bw.NSF)
+    old.__setstate__(saved)
+    return old
+
+
+def test_a_pickle_from_before_fused_steps_and_takes_groups():
+    opt = bw.NSF([torch.ones(3)], p=bw.Cyclic(0.9, -0.5, 3))
+    moved(opt)
+    old = aged(opt)
+    assert old.param_groups[0]["fused"] is None
+    assert torch.equal(*moved(opt, old))
+    old.add_param_group({"params": [torch.ones(2)]})
+    assert old.param_groups[1]["fused"] is None
+
+
+@pytest.mark.parametrize("number", [int, float])
+def test_steps_saved_as_plain_numbers_load(number):
+    opt, resumed = (bw.NSF([torch.ones(3)]) for _ in range(2))
+    moved(opt)
+    resumed.param_groups[0]["params"][0].copy_(opt.param_groups[0]["params"][0])
+    saved = copy.deepcopy(opt.state_dict())
+    saved["state"][0]["step"] = number(saved["state"][0]["step"])
+    resumed.load_state_dict(saved)
+    assert torch.equal(*moved(opt, resumed))
+
+
+def test_a_post_load_hook_may_leave_anything_in_the_state():
+    """NSF makes its moments where it finds none, and touches nothing else."""
+    opt, fresh = (bw.NSF([torch.ones(3)]) for _ in range(2))
+    (param,) = opt.param_groups[0]["params"]
+    opt.register_load_state_dict_post_hook(
+        lambda opt: opt.state.update({param: {"mine": 1}, "note": "mine too"})
+    )
+    opt.load_state_dict(opt.state_dict())
+    assert torch.equal(*moved(opt, fresh))
+    assert opt.state[param]["mine"] == 1
+    assert opt.state["note"] == "mine too"
+
+
+@pytest.mark.parametrize(
+    "value", [{"schedule": "Linear", "start": 0, "end": 1}, {"dtype": "float32"}]
+)
+def test_what_others_keep_in_a_group_is_loaded_as_it_is(value):
+    opt = bw.NSF([{"params": [torch.ones(3)], "theirs": value}], p=bw.Cyclic(0.9, -0.5, 3))
+    opt.load_state_dict(copy.deepcopy(opt.state_dict()))
+    assert opt.param_groups[0]["theirs"] == value
+    assert opt.param_groups[0]["p"] == bw.Cyclic(0.9, -0.5, 3)
+
+
+@pytest.mark.parametrize(
+    "value", [{"schedule": "warm-up"}, {"schedule": "Linear", "start": 0}, {"dtype": "float32"}]
+)
+def test_smi_loads_its_own_state_dict_whatever_its_base_keeps(value):
+    def made():
+        base = torch.optim.SGD([{"params": [torch.ones(4, 6)], "theirs": value}], lr=0.1)
+        return bw.SMI(base, 10, history_dtype=torch.bfloat16)
+
+    opt, resumed = made(), made()
+    moved(opt)
+    resumed.param_groups[0]["params"][0].copy_(opt.param_groups[0]["params"][0])
+    resumed.load_state_dict(copy.deepcopy(opt.state_dict()))
+    assert resumed.param_groups[0]["theirs"] == value
+    assert resumed.param_groups[0]["smi_alpha"] == bw.Cosine(0.1, 0.5)
+    assert resumed.param_groups[0]["smi_history_dtype"] == torch.bfloat16
+    assert torch.equal(*moved(opt, resumed))
+
+
+def test_settings_are_checked_when_they_change_and_only_then(monkeypatch):
+    checks = []
+    check = nsf.Settings.check
+    monkeypatch.setattr(nsf.Settings, "check", lambda self: checks.append(self) or check(self))
+    opt = bw.NSF([torch.ones(3)], lr=torch.tensor(0.1), betas=[0.9, 0.99])
+    (group,) = opt.param_groups
+    checks.clear()
+    moved(opt, steps=3)
+    assert len(checks) == 1
+    group["lr"].fill_(0.2)  # in place, as schedulers change it
+    group["betas"][0] = 0.8
+    moved(opt, steps=2)
+    assert [settings.lr for settings in checks] == [pytest.approx(0.1), pytest.approx(0.2)]
+    group["betas"][1] = 1.0
+    with pytest.raises(ValueError, match=r"betas\[1\] must be below 1"):
+        moved(opt)
+
+
+@pytest.mark.parametrize("p", [0.5, bw.Cyclic(0.9, -0.5, 4), bw.Linear(1.0, 0.0)])
+def test_the_exponent_of_steps_ahead(p):
+    opt = bw.NSF([torch.ones(3)], p=p, total_steps=8)
+    moved(opt, steps=3)
+    (group,) = opt.param_groups
+    right = [p if isinstance(p, float) else p(step, 8) for step in (3, 4, 6)]
+    assert [opt.exponent(group, 0), opt.exponent(group), opt.exponent(group, ahead=3)] == right

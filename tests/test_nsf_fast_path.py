@@ -325,3 +325,27 @@ def test_a_model_cast_after_a_step_trains_on(foreach):
     param.grad = torch.full((4,), -5.0, dtype=torch.float64)
     opt.step()
     assert opt.state[param]["exp_avg"].tolist() == pytest.approx([0.9 * 0.1 - 0.1 * 5] * 4)
+
+
+@pytest.mark.parametrize("fast", ["foreach", "fused", "fused for a GPU"], indirect=True)
+@pytest.mark.parametrize("p", [0.5, 0.7])
+def test_a_default_device_or_dtype_changes_nothing(fast, p):
+    def stepped():
+        param = torch.ones(40, 30, dtype=torch.float32, device="cpu")
+        opt = bw.NSF([param], p=p, **fast)
+        for _ in range(2):
+            param.grad = torch.full_like(param, 2.0)
+            opt.step()
+        return param, opt.state[param]
+
+    right, right_state = stepped()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            found, state = stepped()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, right)
+    for name, value in right_state.items():
+        assert torch.equal(state[name], value)
+        assert state[name].dtype == value.dtype

@@ -20,7 +20,7 @@ from torch.optim.optimizer import ParamsT
 
 from bandwise.optim import _checks, _state, schedules
 from bandwise.optim._paths import nsf_foreach, nsf_fused
-from bandwise.optim._paths.nsf_update import Entry, Scale, State, Update, is_sharded, norm, ratio
+from bandwise.optim._paths.nsf_update import Entry, Scale, State, Update, norm, ratio
 from bandwise.optim.schedules import Schedule
 
 Group: TypeAlias = dict[str, Any]
@@ -347,10 +347,6 @@ def _with_gradients(group: Group) -> list[Tensor]:
                 "NSF does not support sparse gradients: use a dense one "
                 f"(sparse=False in Embedding); shape {tuple(param.shape)}"
             )
-        if is_sharded(param):
-            from bandwise.optim._paths import sharding
-
-            sharding.aligned(param)
     return params
 
 

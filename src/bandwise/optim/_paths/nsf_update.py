@@ -34,11 +34,14 @@ class Entry(NamedTuple):
     @classmethod
     def of(cls, param: Tensor, state: State) -> Entry:
         """The entry of a parameter that has a gradient; ``state["step"]`` counts this step."""
-        tensors = [param, cast(Tensor, param.grad), state["exp_avg"], state["exp_avg_sq"]]
+        moments = state["exp_avg"], state["exp_avg_sq"]
         if is_sharded(param):
             from bandwise.optim._paths import sharding
 
-            tensors = [sharding.local(x) for x in tensors]
+            sharding.aligned(param)
+            tensors = [sharding.local(x) for x in (param, cast(Tensor, param.grad), *moments)]
+        else:
+            tensors = [param, cast(Tensor, param.grad), *moments]
         # A complex number counts as two real ones, as in AdamW.
         theta, g, m, v = (torch.view_as_real(x) if x.is_complex() else x for x in tensors)
         return cls(param, theta, g, m, v, state["step"].item())
