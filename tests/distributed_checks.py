@@ -33,8 +33,8 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.utils._pytree import tree_map_only
 
 import bandwise as bw
-from bandwise.optim import _spectrum as spectrum
-from bandwise.optim._paths import sharding as _sharded
+from bandwise.optim._paths import sharding, smi_layout
+from bandwise.optim._spectrum import Grid
 
 CHECKS = {2: {}, 4: {}}
 DEVICE = "cpu"
@@ -188,7 +188,7 @@ def sharded_gradients_are_filtered_as_whole_ones(rank, world):
 @check(worlds=[2])
 def of_any_dtype_in_batches_of_one_and_with_masks_kept(rank, world):
     mesh = init_device_mesh(DEVICE, (world,))
-    with mock.patch("bandwise.optim.smi._SHARED_BATCH_NUMEL", 1):
+    with mock.patch("bandwise.optim._paths.smi_update._SHARED_BATCH_NUMEL", 1):
         compare_filters(mesh, SHAPES, torch.float64, q=0.3, alpha=0.5)
     compare_filters(mesh, SHAPES[:4], torch.float64, q=0.5, alpha=1.0, refresh_every=2)
     for dtype in (torch.float32, torch.complex64, torch.bfloat16):
@@ -212,21 +212,22 @@ def work_shared_on_plain_parameters(rank, world):
 
 @check()
 def the_threshold_is_that_of_the_whole_spectrum_to_the_last_bit(rank, world):
-    layouts = _sharded.Layouts(init_device_mesh(DEVICE, (world,)))
+    layouts = smi_layout.Layouts(init_device_mesh(DEVICE, (world,)))
     sizes = [(1, 7), (6, 1), (5, 8), (40, 31)]
     dtypes = [torch.float32, torch.float64] if world == 2 else [torch.float32]
     for dtype, size, is_complex in itertools.product(dtypes, sizes, (False, True)):
         like = torch.zeros(size, dtype=torch.complex64 if is_complex else dtype, device=DEVICE)
         layout = layouts.of(like)
-        shape = spectrum.spectrum_shape(like.shape, is_complex)
+        grid = Grid.of(like)
+        shape = grid.shape
         smooth, ties, tails = (random((2, *shape), dtype, i) for i in range(3))
         tails = tails.mul(20).exp()
         tails[1] *= torch.finfo(dtype).tiny  # subnormal
         for M in (smooth.abs(), ties.mul(3).round().abs(), tails, torch.zeros_like(tails)):
-            columns = slice(*layout._columns[rank][1])
+            columns = slice(layout.grid.columns.start, layout.grid.columns.stop)
             for q in (0.0, 0.55, 1.0):
                 found = completed(layout.threshold(M[..., columns], q))
-                assert torch.equal(found, spectrum.threshold(M, q, like))
+                assert torch.equal(found, grid.threshold(M, q))
 
 
 @check()
@@ -599,7 +600,7 @@ def a_share_that_one_rank_saved_is_refused_by_others(rank, world):
     after = opt.state_dict()
     for key, entries in before["state"].items():
         for entry, value in entries.items():
-            assert torch.equal(_sharded.local(after["state"][key][entry]), _sharded.local(value))
+            assert torch.equal(sharding.local(after["state"][key][entry]), sharding.local(value))
     if rank == 0:
         (folder() / f"share-{world}.pt").write_bytes(saved.getvalue())
 

@@ -18,7 +18,7 @@ from torch.multiprocessing import spawn
 
 import bandwise as bw
 import distributed_checks as checks
-from bandwise.optim._paths import sharding as _sharded
+from bandwise.optim._paths import sharding
 
 ROOT = Path(__file__).parents[1]
 ALL = [(world, name) for world in (4, 2) for name in checks.CHECKS[world]]
@@ -115,7 +115,7 @@ def test_batches_take_turns_while_they_wait():
             events.append(f"{name}{i}")
             yield
 
-    _sharded.interleaved(work(*some) for some in [("a", 3), ("b", 1), ("c", 2)])
+    sharding.interleaved(work(*some) for some in [("a", 3), ("b", 1), ("c", 2)])
     assert events == ["a0", "b0", "a1", "a2", "c0", "c1"]
 
 

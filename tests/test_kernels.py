@@ -10,8 +10,8 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from bandwise.optim import _spectrum as spectrum
 from bandwise.optim import smi
+from bandwise.optim._paths.smi_update import Entry, Update
 
 # Compiled as torch's own kernels would be for an H100. Not within pytest, whose kernels are
 # interpreted.
@@ -85,14 +85,8 @@ def test_smi_s_kernels_filter_as_the_equations_say(
     kernels, shape, count, dtype, kept, q, alpha, beta, seed
 ):
     torch.manual_seed(seed)
-    group = {
-        "smi_alpha": alpha, "smi_beta": beta, "smi_q": q, "smi_refresh_every": 1,
-        "smi_history_dtype": kept, "smi_step": 0, "smi_total_steps": None,
-    }  # fmt: skip
-    half = spectrum.spectrum_shape(torch.Size(shape), False)
-    states = [{} for _ in range(count)]
-    histories = [torch.full(half, -1.0, dtype=kept) for _ in range(count)]
-    place = spectrum.order(q, shape[0] * shape[1])
+    update = Update(alpha, beta, q, keeps_masks=False)
+    states, right_states = ([{} for _ in range(count)] for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "_BLOCK", 256)
         for step in range(4):
@@ -101,25 +95,33 @@ def test_smi_s_kernels_filter_as_the_equations_say(
             if step == 1:
                 grads[-1][0, 0] = float("nan")
             right = [grad.clone() for grad in grads]
-            for grad, state in zip(right, states, strict=True):
-                smi._single_tensor(grad, state, group)
-            pairs = list(zip(grads, histories, strict=True))
-            kernels.step(pairs, shape, place, alpha, beta, alpha * q > 0)
+            smi._one_by_one(entries(right, right_states, kept), update)
+            kernels.step(entries(grads, states, kept), update)
             for found, wanted in zip(grads, right, strict=True):
                 eps = torch.finfo(dtype).eps
                 size = wanted.float().nan_to_num().norm().item()
                 torch.testing.assert_close(
                     found, wanted, rtol=8 * eps, atol=8 * eps * size, equal_nan=True
                 )
-            for history, state in zip(histories, states, strict=True):
-                right_history = state["smi_history"]
+            for state, right_state in zip(states, right_states, strict=True):
+                history, right_history = state["smi_history"], right_state["smi_history"]
                 # The interpreter cuts bfloat16 off instead of rounding it.
                 slack = 4 * torch.finfo(kept).eps
+                largest = right_history.nan_to_num().abs().max()
                 torch.testing.assert_close(
-                    history, right_history, rtol=slack, atol=slack * right_history.abs().max()
+                    history, right_history, rtol=slack, atol=slack * largest, equal_nan=True
                 )
                 # So every step is held to the equations by itself.
                 history.copy_(right_history)
+
+
+def entries(grads, states, dtype):
+    params = [torch.zeros_like(grad) for grad in grads]
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad
+    return [
+        Entry.of(param, state, dtype, None) for param, state in zip(params, states, strict=True)
+    ]
 
 
 def test_all_kernels_compile_for_a_gpu(tmp_path):

@@ -1,5 +1,6 @@
 """SMI around its base: settings, what it leaves alone, what it refuses."""
 
+import collections
 import copy
 import math
 import pickle
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import bandwise as bw
 from algorithm1 import Algorithm1
 from bandwise.optim import _spectrum as spectrum
+from bandwise.optim._spectrum import Grid
 
 
 def sgd(params, **settings):
@@ -184,7 +186,7 @@ def test_the_first_finite_gradient_starts_the_history(bad, param, gradients):
     opt = bw.SMI(sgd([param]), alpha=0.5)
     for _ in range(2):
         assert (filtered(torch.full_like(param, bad), opt).isnan() == math.isnan(bad)).all()
-        assert (opt.state[param]["smi_history"] == -1).all()
+        assert opt.state[param]["smi_history"].isnan().all()
     for t in range(3):
         found = filtered(gradients[t], opt)
         torch.testing.assert_close(found, judged(gradients[: t + 1]))
@@ -195,7 +197,7 @@ def test_a_finite_gradient_whose_spectrum_overflows_passes(param):
     single = torch.nn.Parameter(torch.zeros(6, 7))
     opt = bw.SMI(sgd([single]), alpha=0.5)
     assert torch.equal(filtered(huge, opt), huge)
-    assert (opt.state[single]["smi_history"] == -1).all()
+    assert opt.state[single]["smi_history"].isnan().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -395,6 +397,83 @@ def test_history_dtype(dtype, param, gradients):
     assert loaded.param_groups[0]["smi_history_dtype"] == dtype
 
 
+@pytest.mark.parametrize("foreach", [False, None])
+@pytest.mark.parametrize("refresh_every", [1, 2])
+def test_a_history_dtype_may_be_changed_while_training(foreach, refresh_every, param, gradients):
+    opt = bw.SMI(sgd([param]), alpha=0.5, foreach=foreach, refresh_every=refresh_every)
+    for dtype in (None, torch.bfloat16, torch.float32, torch.float16, None):
+        opt.param_groups[0]["smi_history_dtype"] = dtype
+        filtered(gradients[0], opt)
+        history = opt.state[param]["smi_history"]
+        assert history.dtype == (dtype or torch.float64)
+        right = torch.fft.rfft2(gradients[0]).abs()
+        torch.testing.assert_close(history.double(), right, rtol=2.0**-7, atol=0)
+    # What float16 cannot hold becomes its largest number, not infinity.
+    filtered(gradients[0] * 1e9, opt)
+    opt.param_groups[0]["smi_history_dtype"] = torch.float16
+    filtered(gradients[0], opt)
+    assert opt.state[param]["smi_history"].isfinite().all()
+
+
+def test_a_loaded_history_has_the_dtype_of_the_group(param, gradients):
+    """Also where a state_dict's groups were replaced."""
+    double = bw.SMI(sgd([param]), alpha=0.5)
+    filtered(gradients[0], double)
+    loaded = bw.SMI(sgd([param]), alpha=0.5, history_dtype=torch.float32)
+    saved = loaded.state_dict()
+    loaded.load_state_dict({**saved, "state": double.state_dict()["state"]})
+    filtered(gradients[0], loaded)
+    assert loaded.state[param]["smi_history"].dtype == torch.float32
+
+
+def older(state):
+    """As it was before NaN stood for a history that has not begun."""
+    return {
+        key: {
+            name: value.nan_to_num(-1.0) if name == "smi_history" else value
+            for name, value in entries.items()
+        }
+        for key, entries in state.items()
+    }
+
+
+@pytest.mark.parametrize("how", ["state_dict", "pickle"])
+@pytest.mark.parametrize("refresh_every", [1, 3])
+@pytest.mark.parametrize("foreach", [False, None])
+def test_a_history_of_an_older_version_that_has_not_begun(
+    how, refresh_every, foreach, param, gradients
+):
+    make = lambda: bw.SMI(  # noqa: E731
+        sgd([param]), alpha=0.5, foreach=foreach, refresh_every=refresh_every
+    )
+    opt = make()
+    filtered(torch.full_like(param, math.nan), opt)
+    if how == "state_dict":
+        saved = opt.state_dict()
+        saved["state"] = older(saved["state"])
+        assert (saved["state"][0]["smi_history"] == -1).all()
+        opt = make()
+        opt.load_state_dict(saved)
+        assert (saved["state"][0]["smi_history"] == -1).all()  # the caller's own
+    else:
+        opt.state = collections.defaultdict(dict, older(opt.state))
+        opt = pickle.loads(pickle.dumps(opt))
+        (param,) = opt.param_groups[0]["params"]
+    filtered(gradients[0], opt)
+    right = torch.fft.rfft2(gradients[0]).abs()
+    torch.testing.assert_close(opt.state[param]["smi_history"], right)
+
+
+def test_a_pickle_from_before_fused_loads(param, gradients):
+    opt = bw.SMI(sgd([param]), alpha=0.5)
+    for group in (opt.defaults, *opt.param_groups):
+        del group["smi_fused"]
+    opt = pickle.loads(pickle.dumps(opt))
+    torch.testing.assert_close(filtered(gradients[0], opt), judged(gradients[:1]))
+    opt.add_param_group({"params": [torch.zeros(3)]})
+    assert opt.param_groups[1]["smi_fused"] is None
+
+
 def test_a_history_dtype_is_plain_data_in_a_state_dict(param):
     """torch.distributed.checkpoint takes nothing else. Older ones, with the dtype itself, load."""
     opt = bw.SMI(sgd([param]), alpha=0.5, history_dtype=torch.bfloat16)
@@ -509,8 +588,44 @@ def test_a_mask_that_was_kept_is_not_kept_for_later(foreach, param, gradients):
         filtered(gradients[every % 7], opt)
     assert "smi_mask" in opt.state[param]
     history = opt.state[param]["smi_history"]
-    mask = spectrum.threshold(history, 0.25, param) <= history
+    mask = Grid.of(param).threshold(history, 0.25) <= history
     assert torch.equal(opt.state[param]["smi_mask"], mask)
+
+
+def test_settings_that_do_not_change_are_checked_once(param, gradients, monkeypatch):
+    opt = bw.SMI(sgd([param]), alpha=0.5)
+    filtered(gradients[0], opt)
+    monkeypatch.delattr("bandwise.optim._smi_settings.check_group")
+    filtered(gradients[1], opt)
+    for key, value in (("smi_q", 0.5), ("smi_alhpa", 0.5)):
+        opt.param_groups[0][key] = value
+        with pytest.raises(AttributeError, match="check_group"):
+            opt.step()
+
+
+def test_a_misspelt_setting_is_refused_while_training_too(param, gradients):
+    opt = bw.SMI(sgd([param]), alpha=0.5)
+    filtered(gradients[0], opt)
+    opt.param_groups[0]["smi_alhpa"] = 0.5
+    with pytest.raises(ValueError, match="smi_alhpa"):
+        opt.step()
+
+
+def test_its_methods_say_what_the_coming_step_does(param, gradients):
+    vector = torch.nn.Parameter(torch.zeros(9))
+    base = sgd([{"params": [param, vector]}, {"params": [torch.zeros(2, 2)], "smi": False}])
+    opt = bw.SMI(base, 12, alpha=bw.Linear(0.0, 1.0), q=0.5, beta=0.5, refresh_every=2)
+    group, other = opt.param_groups
+    assert [opt.filters(group, p) for p in (param, vector)] == [True, False]
+    assert not opt.filters(other, other["params"][0])
+    grid = Grid.of(param)
+    for t, gradient in enumerate(gradients[:4]):
+        assert opt.alpha(group) == opt.alpha(group, ahead=1) == pytest.approx((t + 1) / 12)
+        if t:
+            assert opt.alpha(group, ahead=0) == pytest.approx(t / 12)
+        told = opt.coming_mask(group, param, grid.magnitude(grid.transform(gradient)))
+        filtered(gradient, opt, param)
+        assert torch.equal(told, opt.state[param]["smi_mask"])
 
 
 def test_who_steps_the_base_alone_is_told(param, gradients):
@@ -561,6 +676,22 @@ def test_a_setting_without_its_prefix_is_told(param, gradients):
         opt = bw.SMI(bw.NSF([param]), alpha=0.5)
     with pytest.warns(UserWarning, match=r"beta changes nothing: .* smi_beta there"):
         opt.add_param_group({"params": [torch.zeros(3)], "beta": 0.9})
+
+
+@pytest.mark.parametrize("name", ["total_steps", "foreach", "fused"])
+def test_every_setting_without_its_prefix_is_told(name, param):
+    """Of a base that does not know the name itself."""
+
+    class Plain(torch.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {})
+
+    with pytest.warns(UserWarning, match=rf"^a parameter group's {name} changes .* smi_{name} th"):
+        bw.SMI(Plain([{"params": [param], name: 9}]), alpha=0.5)
+    if name == "total_steps":
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            bw.SMI(bw.NSF([{"params": [param], name: 9}]), alpha=0.5)
 
 
 @pytest.mark.parametrize("add", ["to the base", "to the list"])

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 import bandwise as bw
 from bandwise.optim import _spectrum as spectrum
 from bandwise.optim import smi
+from bandwise.optim._paths import smi_fused, smi_update
+from bandwise.optim._paths.smi_update import Entry, Update
+from bandwise.optim._spectrum import Grid
 
 sides = st.integers(1, 20)
 shapes = st.one_of(
@@ -34,6 +37,14 @@ def pair(shapes, dtype, fused=None, device="cpu", **kwargs):
         params = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
         base = torch.optim.SGD(params, lr=1.0)
         yield bw.SMI(base, 20, **path, **kwargs), params
+
+
+def entries(grads):
+    """The entries of gradients that have no state yet."""
+    params = [torch.empty_like(grad) for grad in grads]
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad
+    return [Entry.of(param, {}, None, None) for param in params]
 
 
 @pytest.mark.parametrize("at_hand", [True, False], ids=["cpu", "accelerator"])
@@ -78,15 +89,15 @@ def test_the_kernels_filter_the_same(
     if torch.cuda.is_available():
         pytest.skip("there is a GPU: its own test runs the kernels")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bandwise.optim.smi._FUSED_DEVICES", {"cpu"})
+        patch.setattr(smi_fused, "_DEVICES", {"cpu"})
         compare_paths(shapes, dtype, q, alpha, refresh_every, history_dtype, seed, fused=True)
 
 
 @pytest.mark.parametrize("foreach", [None, False])
 def test_a_history_lies_in_rows_whatever_made_it(foreach, monkeypatch):
     """The kernels read it so. What an FFT on a GPU returns may lie in columns."""
-    transform = spectrum.transform
-    monkeypatch.setattr(spectrum, "transform", lambda G: transform(G).mT.contiguous().mT)
+    transform = Grid.transform
+    monkeypatch.setattr(Grid, "transform", lambda grid, G: transform(grid, G).mT.contiguous().mT)
     param = torch.zeros(6, 8)
     opt = bw.SMI(torch.optim.SGD([param], lr=0.1), 9, foreach=foreach)
     param.grad = torch.randn(6, 8)
@@ -115,7 +126,7 @@ def test_what_the_kernels_take(change, gradient, taken, monkeypatch):
         "bandwise.optim._paths.smi_triton.step", lambda *args, **more: calls.append(args)
     )
     for devices in (set(), {"cpu"}):
-        monkeypatch.setattr("bandwise.optim.smi._FUSED_DEVICES", devices)
+        monkeypatch.setattr(smi_fused, "_DEVICES", devices)
         param = torch.zeros_like(gradient)
         param.grad = gradient.clone()
         settings = {"alpha": 0.5, "fused": True, **change}
@@ -124,45 +135,25 @@ def test_what_the_kernels_take(change, gradient, taken, monkeypatch):
 
 
 def test_the_kernels_leave_what_they_cannot_count(monkeypatch):
-    monkeypatch.setattr("bandwise.optim.smi._FUSED_DEVICES", {"cpu"})
-    group = bw.SMI(torch.optim.SGD([torch.zeros(8, 9)]), alpha=0.5, fused=True).param_groups[0]
-    for limit, fusable in ((72, False), (73, True)):
-        monkeypatch.setattr("bandwise.optim.smi._FUSED_LIMIT", limit)
-        assert smi._fusable([torch.ones(8, 9)], [{}], group) == fusable
+    monkeypatch.setattr(smi_fused, "_DEVICES", {"cpu"})
+    (entry,) = entries([torch.ones(8, 9)])
+    for limit, taken in ((72, False), (73, True)):
+        monkeypatch.setattr(smi_fused, "_LIMIT", limit)
+        assert smi_fused.takes(entry, Update(0.5, 0.9, 0.25, keeps_masks=False)) == taken
 
 
 def test_memory_does_not_grow_with_the_number_of_large_tensors():
-    group = bw.SMI(torch.optim.SGD([torch.zeros(8, 9)]), alpha=0.5).param_groups[0]
     for shape, counts in (((4096, 4096), [2, 2, 1]), ((8192, 8192), [1] * 5), ((64, 64), [5])):
-        grads = [torch.empty(shape, device="meta") for _ in range(5)]
-        batches = smi._batches(grads, [{} for _ in grads], group, [None] * 5)
-        assert [len(batch) for batch, _, _ in batches] == counts
-
-
-def test_the_kernels_leave_a_loaded_history_of_double_precision(monkeypatch):
-    pytest.importorskip("triton", reason="the kernels' module needs it")
-    monkeypatch.setattr("bandwise.optim.smi._FUSED_DEVICES", {"cpu"})
-    monkeypatch.delattr("bandwise.optim._paths.smi_triton.step")
-    saver, loader = (
-        bw.SMI(torch.optim.SGD([torch.zeros(8, 9)]), alpha=0.5, **settings)
-        for settings in ({"history_dtype": torch.float64}, {"fused": True})
-    )
-    for opt in (saver, loader):
-        (param,) = opt.param_groups[0]["params"]
-        param.grad = torch.randn(8, 9)
-        if opt is loader:
-            saved = loader.state_dict()
-            saved["state"] = saver.state_dict()["state"]
-            loader.load_state_dict(saved)
-        opt.step()
-    assert loader.state[param]["smi_history"].dtype == torch.float64
+        five = entries([torch.empty(shape, device="meta") for _ in range(5)])
+        batches = smi_update.batches(five, lambda entry: smi_fused.step)
+        assert [len(batch) for _, batch in batches] == counts
 
 
 def test_the_kernels_go_on_from_a_loaded_history_that_lies_in_columns(monkeypatch):
     pytest.importorskip("triton", reason="interprets the kernels for GPUs")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU: its own test runs the kernels")
-    monkeypatch.setattr("bandwise.optim.smi._FUSED_DEVICES", {"cpu"})
+    monkeypatch.setattr(smi_fused, "_DEVICES", {"cpu"})
     (slow, (param,)), (fast, (other,)) = pair([(6, 8)], torch.float32, fused=True, q=0.5, alpha=0.5)
     param.grad = torch.randn(6, 8)
     slow.step()
@@ -253,7 +244,27 @@ def compare_paths(
                 assert torch.equal(a_state["smi_mask"], b_state["smi_mask"])
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e30])
+def test_zeros_and_small_magnitudes_stay_in_the_batch(monkeypatch):
+    """Only they are computed without squares; the readable path is not taken."""
+    monkeypatch.setattr(smi, "_one_by_one", None)
+    monkeypatch.setattr(smi, "_single_tensor", None)
+    exact, batches = [], []
+    magnitude, transform = Grid.magnitude, Grid.transform
+    monkeypatch.setattr(
+        Grid, "magnitude", lambda grid, G_hat: exact.append(G_hat.shape) or magnitude(grid, G_hat)
+    )
+    monkeypatch.setattr(
+        Grid, "transform", lambda grid, G: batches.append(len(G)) or transform(grid, G)
+    )
+    _, (opt, params) = pair([(96, 96)] * 7, torch.float32, q=0.5, alpha=1.0)
+    for param, size in zip(params, (1.0, 0.0, 1.0, 1e-30, 1.0, 1.0, 1.0), strict=True):
+        param.grad = torch.randn(96, 96) * size
+    opt.step()
+    assert batches == [7]
+    assert exact == [(96, 49)] * 2
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-12, 1e30])
 def test_magnitudes_whose_squares_leave_float32(scale):
     """The quick magnitude would not know them; the result is the slow path's, though another
     gradient of the batch be as usual."""
@@ -265,7 +276,8 @@ def test_magnitudes_whose_squares_leave_float32(scale):
     fast.step()
     for a, b, size in zip(params, others, (scale, 1.0), strict=True):
         assert torch.equal(a.grad, b.grad)
-        assert slow.state[a]["smi_history"].max() > size
+        assert slow.state[a]["smi_history"].max() > size or size == 0
+        torch.testing.assert_close(fast.state[b]["smi_history"], slow.state[a]["smi_history"])
 
 
 def test_two_threads_give_the_result_of_one():

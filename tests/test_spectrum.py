@@ -8,6 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bandwise.optim import _spectrum as spectrum
+from bandwise.optim._paths import quantile, smi_batched
+from bandwise.optim._spectrum import Grid
 
 sides = st.integers(1, 30)
 batches = st.sampled_from([(), (3,), (2, 2)])
@@ -17,6 +19,17 @@ seeds = st.integers(0, 2**31)
 
 def random(shape, dtype, seed):
     return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def grid_of(G):
+    """The grid of each matrix in a stack."""
+    n, d = G.shape[-2:]
+    return Grid.of(G.new_empty(n, d))
+
+
+def magnitudes(G):
+    grid = grid_of(G)
+    return grid.magnitude(grid.transform(G))
 
 
 def full_place(M, d):
@@ -45,9 +58,11 @@ def test_matrix_layout(shape, matrix):
 @given(sides, sides, batches, dtypes, seeds)
 def test_round_trip(n, d, batch, dtype, seed):
     G = random((*batch, n, d), dtype, seed)
-    G_hat = spectrum.transform(G)
-    assert G_hat.shape == (*batch, *spectrum.spectrum_shape(torch.Size((n, d)), dtype.is_complex))
-    back = spectrum.inverse(G_hat, G)
+    grid = grid_of(G)
+    G_hat = grid.transform(G)
+    assert G_hat.shape == (*batch, *grid.shape)
+    assert grid.shape == (n, d if dtype.is_complex else d // 2 + 1)
+    back = grid.inverse(G_hat)
     assert back.dtype == dtype
     torch.testing.assert_close(back, G, rtol=0, atol=1e-12)
 
@@ -55,7 +70,7 @@ def test_round_trip(n, d, batch, dtype, seed):
 @given(sides, sides, batches, dtypes, seeds)
 def test_magnitude_is_the_full_spectrum_s(n, d, batch, dtype, seed):
     G = random((*batch, n, d), dtype, seed)
-    M = spectrum.magnitude(spectrum.transform(G), G)
+    M = magnitudes(G)
     right = torch.fft.fft2(G).abs()
     found = M if dtype.is_complex else full_place(M, d)
     torch.testing.assert_close(found, right, rtol=0, atol=1e-11)
@@ -64,7 +79,7 @@ def test_magnitude_is_the_full_spectrum_s(n, d, batch, dtype, seed):
 @given(sides, sides, batches, st.sampled_from([torch.float32, torch.float64]), seeds)
 def test_conjugate_pairs_are_equal_bit_for_bit(n, d, batch, dtype, seed):
     G = random((*batch, n, d), dtype, seed)
-    M = full_place(spectrum.magnitude(spectrum.transform(G), G), d)
+    M = full_place(magnitudes(G), d)
     mirrored = M[..., -torch.arange(n) % n, :][..., -torch.arange(d) % d]
     assert torch.equal(M, mirrored)
 
@@ -73,19 +88,22 @@ def test_conjugate_pairs_are_equal_bit_for_bit(n, d, batch, dtype, seed):
 def test_columns_of_a_spectrum_are_as_in_the_whole(n, d, batch, dtype, first, seed):
     """As processes have them that share a spectrum."""
     G = random((*batch, n, d), dtype, seed)
-    G_hat = spectrum.transform(G)
-    M = spectrum.magnitude(G_hat, G)
+    grid = grid_of(G)
+    G_hat = grid.transform(G)
+    M = grid.magnitude(G_hat)
     first %= M.shape[-1]
     parts, values = [], []
-    for columns, start in ((slice(0, first), 0), (slice(first, None), first)):
-        parts.append(spectrum.magnitude(G_hat[..., columns], G, start))
-        values.append(spectrum.ordered(M[..., columns], G, start))
+    for columns in (range(first), range(first, M.shape[-1])):
+        part, those = grid._replace(columns=columns), slice(columns.start, columns.stop)
+        assert part.shape == (n, len(columns))
+        parts.append(part.magnitude(G_hat[..., those]))
+        values.append(part.ordered(M[..., those]))
     together = torch.cat(parts, dim=-1)
     torch.testing.assert_close(together, M, rtol=1e-14, atol=0)
     if not dtype.is_complex:
         mirrored = full_place(together, d)[..., -torch.arange(n) % n, :]
         assert torch.equal(mirrored[..., -torch.arange(d) % d], full_place(together, d))
-    assert torch.equal(torch.cat(values, dim=-1).sort().values, spectrum.ordered(M, G))
+    assert torch.equal(torch.cat(values, dim=-1).sort().values, grid.ordered(M))
 
 
 @given(sides, sides, batches, dtypes, st.floats(0, 1), seeds)
@@ -97,8 +115,8 @@ def test_the_threshold_keeps_what_torch_s_quantile_of_the_full_spectrum_keeps(
     n, d, batch, dtype, q, seed
 ):
     G = random((*batch, n, d), dtype, seed)
-    M = spectrum.magnitude(spectrum.transform(G), G)
-    found = spectrum.threshold(M, q, G)
+    M = magnitudes(G)
+    found = grid_of(G).threshold(M, q)
     assert found.shape == (*batch, 1, 1)
     full = (M if dtype.is_complex else full_place(M, d)).flatten(-2)
     # The smallest value that is not below the quantile, but for the quantile's own rounding.
@@ -167,10 +185,10 @@ def matrices(kind, n, d, seed):
 @example(1 << 16, 1, 0.5, 0)
 def test_a_search_removes_what_the_threshold_removes(kind, n, d, q, seed):
     G = matrices(kind, n, d, seed)
-    M = spectrum.magnitude(spectrum.transform(G), G)
+    M = magnitudes(G)
     before = M.clone()
-    found = spectrum.removed(M, q, G)
-    assert torch.equal(found, (M < spectrum.threshold(M, q, G)).float())
+    found = quantile.removed(grid_of(G), M, q)
+    assert torch.equal(found, (M < grid_of(G).threshold(M, q)).float())
     assert torch.equal(M, before)
 
 
@@ -180,43 +198,44 @@ def test_a_search_is_not_one_short_where_a_value_stands_alone(n, d):
     rows, columns = (0, n // 2) if n % 2 == 0 else (0,), (0, d // 2) if d % 2 == 0 else (0,)
     for seed in range(20):
         G = random((n, d), torch.float32, seed)
-        M = spectrum.magnitude(spectrum.transform(G), G)
-        values = spectrum.ordered(M, G)
+        M = magnitudes(G)
+        values = grid_of(G).ordered(M)
         for value in (M[i, j] for i in rows for j in columns):
             q = min((int((values < value).sum()) + 1) / (n * d - 1), 1.0)
-            below = M < spectrum.threshold(M, q, G)
-            assert torch.equal(spectrum.removed(M, q, G), below.float())
+            below = M < grid_of(G).threshold(M, q)
+            assert torch.equal(quantile.removed(grid_of(G), M, q), below.float())
 
 
 @pytest.mark.parametrize("q", [0.3, 0.5])
 def test_a_search_is_right_where_its_sample_misleads(q):
     G = torch.zeros(128, 130)
     M = torch.full((128, 66), 2.0)
-    M.view(-1)[spectrum._sample_places(M.numel())] = 1.0
-    assert spectrum.threshold(M, q, G) == 2
-    assert torch.equal(spectrum.removed(M, q, G), (M == 1).float())
+    M.view(-1)[quantile._sample_places(M.numel())] = 1.0
+    assert grid_of(G).threshold(M, q) == 2
+    assert torch.equal(quantile.removed(grid_of(G), M, q), (M == 1).float())
 
 
 def test_a_search_meets_few_counts_and_selects_nothing_on_noise(monkeypatch):
     """The point of searching."""
     counts = []
-    count = spectrum._count
-    monkeypatch.setattr(spectrum, "_count", lambda *args: counts.append(1) or count(*args))
-    monkeypatch.delattr(spectrum, "_select")
-    monkeypatch.setattr(spectrum, "threshold", None)
+    count = quantile._count
+    monkeypatch.setattr(quantile, "_count", lambda *args: counts.append(1) or count(*args))
+    monkeypatch.delattr(quantile, "_select")
+    monkeypatch.setattr(Grid, "threshold", None)
     for seed in range(20):
         G = random((600, 384), torch.float32, seed)
-        M = spectrum.magnitude(spectrum.transform(G), G)
-        spectrum.removed(M, 0.25, G)
+        M = magnitudes(G)
+        quantile.removed(grid_of(G), M, 0.25)
     assert len(counts) < 20 * 10
 
 
 @given(sides, sides, batches, seeds)
 def test_the_quick_magnitude_is_the_magnitude(n, d, batch, seed):
     G = random((*batch, n, d), torch.float64, seed)
-    G_hat = spectrum.transform(G)
-    quick = spectrum.quick_magnitude(G_hat, G)
-    torch.testing.assert_close(quick, spectrum.magnitude(G_hat, G), rtol=1e-14, atol=0)
+    grid = grid_of(G)
+    G_hat = grid.transform(G)
+    quick = smi_batched.quick_magnitude(grid, G_hat)
+    torch.testing.assert_close(quick, grid.magnitude(G_hat), rtol=1e-14, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -225,4 +244,26 @@ def test_the_quick_magnitude_is_the_magnitude(n, d, batch, seed):
      (math.inf, False), (math.nan, False)],
 )  # fmt: skip
 def test_squares_fit_where_they_lose_nothing(peak, fits):
-    assert spectrum.squares_fit(torch.tensor([1.0, peak])) is fits
+    assert smi_batched._fits(peak, torch.float32) is fits
+
+
+@given(sides, sides, st.sampled_from([torch.float32, torch.complex64]))
+def test_multiplicities_are_counts_of_the_full_spectrum(n, d, dtype):
+    """One entry above 0 for each wave: a coefficient with its conjugate, of a real matrix."""
+    grid = Grid.of(torch.zeros(n, d, dtype=dtype))
+    counts = grid.multiplicity(torch.device("cpu"))
+    assert counts.shape == grid.shape
+    assert counts.sum() == n * d
+    if dtype.is_complex:
+        waves = n * d
+    else:
+        pairs = {frozenset({(i, j), (-i % n, -j % d)}) for i in range(n) for j in range(d)}
+        waves = len(pairs)
+    assert (counts > 0).sum() == waves
+
+
+@given(sides, sides)
+def test_bands_are_those_of_the_full_spectrum(n, d):
+    half, full = (Grid.of(torch.zeros(n, d, dtype=x)) for x in (torch.float32, torch.complex64))
+    device = torch.device("cpu")
+    assert torch.equal(full_place(half.bands(device), d), full.bands(device))

@@ -1,4 +1,4 @@
-"""What the optimizers are at, as numbers that any logger takes."""
+"""The present values of an optimizer's schedules and filter, as numbers for any logger."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from bandwise.lens.quantities.spatial import coming_mask, energies
-from bandwise.optim import _spectrum as spectrum
-from bandwise.optim import schedules
+from bandwise.lens.quantities.spatial import energies
+from bandwise.optim._spectrum import Grid
 from bandwise.optim.nsf import NSF
 from bandwise.optim.smi import SMI
 
@@ -19,23 +18,23 @@ from bandwise.optim.smi import SMI
 def readings(optimizer: Optimizer) -> dict[str, float]:
     """``alpha``, ``p`` and the kept energy of the step that ``optimizer`` is about to take.
 
-    To be called between ``backward`` and ``step``, after unscaling and clipping. The kept energy
-    costs about a step of SMI: call it at the steps that are logged. Nothing is changed.
+    Call it between ``backward`` and ``step``, after unscaling and clipping. The kept energy costs
+    about a step of SMI, so call it only at the steps that are logged. Nothing is changed.
 
     - ``smi/alpha``: the part of the filtered gradient.
     - ``smi/kept``: the share of the gradients' energy, the sum of their squares, that the mask
-      keeps. It is left out where there is no finite gradient to be filtered. Parameters whose
-      filter processes share (``DTensor`` s, ``shard_work``) do not count: nothing is communicated.
+      keeps. It is left out if no finite gradient is to be filtered. Parameters do not count if
+      processes share their filter (``DTensor`` s, ``shard_work``): nothing is communicated.
     - ``nsf/p``: the exponent.
 
     With several parameter groups the names end in the group's number: ``smi/alpha/0``.
 
     Args:
-        optimizer: SMI, NSF or SMI around NSF, bare or as Accelerate or Lightning wrap it. There is
-            nothing to read of any other.
+        optimizer: SMI, NSF or SMI around NSF, bare or as Accelerate or Lightning wrap it. Of any
+            other optimizer the result is empty.
 
     Raises:
-        TypeError: it is no optimizer.
+        TypeError: ``optimizer`` is no optimizer.
     """
     wrapped = getattr(optimizer, "optimizer", optimizer)
     if not isinstance(wrapped, Optimizer):
@@ -56,17 +55,19 @@ def readings(optimizer: Optimizer) -> dict[str, float]:
 
 
 def scheduled(optimizer: Optimizer, group: dict[str, Any], ahead: int = 0) -> dict[str, float]:
-    """``smi/alpha`` and ``nsf/p`` of a group, as its last step used them or one so many ahead."""
+    """``smi/alpha`` and ``nsf/p`` of a group at a step near the present one.
+
+    Args:
+        optimizer: SMI, NSF or SMI around NSF. Of any other the result is empty.
+        group: one of its ``param_groups``.
+        ahead: how many steps ahead: 1 for the coming step, 0 for the last one.
+    """
     values = {}
     if isinstance(optimizer, SMI):
-        values["smi/alpha"] = schedules.value_at(
-            group["smi_alpha"], group["smi_step"] + ahead, group["smi_total_steps"]
-        )
+        values["smi/alpha"] = optimizer.alpha(group, ahead)
         optimizer = optimizer.base
     if isinstance(optimizer, NSF):
-        values["nsf/p"] = schedules.value_at(
-            group["p"], group["step"] + ahead, group["total_steps"]
-        )
+        values["nsf/p"] = optimizer.exponent(group, ahead)
     return values
 
 
@@ -75,19 +76,19 @@ def _kept(optimizer: SMI, group: dict[str, Any]) -> dict[str, float]:
     energy = kept = 0.0
     for param in group["params"]:
         grad = param.grad
-        if grad is None or param.ndim < max(group["smi_min_ndim"], 1) or not grad.numel():
+        if grad is None or not optimizer.filters(group, param):
             continue
         if grad.layout != torch.strided or hasattr(param, "device_mesh"):
             continue
-        G = spectrum.matrix(grad)
-        M = spectrum.magnitude(spectrum.transform(G), G)
+        grid = Grid.of(grad)
+        M = grid.magnitude(grid.transform(grid.matrix(grad)))
         peak = M.amax().item()
         if not 0 < peak < math.inf:
             continue
-        mask = coming_mask(M, G, group, optimizer.state.get(param, {}))
+        mask = optimizer.coming_mask(group, param, M)
         if mask is None:
             continue
-        E = energies(M, G)
-        energy += E.sum().item() * peak**2 / G.numel()
-        kept += (E * mask).sum().item() * peak**2 / G.numel()
+        E = energies(M, grid)
+        energy += E.sum().item() * peak**2 / grad.numel()
+        kept += (E * mask).sum().item() * peak**2 / grad.numel()
     return {"smi/kept": kept / energy} if energy else {}

@@ -258,7 +258,7 @@ class Lens:
     def _before(self, grad_scale: float) -> Step:
         number = self.step + 1
         due = number == 1 or number % self.every == 0
-        step = Step(number, due, self._traced(grad_scale, self._decay.shares()))
+        step = Step(number, self.optimizer, due, self._traced(grad_scale, self._decay.shares()))
         with _measuring():
             for quantity in self._quantities:
                 quantity.before(step)

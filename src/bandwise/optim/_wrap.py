@@ -1,4 +1,4 @@
-"""An optimizer around another, as far as that has nothing to do with what it adds."""
+"""An optimizer that wraps another: shared groups and state, ``state_dict``, pickling."""
 
 from __future__ import annotations
 
@@ -11,32 +11,30 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bandwise.optim import _checks
-from bandwise.optim import _state as _checkpoint
+from bandwise.optim import _checks, _state
 
 Group: TypeAlias = dict[str, Any]
 State: TypeAlias = dict[str, Tensor]
 
 
-class Around(Optimizer):
+class Wrapper(Optimizer):
     """An optimizer that leaves the steps to ``base``.
 
-    State and groups are the base's own, so that nothing can move apart: learning-rate schedulers,
-    checkpoints and the base see the same objects, also after the base was given others. What it
-    adds stands in them under names of its own.
+    Groups and state are the base's own, so that learning-rate schedulers, checkpoints and the base
+    see the same objects, also after the base gets new ones. A subclass adds entries of its own.
 
     Args:
         base: takes the steps.
-        defaults: of the settings that it adds to every group, which are there already.
+        defaults: the settings that the subclass adds. Every group has them already.
     """
 
     base: Optimizer
-    # What it adds to a parameter's state.
+    # The entries that the subclass adds to a parameter's state.
     _state_keys: ClassVar[frozenset[str]] = frozenset()
     _stepping = False
 
     def __init__(self, base: Optimizer, defaults: Group) -> None:
-        # Having no groups and state of its own, it is set up as an unpickled optimizer is.
+        # It has no groups and state to set up, so it starts as an unpickled optimizer does.
         self.__setstate__({"base": base, "defaults": {**base.defaults, **defaults}})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -44,9 +42,9 @@ class Around(Optimizer):
         outer = weakref.ref(self)
 
         def warn(base: Optimizer, args: Any, kwargs: Any) -> None:
-            around = outer()
-            if around is not None and around.base is base and not around._stepping:
-                name = type(around).__name__
+            wrapper = outer()
+            if wrapper is not None and wrapper.base is base and not wrapper._stepping:
+                name = type(wrapper).__name__
                 _checks.warn(
                     f"{type(base).__name__}.step was called without the {name} around it, which "
                     f"has no part in this step: call step on the {name}"
@@ -54,15 +52,27 @@ class Around(Optimizer):
 
         self.base.register_step_pre_hook(warn)
 
-    def _step_base(self, closure: Callable[[], float] | None = None) -> float | None:
+    def _step_base(
+        self, closure: Callable[[], float] | None, before: Callable[[], None]
+    ) -> float | None:
+        """Let the base take its step. ``before`` runs whenever the base is given gradients."""
         self._stepping = True
         try:
-            return self.base.step() if closure is None else self.base.step(closure)
+            if closure is None:
+                before()
+                return self.base.step()
+
+            def evaluated() -> float:
+                loss = closure()
+                before()
+                return loss
+
+            return self.base.step(evaluated)
         finally:
             self._stepping = False
 
     def _own(self) -> set[str]:
-        """The names of the settings that it adds to the base's."""
+        """The names of the settings that the subclass adds."""
         return self.defaults.keys() - self.base.defaults.keys()
 
     @property
@@ -82,33 +92,33 @@ class Around(Optimizer):
         self.base.state = state
 
     def state_dict(self) -> dict[str, Any]:
-        """As ``torch.optim.Optimizer.state_dict``, the base's state and its own together.
+        """As ``torch.optim.Optimizer.state_dict``, with the entries of the base and its own.
 
         Schedules and dtypes stand in it as plain data.
         """
         for pre_hook in self._optimizer_state_dict_pre_hooks.values():
             pre_hook(self)
         state_dict = self.base.state_dict()
-        state_dict["param_groups"] = _checkpoint.plain(state_dict["param_groups"], self._own())
+        state_dict["param_groups"] = _state.plain(state_dict["param_groups"], self._own())
         for post_hook in self._optimizer_state_dict_post_hooks.values():
             state_dict = post_hook(self, state_dict) or state_dict
         return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what ``state_dict`` returned, of the same kind around the same kind of base.
+        """Load what ``state_dict`` returned, from the same kind of optimizer around such a base.
 
         Raises:
-            ValueError: if it does not fit; then nothing has changed.
+            ValueError: it does not fit. Then nothing has changed.
         """
         state_dict = dict(state_dict)
         for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = pre_hook(self, state_dict) or state_dict
 
-        groups, state = _checkpoint.parts(state_dict, self._own())
-        matched = _checkpoint.matched(groups, self.param_groups)
+        groups, state = _state.parts(state_dict, self._own())
+        matched = _state.matched(groups, self.param_groups)
         self._fit(groups, state, matched)
 
-        # Taken out of what the base loads, which would cast it to the parameter's dtype.
+        # The base would cast the subclass's entries to the parameter's dtype.
         base_state, own_state = {}, {}
         for key, entries in state.items():
             own_state[key] = {k: v for k, v in entries.items() if k in self._state_keys}
@@ -129,18 +139,21 @@ class Around(Optimizer):
     def _fit(
         self, groups: list[Group], state: dict[Any, State], matched: list[tuple[Any, Tensor]]
     ) -> None:
-        """Bring groups that were saved by an older version up to date; raise ValueError where what
-        was saved does not fit the parameters that it is matched with."""
+        """Bring saved groups of an older version up to date.
+
+        Raises:
+            ValueError: a group or a state does not fit the parameter that it is matched with.
+        """
 
     @torch.no_grad()
     def _placed(self, value: Tensor, param: Tensor) -> Tensor:
-        """What it adds to a parameter's state as it is to lie here, in memory of its own."""
+        """A copy of a saved entry of the subclass, laid out for a parameter of this process."""
         if hasattr(value, "full_tensor"):
             value = value.full_tensor()
         return value.to(param.device, copy=True, memory_format=torch.contiguous_format)
 
     def _load_base(self, state_dict: dict[str, Any]) -> None:
-        """Let the base load. What it makes of the state_dict of another kind is undone."""
+        """Let the base load. If the state_dict is of another kind of base, undo the changes."""
         before = dict(vars(self.base))
         needed = [self.base.defaults.keys() & group.keys() for group in self.param_groups]
         try:

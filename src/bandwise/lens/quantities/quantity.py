@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 Row: TypeAlias = dict[str, Any]
 
@@ -45,11 +46,13 @@ class Step:
 
     Attributes:
         number: the steps so far, this one included.
+        optimizer: the one whose step it is: SMI, not its base.
         due: whether costly figures are measured at this step: one of every so many is due.
         tensors: all parameters of the optimizer.
     """
 
     number: int
+    optimizer: Optimizer
     due: bool
     tensors: Sequence[Traced]
 

@@ -2,22 +2,21 @@
 
 A gradient is laid out as SMI does it: a matrix of n x d, whose spectrum has the power
 E_ij = |Ĝ_ij|². The radial frequency is r = √(f_i² + f_j²), each f from 0 to 1/2 cycles per row or
-column. Bands: low is r < 1/6, mid 1/6 ≤ r < 1/3, high the rest, corners included; white noise has
-in each the share ``white_*`` of its energy. The spectrum depends on the order of rows and columns:
-with a layer's units in another order it is another one.
+column. The bands are low (r < 1/6), mid (1/6 ≤ r < 1/3) and high (the rest, with the corners).
+White noise has the share ``white_*`` of its energy in each. The spectrum depends on the order of
+rows and columns: a layer with its units in another order has another spectrum.
 
 A conjugate pair of coefficients is one real wave, and counts as one term of the entropy
 
     S = -Σ p log p / log N,  p = E / ΣE,
 
-N being the number of waves: 0 for a single wave, near 1 for white noise.
+where N is the number of waves. S is 0 for a single wave, and near 1 for white noise.
 
 The mask is the one that SMI uses at this step. With another optimizer it is the one that SMI would
-use at its first step, made of this gradient's magnitudes alone, at a stated q. ``kept`` is the
-mask's share of the energy. ``overlap`` is the Jaccard index of this mask and the one measured
-before: the coefficients in both over the coefficients in either. Masks that have nothing to do with
-each other overlap by (1 - q)/(1 + q). With ``SMI(shard_work=True)`` no process has all of the mask:
-both are ``None``.
+use at its first step with a stated q. ``kept`` is the mask's share of the energy. ``overlap`` is
+the Jaccard index of this mask and the one that was measured before: the coefficients in both over
+the coefficients in either. Unrelated masks overlap by (1 - q)/(1 + q). With
+``SMI(shard_work=True)`` no process has all of the mask, and both are ``None``.
 """
 
 from __future__ import annotations
@@ -28,29 +27,33 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from bandwise.lens.quantities.quantity import Row, Step, Traced
 from bandwise.optim import _checks
-from bandwise.optim import _spectrum as spectrum
+from bandwise.optim._paths import quantile
+from bandwise.optim._spectrum import Grid
+from bandwise.optim.smi import SMI
 
 BANDS = ("low", "mid", "high")
-# Places in a tensor at which masks are compared, at most: it bounds their memory.
+# The most places of a tensor at which masks are compared. It bounds their memory.
 _PLACES = 1 << 16
 
 
 def momentary_mask(gradient: Tensor, q: float) -> Tensor:
     """SMI's mask at a first step: True where a coefficient of the (half) spectrum is kept."""
-    G = spectrum.matrix(gradient.detach())
-    M = spectrum.magnitude(spectrum.transform(G), G)
-    return spectrum.threshold(M, q, G) <= M
+    grid = Grid.of(gradient)
+    M = grid.magnitude(grid.transform(grid.matrix(gradient.detach())))
+    return grid.threshold(M, q) <= M
 
 
 def mask_filter(mask: Tensor, alpha: float = 1.0) -> Callable[[Tensor], Tensor]:
     """SMI's filter with a given mask: alpha times the filtered gradient, 1 - alpha the gradient."""
 
     def filtered(gradient: Tensor) -> Tensor:
-        G = spectrum.matrix(gradient.detach())
-        kept = spectrum.inverse(spectrum.transform(G) * mask, G)
+        grid = Grid.of(gradient)
+        G = grid.matrix(gradient.detach())
+        kept = grid.inverse(grid.transform(G) * mask)
         return G.lerp(kept, alpha).view(gradient.shape).to(gradient.dtype)
 
     return filtered
@@ -70,12 +73,12 @@ def filter_bias_variance(
         variance = Σ_k ‖x_k - x̄‖² / (K - 1) / ‖r‖²
         bias²    = ‖x̄ - r‖² / ‖r‖² - variance / K
 
-    The last term is what the mean's own noise adds to its distance; without bias the estimate lies
-    around 0, on either side. The expected squared error, relative to ‖r‖², is the sum of
-    both.
+    The noise of the mean itself adds variance / K to its distance, so that term is taken off. The
+    estimate of a filter without bias lies around 0, on either side. The sum of both is the expected
+    squared error, relative to ‖r‖².
 
     Args:
-        gradients: at least two, of one shape; taken one at a time.
+        gradients: at least two, of one shape. They are taken one at a time.
         reference: of that shape.
         filter: of a gradient, such as ``mask_filter``'s.
 
@@ -123,7 +126,7 @@ class _Moments:
 
 
 def spectral_figures(gradient: Tensor, mask: Tensor | None = None) -> dict[str, float]:
-    """The figures of one gradient.
+    """The spectral figures of one gradient.
 
     Args:
         gradient: of one dimension or more.
@@ -133,41 +136,22 @@ def spectral_figures(gradient: Tensor, mask: Tensor | None = None) -> dict[str, 
         ``energy``, the sum of its squares; ``low``, ``mid`` and ``high``, the bands' shares of it;
         ``white_low`` and so on, those of white noise; ``entropy``; with a mask ``kept``.
     """
-    G = spectrum.matrix(gradient.detach())
-    return _figures(spectrum.transform(G).abs(), mask, G)
+    grid = Grid.of(gradient)
+    return _figures(grid.transform(grid.matrix(gradient.detach())).abs(), mask, grid)
 
 
-def coming_mask(
-    M: Tensor, G: Tensor, group: dict[str, Any], state: dict[str, Any]
-) -> Tensor | None:
-    """The mask that SMI will use in its coming step, from a gradient's magnitudes.
+def energies(M: Tensor, grid: Grid) -> Tensor:
+    """The energy that each coefficient of a (half) spectrum stands for in the full one.
 
-    ``None`` where other processes hold parts of the history: all processes would have to take part
-    in asking for them.
+    The unit is the square of the largest magnitude, so that no square overflows or underflows.
     """
-    if hasattr(state.get("smi_history"), "device_mesh"):
-        return None
-    if "smi_mask" in state and group["smi_step"] % group["smi_refresh_every"]:
-        mask: Tensor = state["smi_mask"]
-        return mask
-    H = M
-    if "smi_history" in state and state["smi_history"][0, 0] >= 0:
-        H = state["smi_history"].to(M.dtype).lerp(M, 1 - group["smi_beta"])
-    return spectrum.removed(H, group["smi_q"], G) == 0
+    return (M / M.amax()).square_() * grid.multiplicity(M.device)
 
 
-def energies(M: Tensor, G: Tensor) -> Tensor:
-    """What each coefficient of a gradient's (half) spectrum adds to the energy of the full one.
-
-    In units of the largest magnitude's square: squares must not leave the range of their dtype.
-    """
-    return (M / M.amax()).square_() * _multiplicity(G)
-
-
-def _figures(M: Tensor, mask: Tensor | None, G: Tensor) -> dict[str, float]:
-    """``spectral_figures`` of a matrix whose magnitudes are at hand."""
-    counts, band = _multiplicity(G), _band(G)
-    E = energies(M, G)
+def _figures(M: Tensor, mask: Tensor | None, grid: Grid) -> dict[str, float]:
+    """``spectral_figures`` of a matrix with known magnitudes."""
+    counts, band = grid.multiplicity(M.device), grid.bands(M.device)
+    E = energies(M, grid)
     total = E.sum()
     figures = [M.amax(), total]
     figures += [E[band == i].sum() / total for i in range(3)]
@@ -179,51 +163,23 @@ def _figures(M: Tensor, mask: Tensor | None, G: Tensor) -> dict[str, float]:
         figures += [(E * mask).sum() / total]
         names += ["kept"]
     largest, relative, *others = torch.stack(figures).tolist()
-    energy = largest**2 * relative / G.numel()
+    energy = largest**2 * relative / (grid.n * grid.d)
     return {"energy": energy, **dict(zip(names, others, strict=True))}
-
-
-def _multiplicity(G: Tensor) -> Tensor:
-    """How many coefficients of the full spectrum each of the half spectrum stands for.
-
-    Where a half spectrum holds both of a pair, the first stands for both and the second for none.
-    """
-    n, d = G.shape
-    rows, columns = spectrum.spectrum_shape(G.shape, G.is_complex())
-    counts = torch.ones(rows, columns, device=G.device)
-    if not G.is_complex():
-        counts *= 2
-        own = torch.full((n,), 2.0)
-        own[0] = 1
-        own[n // 2 + 1 :] = 0
-        if n % 2 == 0:
-            own[n // 2] = 1
-        counts[:, 0] = own.to(G.device)
-        if d % 2 == 0:
-            counts[:, d // 2] = own.to(G.device)
-    return counts
-
-
-def _band(G: Tensor) -> Tensor:
-    """0, 1 or 2 for each coefficient of the (half) spectrum."""
-    n, d = G.shape
-    across = torch.fft.fftfreq(d) if G.is_complex() else torch.fft.rfftfreq(d)
-    r2 = torch.fft.fftfreq(n).square()[:, None].to(G.device) + across.square().to(G.device)
-    # Frequencies of just 1/6 and 1/3 belong to the band above them, however they are rounded.
-    return torch.bucketize(r2, r2.new_tensor([1 / 36, 1 / 9]) - 1e-6)
 
 
 class Spatial:
     """Measures the spectrum of every gradient of two dimensions or more, at the steps that are due.
 
-    The row of the whole model has sums over the tensors for ``energy`` and all shares of it, and
-    means weighed by the number of coefficients for ``white_*``, ``entropy``, ``q`` and ``overlap``.
+    In the row of the whole model, ``energy`` is the sum over the tensors, and its shares are shares
+    of that sum. ``white_*``, ``entropy``, ``q`` and ``overlap`` are means, weighed by the number of
+    coefficients.
 
-    It works through one tensor at a time, and keeps 64 KiB of mask at most for each.
+    It measures one tensor after another, and keeps 64 KiB of mask at most for each.
 
     Args:
-        q: of the mask, for tensors that are not filtered by an SMI.
-        budget: the most tensors that are measured; of more, a random choice, the same every time.
+        q: of the mask, for tensors that SMI does not filter.
+        budget: the most tensors that are measured. Of more tensors, a random choice is measured,
+            the same at every step.
         seed: of the choice.
     """
 
@@ -246,7 +202,7 @@ class Spatial:
         measured = []
         for t in step.tensors:
             if t.grad is not None and t.name in self._chosen:
-                figures = self._measured(t, t.grad)
+                figures = self._measured(t, t.grad, step.optimizer)
                 if figures is not None:
                     measured.append((t.grad.numel(), figures))
                     self._add(step, t.name, figures)
@@ -273,29 +229,28 @@ class Spatial:
         row = {"step": step.number, "quantity": "spatial", "tensor": name}
         self._rows.append({**row, **figures})
 
-    def _measured(self, t: Traced, grad: Tensor) -> dict[str, float | None] | None:
-        G = spectrum.matrix(grad)
-        M = spectrum.magnitude(spectrum.transform(G), G)
+    def _measured(
+        self, t: Traced, grad: Tensor, optimizer: Optimizer
+    ) -> dict[str, float | None] | None:
+        grid = Grid.of(grad)
+        M = grid.magnitude(grid.transform(grid.matrix(grad)))
         peak = M.amax().item()
         if peak == 0 or not math.isfinite(peak):
             return None
-        mask, q = self._mask(t, M, G)
-        figures: dict[str, float | None] = {**_figures(M, mask, G)}
+        mask: Tensor | None
+        if isinstance(optimizer, SMI) and optimizer.filters(t.group, t.param):
+            mask, q = optimizer.coming_mask(t.group, t.param, M), t.group["smi_q"]
+        else:
+            mask, q = quantile.removed(grid, M, self.q) == 0, self.q
+        figures: dict[str, float | None] = {**_figures(M, mask, grid)}
         figures.setdefault("kept", None)
         if t.grad_scale != 1:
             figures["energy"] = (figures["energy"] or 0.0) / t.grad_scale**2
-        overlap = None if mask is None else self._overlap(t.name, mask, G)
+        overlap = None if mask is None else self._overlap(t.name, mask, grid)
         return {**figures, "q": q, "overlap": overlap}
 
-    def _mask(self, t: Traced, M: Tensor, G: Tensor) -> tuple[Tensor | None, float]:
-        """The mask of this step, made as SMI will make it, and its q."""
-        group, state = t.group, t.state
-        if not group.get("smi", False) or t.param.ndim < group["smi_min_ndim"]:
-            return spectrum.removed(M, self.q, G) == 0, self.q
-        return coming_mask(M, G, group, state), group["smi_q"]
-
-    def _overlap(self, name: str, mask: Tensor, G: Tensor) -> float | None:
-        counts, sample = _multiplicity(G).flatten(), mask.flatten()
+    def _overlap(self, name: str, mask: Tensor, grid: Grid) -> float | None:
+        counts, sample = grid.multiplicity(mask.device).flatten(), mask.flatten()
         if len(sample) > _PLACES:
             # The same places every time, without keeping them.
             generator = torch.Generator().manual_seed(0)

@@ -1,17 +1,20 @@
 # Triton's language has types of its own.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-"""SMI's filter on a GPU, in Triton: all that lies between the two transforms, for all matrices of
-one shape at once, without a sort and without waiting for the device.
+"""SMI's filter on a GPU, in Triton: all work between the two transforms.
 
-The threshold is found digit by digit. Read as integers, magnitudes keep their order; a histogram of
-their highest eight bits says which value of these the one at the threshold has, a second one, of
-the magnitudes that share it, its next eight bits, and after four it is known to the last bit.
+One launch serves all matrices of a batch. Nothing is sorted, and the host waits for nothing.
+
+The threshold is found digit by digit. Magnitudes read as integers keep their order. A histogram of
+their highest eight bits gives the highest eight bits of the threshold. A second histogram, of the
+magnitudes that share these bits, gives the next eight. After four histograms the threshold is known
+to the last bit.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+
+from bandwise.optim._paths.smi_update import Entry, Update
 
 try:
     import triton
@@ -30,76 +33,60 @@ _VALUES = tl.constexpr(1 << _DIGIT.value)
 _SHIFTS = tuple(range(32 - _DIGIT.value, -1, -_DIGIT.value))
 
 
-def step(
-    pairs: list[tuple[Tensor, Tensor]],
-    shape: tuple[int, int],
-    place: int,
-    alpha: float,
-    beta: float,
-    blend: bool,
-) -> None:
-    """Move the histories, and filter the gradients in place.
+def step(entries: list[Entry], update: Update) -> None:
+    """Filter gradients of one shape and dtype, contiguous, on the current GPU.
 
-    Args:
-        pairs: gradients and the histories of their half spectra, contiguous, on the current GPU;
-            the ones and the others of one dtype. A history is -1 where there is none yet.
-        shape: of each gradient as a matrix.
-        place: of the threshold among the sorted magnitudes of the full spectrum.
-        alpha: the part of the filtered gradient.
-        beta: decay of the histories.
-        blend: whether gradients are changed at all.
+    The histories have one dtype, and are contiguous.
     """
-    grads, histories = zip(*pairs, strict=True)
+    grads = [entry.grad for entry in entries]
+    grid = entries[0].grid
+    n, m = grid.shape
+    size, numel, batch = n * m, n * grid.d, len(grads)
     device = grads[0].device
-    n, d = shape
-    m, size, batch = d // 2 + 1, n * (d // 2 + 1), len(grads)
-    # What is not needed further on is not kept. The order in memory of what an FFT returns is not
-    # promised.
-    G_hat = torch.fft.rfft2(
-        torch.stack([grad.view(n, d).to(torch.float32) for grad in grads])
-    ).contiguous()
+    # An FFT may return its result in any order in memory.
+    G_hat = grid.transform(torch.stack([grid.matrix(grad) for grad in grads])).contiguous()
     M = torch.empty(batch, n, m, device=device)
-    # By matrix: whether it has a value that is not finite, whether its history is to begin.
+    # Of each matrix: whether it has a value that is not finite, whether its history begins.
     flags = torch.zeros(batch, 2, dtype=torch.int32, device=device)
     tallies = torch.zeros(batch, 2 * _VALUES.value, dtype=torch.int32, device=device)
     found = torch.zeros(batch, dtype=torch.int32, device=device)
-    left = torch.full((batch,), place, dtype=torch.int32, device=device)
+    left = torch.full((batch,), grid.place(update.q), dtype=torch.int32, device=device)
 
-    places = [[grad.data_ptr(), history.data_ptr()] for grad, history in pairs]
-    # Without waiting for the device.
+    places = [[entry.grad.data_ptr(), entry.history.data_ptr()] for entry in entries]
+    # The host does not wait for the copy.
     addresses = torch.tensor(places, dtype=torch.int64).to(device, non_blocking=True)
     parts = torch.view_as_real(G_hat)
-    kept, stored = histories[0].dtype, grads[0].dtype
+    kept, stored = entries[0].history.dtype, grads[0].dtype
     largest = torch.finfo(kept).max
-    grid = (triton.cdiv(size, _BLOCK), batch)
-    even = d % 2 == 0
+    blocks = (triton.cdiv(size, _BLOCK), batch)
+    even = grid.d % 2 == 0
 
-    _magnitudes[grid](parts, M, addresses, flags, n, m, even, _DTYPES[kept], _BLOCK)
-    # 1 - beta would be rounded too soon in single precision.
-    _averaged[grid](
-        M, addresses, flags, tallies, n, m, even, 1 - beta, largest, _DTYPES[kept], _SHIFTS[0],
-        _BLOCK,
+    _magnitudes[blocks](parts, M, addresses, flags, n, m, even, _DTYPES[kept], _BLOCK)
+    # 1 - beta is computed here: single precision would round beta first.
+    _averaged[blocks](
+        M, addresses, flags, tallies, n, m, even, 1 - update.beta, largest, _DTYPES[kept],
+        _SHIFTS[0], _BLOCK,
     )  # fmt: skip
-    if not blend:
+    if not update.blends:
         return
     for shift in _SHIFTS:
         if shift != _SHIFTS[0]:
-            _tallied[grid](M, found, tallies, n, m, even, shift, _BLOCK)
+            _tallied[blocks](M, found, tallies, n, m, even, shift, _BLOCK)
         _chosen[(batch,)](tallies, found, left)
-    _weighed[grid](parts, M, found, n, m, alpha, _BLOCK)
+    _weighed[blocks](parts, M, found, n, m, update.alpha, _BLOCK)
     del M
-    filtered = torch.fft.irfft2(G_hat, s=shape).contiguous()
-    _returned[(triton.cdiv(n * d, _BLOCK), batch)](
-        filtered, addresses, flags, n * d, _DTYPES[stored], _BLOCK
+    filtered = grid.inverse(G_hat).contiguous()
+    _returned[(triton.cdiv(numel, _BLOCK), batch)](
+        filtered, addresses, flags, numel, _DTYPES[stored], _BLOCK
     )
 
 
 @triton.jit
 def _modulus(spectrum, index, exists):
-    """NaN if a part is not finite."""
+    """The modulus of a coefficient; NaN if a part is not finite."""
     re = tl.load(spectrum + 2 * index, exists, 0.0)
     im = tl.load(spectrum + 2 * index + 1, exists, 0.0)
-    # Squares could leave the range.
+    # The squares of the parts could leave the range of single precision.
     large = tl.maximum(tl.abs(re), tl.abs(im))
     small = tl.minimum(tl.abs(re), tl.abs(im))
     ratio = small / tl.where(large == 0, 1.0, large)
@@ -108,7 +95,7 @@ def _modulus(spectrum, index, exists):
 
 @triton.jit
 def _own(index, n, m, EVEN: tl.constexpr):
-    """Whether a coefficient's column holds its own conjugates."""
+    """Whether a coefficient lies in an own column, see ``_spectrum``."""
     column = index % m
     own = column == 0
     if EVEN:
@@ -119,7 +106,7 @@ def _own(index, n, m, EVEN: tl.constexpr):
 @triton.jit
 def _magnitudes(parts, M, addresses, flags, n, m, EVEN: tl.constexpr, KEPT: tl.constexpr,
                 BLOCK: tl.constexpr):  # fmt: skip
-    """M, equal for conjugates; and the flags."""
+    """M, equal within conjugate pairs, and the flags."""
     batch = tl.program_id(1)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     exists = index < n * m
@@ -133,13 +120,15 @@ def _magnitudes(parts, M, addresses, flags, n, m, EVEN: tl.constexpr, KEPT: tl.c
     tl.atomic_max(flags + 2 * batch, infinite, mask=infinite > 0)
     if tl.program_id(0) == 0:
         history = tl.load(addresses + 2 * batch + 1).to(tl.pointer_type(KEPT))
-        tl.store(flags + 2 * batch + 1, (tl.load(history).to(tl.float32) < 0).to(tl.int32))
+        first = tl.load(history).to(tl.float32)
+        # NaN: there is no history yet.
+        tl.store(flags + 2 * batch + 1, (first != first).to(tl.int32))
 
 
 @triton.jit
 def _averaged(M, addresses, flags, tallies, n, m, EVEN: tl.constexpr, weight, largest,
               KEPT: tl.constexpr, SHIFT: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """H, in the history and where M was, and the tally of its first digit."""
+    """H, written to the history and over M, and the tally of its first digit."""
     batch = tl.program_id(1)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     exists = index < n * m
@@ -151,15 +140,15 @@ def _averaged(M, addresses, flags, tallies, n, m, EVEN: tl.constexpr, weight, la
     new = tl.where(begins, modulus, old + weight * (modulus - old))
     new = tl.where(tl.load(flags + 2 * batch) > 0, old, new)
     tl.store(M + index, new, exists)
-    # What a smaller dtype cannot hold must not become inf.
-    tl.store(history + index, tl.minimum(new, largest).to(KEPT), exists)
+    # As in narrowed: no infinity in a smaller dtype, and NaN stays.
+    tl.store(history + index, tl.where(new > largest, largest, new).to(KEPT), exists)
     _tally(new, exists, index, tallies + 2 * _VALUES * batch, n, m, EVEN, SHIFT)
 
 
 @triton.jit
 def _tallied(M, found, tallies, n, m, EVEN: tl.constexpr, SHIFT: tl.constexpr,
              BLOCK: tl.constexpr):  # fmt: skip
-    """The tally of a later digit, of the magnitudes that have those found before."""
+    """The tally of a later digit, of the magnitudes that share all digits found before."""
     batch = tl.program_id(1)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     exists = index < n * m
@@ -170,7 +159,7 @@ def _tallied(M, found, tallies, n, m, EVEN: tl.constexpr, SHIFT: tl.constexpr,
 
 @triton.jit
 def _tally(H, counted, index, tallies, n, m, EVEN: tl.constexpr, SHIFT: tl.constexpr):
-    """Count the values of a digit: first of coefficients that stand for two, then of the others."""
+    """Count the values of a digit, apart for coefficients that stand for two and for one."""
     digit = (H.to(tl.int32, bitcast=True) >> SHIFT) & (_VALUES - 1)
     digit += tl.where(_own(index, n, m, EVEN), _VALUES, 0)
     counts = tl.histogram(digit, 2 * _VALUES, mask=counted)
@@ -179,7 +168,7 @@ def _tally(H, counted, index, tallies, n, m, EVEN: tl.constexpr, SHIFT: tl.const
 
 @triton.jit
 def _chosen(tallies, found, left):
-    """The digit that the value at the place has, and its place among those that have it too."""
+    """The threshold's digit, and its place among the values that share the digit."""
     batch = tl.program_id(0)
     values = tl.arange(0, _VALUES)
     pairs = tallies + 2 * _VALUES * batch + values
@@ -195,21 +184,21 @@ def _chosen(tallies, found, left):
 
 @triton.jit
 def _weighed(parts, M, found, n, m, alpha, BLOCK: tl.constexpr):
-    """The spectrum of the blend: what is removed is left with 1 - alpha of itself."""
+    """The spectrum of the blend: a removed coefficient is left with 1 - alpha of itself."""
     batch = tl.program_id(1)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     exists = index < n * m
     H = tl.load(M + batch.to(tl.int64) * n * m + index, exists, 0.0)
     removed = exists & (H.to(tl.int32, bitcast=True) < tl.load(found + batch))
     spectrum = parts + 2 * batch.to(tl.int64) * n * m + 2 * index
-    # What stays is not touched.
+    # Coefficients that are kept need no access.
     tl.store(spectrum, tl.load(spectrum, removed, 0.0) * (1 - alpha), removed)
     tl.store(spectrum + 1, tl.load(spectrum + 1, removed, 0.0) * (1 - alpha), removed)
 
 
 @triton.jit
 def _returned(filtered, addresses, flags, numel, STORED: tl.constexpr, BLOCK: tl.constexpr):
-    """The blended gradient where the gradient was, if it was finite."""
+    """Write the blended gradient over the gradient, if that was finite."""
     batch = tl.program_id(1)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     wanted = index < tl.where(tl.load(flags + 2 * batch) > 0, 0, numel)

@@ -1,0 +1,204 @@
+"""What the paths through SMI's filter share: their arguments, the history, the mask, the blend."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from bandwise.optim import _spectrum as spectrum
+from bandwise.optim._spectrum import Grid
+
+if TYPE_CHECKING:
+    from bandwise.optim._paths.smi_layout import Layout
+
+State: TypeAlias = dict[str, Any]
+
+# A larger batch leaves a processor's cache, and costs more than it saves. On other devices a call
+# costs more, and large batches only take memory.
+_CPU_BATCH_NUMEL = 1 << 17
+_BATCH_NUMEL = 1 << 25
+# A rank's part of the gradients that are exchanged together. It is large enough for a network. It
+# is small, because two such batches are under way at a time, each with nine times its size.
+_SHARED_BATCH_NUMEL = 1 << 22
+
+
+class Update(NamedTuple):
+    """The numbers of Algorithm 1 in one step. All parameters of a group share them.
+
+    Attributes:
+        alpha: α_t, the part of the filtered gradient at this step.
+        beta: the decay of the history.
+        q: the fraction of coefficients that is removed.
+        keeps_masks: whether later steps use the masks of this one.
+    """
+
+    alpha: float
+    beta: float
+    q: float
+    keeps_masks: bool
+
+    @property
+    def blends(self) -> bool:
+        """Whether gradients change. If not, the transforms' rounding must not touch them."""
+        return self.alpha > 0 and self.q > 0
+
+
+class Entry(NamedTuple):
+    """One parameter's part of a step. Paths write the gradient and the history in place.
+
+    Attributes:
+        grad: the gradient.
+        grid: the coefficients of its spectrum that this process has.
+        state: the parameter's state.
+        history: H of the grid, NaN before the first finite gradient.
+        mask: the mask of an earlier step that this step uses. ``None``: this step makes one.
+        layout: how processes share the work. ``None``: they do not.
+    """
+
+    grad: Tensor
+    grid: Grid
+    state: State
+    history: Tensor
+    mask: Tensor | None
+    layout: Layout | None
+
+    @classmethod
+    def of(
+        cls, param: Tensor, state: State, dtype: torch.dtype | None, layout: Layout | None
+    ) -> Entry:
+        """The entry of a parameter that has a gradient. The state gets a history if it has none.
+
+        Args:
+            param: the parameter.
+            state: its state. A mask in it is one that this step uses.
+            dtype: of the history, ``None`` for the dtype that it is computed in.
+            layout: how processes share the work, if they do.
+        """
+        grad = _writable(param)
+        grid = Grid.of(grad) if layout is None else layout.grid
+        dtype = dtype or spectrum.computing_dtype(grad.dtype).to_real()
+        if "smi_history" not in state:
+            # NaN stands for Algorithm 1's "None". Whether the first gradient is finite stands on
+            # the device, so the host cannot leave the history out without waiting for it.
+            history = torch.full(grid.shape, math.nan, dtype=dtype, device=grad.device)
+            state["smi_history"] = history if layout is None else layout.distributed(history)
+        elif state["smi_history"].dtype != dtype:
+            state["smi_history"] = narrowed(state["smi_history"], dtype)
+        history, mask = state["smi_history"], state.get("smi_mask")
+        if layout is not None:
+            history, mask = layout.local(history), None if mask is None else layout.local(mask)
+        return cls(grad, grid, state, history, mask, layout)
+
+    def keep(self, mask: Tensor) -> None:
+        """Keep the mask for later steps."""
+        self.state["smi_mask"] = mask if self.layout is None else self.layout.distributed(mask)
+
+
+# Filters a batch in place. Where processes exchange parts, it returns a coroutine.
+Path: TypeAlias = Callable[[list[Entry], Update], Iterator[None] | None]
+
+
+def batches(
+    entries: list[Entry], path_of: Callable[[Entry], Path]
+) -> Iterator[tuple[Path, list[Entry]]]:
+    """Entries that can share a transform, with the path that takes them."""
+    alike = defaultdict(list)
+    for entry in entries:
+        grad, makes_mask = entry.grad, entry.mask is None
+        key = path_of(entry), entry.layout, entry.grid, grad.dtype, grad.device, makes_mask
+        alike[key].append(entry)
+    for (path, layout, grid, _, device, _), members in alike.items():
+        if layout is not None:
+            limit = max(1, _SHARED_BATCH_NUMEL // layout.room)
+        else:
+            most = _CPU_BATCH_NUMEL if device.type == "cpu" else _BATCH_NUMEL
+            limit = max(1, most // (grid.n * grid.d))
+        for start in range(0, len(members), limit):
+            yield path, members[start : start + limit]
+
+
+def _writable(param: Tensor) -> Tensor:
+    """The gradient, in memory of its own if several of its elements share one place."""
+    if hasattr(param, "device_mesh"):
+        from bandwise.optim._paths import sharding
+
+        sharding.aligned(param)
+    grad = cast(Tensor, param.grad)
+    expanded = any(n > 1 and s == 0 for n, s in zip(grad.shape, grad.stride(), strict=True))
+    if expanded or grad.is_inference():
+        param.grad = grad = grad.clone()
+    return grad
+
+
+def mark_missing(history: Tensor) -> None:
+    """Put NaN where an older version wrote -1: where a history has not begun yet."""
+    part = history.to_local() if hasattr(history, "to_local") else history
+    part.masked_fill_(part < 0, math.nan)
+
+
+def averaged(H: Tensor, M: Tensor, beta: float) -> Tensor:
+    """Algorithm 1, lines 15 to 19: H after magnitudes M. H is NaN where there is none yet."""
+    return torch.where(H.isnan(), M, H).lerp_(M, 1 - beta)
+
+
+def narrowed(H: Tensor, dtype: torch.dtype) -> Tensor:
+    """A history in a dtype. What the dtype cannot hold becomes its largest number.
+
+    Infinity would turn into NaN in the next average.
+    """
+    largest = torch.finfo(dtype).max
+    return (H.clamp(max=largest) if largest < torch.finfo(H.dtype).max else H).to(dtype)
+
+
+def stacked(tensors: list[Tensor]) -> Tensor:
+    """Tensors in one: (n, d) each to (batch, n, d). A tensor that is alone is not copied."""
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
+
+
+def move_histories(entries: list[Entry], M: Tensor, finite: Tensor | None, beta: float) -> Tensor:
+    """Move the histories on by magnitudes, and return them: (batch, n, m).
+
+    Args:
+        entries: the batch.
+        M: the magnitudes, (batch, n, m).
+        finite: which matrices have finite magnitudes, (batch, 1, 1). The histories of the others
+            stay. ``None``: all have.
+        beta: the decay.
+    """
+    histories = [entry.history for entry in entries]
+    H = stacked(histories).to(M.dtype)
+    if finite is None and spectrum.at_hand(H) and not H[:, 0, 0].isnan().any():
+        # In the memory of the history itself, where that has the right dtype and is alone.
+        H.lerp_(M, 1 - beta)
+    else:
+        H = averaged(H, M if finite is None else torch.where(finite, M, H), beta)
+    for history, new in zip(histories, H, strict=True):
+        if history.data_ptr() != new.data_ptr():
+            history.copy_(narrowed(new, history.dtype))
+    return H
+
+
+def keep_masks(entries: list[Entry], removed: Tensor, update: Update) -> None:
+    """Keep new masks for later steps, if those use them: ``removed`` is 0 where a mask is True."""
+    if update.keeps_masks:
+        for entry, mask in zip(entries, removed == 0, strict=True):
+            entry.keep(mask)
+
+
+def removed_before(entries: list[Entry], out: Tensor) -> Tensor:
+    """1 where the masks of an earlier step remove a coefficient, 0 elsewhere."""
+    masks = [entry.mask for entry in entries if entry.mask is not None]
+    return torch.logical_not(stacked(masks), out=out)
+
+
+def blended(G_hat: Tensor, removed: Tensor, alpha: float) -> Tensor:
+    """Algorithm 1, lines 23 and 29, before the inverse transform. Overwrites both tensors.
+
+    Mask and blend are one multiplication: a removed coefficient is left with 1 - α of itself.
+    """
+    return G_hat.mul_(torch.add(removed.new_ones(()), removed, alpha=-alpha, out=removed))
