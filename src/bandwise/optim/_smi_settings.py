@@ -44,6 +44,11 @@ class Settings(NamedTuple):
     @classmethod
     def of(cls, group: Group) -> Settings:
         """The settings that stand in a group."""
+        if "smi_step" not in group:
+            raise ValueError(
+                "a parameter group has no settings of SMI: add groups to the SMI, not to its "
+                f"base; it has {', '.join(map(str, group))}"
+            )
         return cls(*[group[key] for key in KEYS])
 
     def in_group(self) -> Group:

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bandwise.optim import _checks, _smi_settings, _state, schedules
-from bandwise.optim import _spectrum as spectrum
 from bandwise.optim._paths import quantile, smi_batched, smi_fused, smi_update
 from bandwise.optim._paths.smi_update import Entry, Path, State, Update
 from bandwise.optim._smi_settings import KEYS, PRESETS, Settings
@@ -147,18 +146,13 @@ class SMI(Wrapper):
 
         - ``"adamw"``: the defaults (3.6.4, AdamW: the most tested).
         - ``"adam"``: beta 0.995 (3.6.4, Adam: slightly higher beta for stability).
-        - ``"sgd"``: beta 0.9, q 0.3, linear alpha from 0.1 to 0.4 (3.6.4, SGD with momentum: better
-          compatibility).
-        - ``"lion"``: q 0.4, linear alpha from 0.1 to 0.3 (3.6.4, Lion: experimental, start very
-          conservative; alpha's shape is ours).
+        - ``"sgd"``: beta 0.9, q 0.3, linear alpha from 0.1 to 0.4 (3.6.4, SGD with momentum).
+        - ``"lion"``: q 0.4, linear alpha from 0.1 to 0.3 (3.6.4, Lion; alpha's shape is ours).
         - ``"noisy"``: q 0.5 (3.6.1: very noisy gradients or small batches).
-        - ``"stable"``: q 0.15, beta 0.999 (3.6.1, 3.6.2: well-conditioned problems with large
-          batches).
+        - ``"stable"``: q 0.15, beta 0.999 (3.6.1, 3.6.2: well-conditioned, large batches).
         - ``"dynamic"``: beta 0.95 (3.6.2: rapidly changing gradient patterns).
-        - ``"conservative"``: linear alpha from 0.1 to 0.3 (3.6.3: sensitive models or initial
-          experiments).
-        - ``"aggressive"``: cosine alpha from 0.1 to 0.7 (3.6.3: only for very noisy gradients,
-          watched carefully).
+        - ``"conservative"``: linear alpha from 0.1 to 0.3 (3.6.3: sensitive models, first trials).
+        - ``"aggressive"``: cosine alpha from 0.1 to 0.7 (3.6.3: very noisy gradients, with care).
 
         Args:
             name: one of the above.
@@ -189,8 +183,7 @@ class SMI(Wrapper):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Filter the gradients, then take the base's step.
 
-        ``torch.compile`` leaves this method as it is, since it has no code generation for complex
-        numbers.
+        ``torch.compile`` leaves this method as it is, since it does not compile complex numbers.
 
         Args:
             closure: evaluates the model again and returns the loss; every gradient that the base
@@ -198,8 +191,7 @@ class SMI(Wrapper):
         """
         _checks.not_captured("SMI")
         groups = [(group, self._settings(group)) for group in self.param_groups]
-        # Optimizers create their state where they find none. So a parameter's first history joins
-        # its state only after the base's step.
+        # A first history joins the state after the base's step, which makes the base's own entries.
         first: dict[Tensor, State] = {}
         loss = self._step_base(closure, before=lambda: self._filter(groups, first))
         for param, state in first.items():
@@ -231,9 +223,7 @@ class SMI(Wrapper):
         return bool(group["smi"]) and param.ndim >= least and param.numel() > 0
 
     def coming_mask(self, group: Group, param: Tensor, magnitudes: Tensor) -> Tensor | None:
-        """The mask that the coming step uses: True where a coefficient is kept.
-
-        Nothing is changed.
+        """The mask that the coming step uses, True where a coefficient is kept. Changes nothing.
 
         Args:
             group: the one of ``param_groups`` that has the parameter.
@@ -241,8 +231,8 @@ class SMI(Wrapper):
             magnitudes: those of its gradient's half spectrum, finite.
 
         Returns:
-            n x (d//2 + 1). ``None`` where processes share the history: no process has the mask, and
-            all would have to take part in making it.
+            n x (d//2 + 1). ``None`` where processes share the history: all of them would have to
+            take part in making the mask.
         """
         state = self.state.get(param, {})
         history = state.get("smi_history")
@@ -257,11 +247,6 @@ class SMI(Wrapper):
 
     def _settings(self, group: Group) -> Settings:
         """The group's settings. They are checked where they have changed since the last step."""
-        if "smi_step" not in group:
-            raise ValueError(
-                "a parameter group has no settings of SMI: add groups to the SMI, not to its "
-                f"base; it has {', '.join(map(str, group))}"
-            )
         settings = Settings.of(group)
         # A key that was added may be a misspelt setting.
         seen = settings, group["smi"], len(group)
@@ -373,7 +358,7 @@ def _single_tensor(
     grid = Grid.of(grad)
     G = grid.matrix(grad)  # lines 9, 10
     G_hat = grid.transform(G)  # line 12
-    M = grid.magnitude(G_hat)  # line 13
+    M, H = grid.magnitude(G_hat), H.to(G.real.dtype)  # line 13
     finite = M.amax().isfinite()
     moved = torch.where(H.isnan(), M, beta * H + (1 - beta) * M)  # lines 15 to 19
     H = torch.where(finite, moved, H)
@@ -390,9 +375,8 @@ def _single_tensor(
 def _one_by_one(entries: list[Entry], update: Update) -> None:
     """The readable path: Algorithm 1 for one gradient after another."""
     for entry in entries:
-        H = entry.history.to(spectrum.computing_dtype(entry.grad.dtype).to_real())
-        filtered, H, mask = _single_tensor(entry.grad, H, entry.mask, update)
-        entry.history.copy_(smi_update.narrowed(H, entry.history.dtype))
+        filtered, H, mask = _single_tensor(entry.grad, entry.history, entry.mask, update)
+        smi_update.store(H, entry.history)
         if update.keeps_masks:
             entry.keep(mask)
         entry.grad.copy_(filtered)

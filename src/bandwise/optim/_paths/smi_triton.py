@@ -140,7 +140,7 @@ def _averaged(M, addresses, flags, tallies, n, m, EVEN: tl.constexpr, weight, la
     new = tl.where(begins, modulus, old + weight * (modulus - old))
     new = tl.where(tl.load(flags + 2 * batch) > 0, old, new)
     tl.store(M + index, new, exists)
-    # As in narrowed: no infinity in a smaller dtype, and NaN stays.
+    # As in bounded: no infinity in a smaller dtype, and NaN stays.
     tl.store(history + index, tl.where(new > largest, largest, new).to(KEPT), exists)
     _tally(new, exists, index, tallies + 2 * _VALUES * batch, n, m, EVEN, SHIFT)
 

@@ -88,7 +88,7 @@ class Entry(NamedTuple):
             history = torch.full(grid.shape, math.nan, dtype=dtype, device=grad.device)
             state["smi_history"] = history if layout is None else layout.distributed(history)
         elif state["smi_history"].dtype != dtype:
-            state["smi_history"] = narrowed(state["smi_history"], dtype)
+            state["smi_history"] = bounded(state["smi_history"], dtype).to(dtype)
         history, mask = state["smi_history"], state.get("smi_mask")
         if layout is not None:
             history, mask = layout.local(history), None if mask is None else layout.local(mask)
@@ -146,13 +146,19 @@ def averaged(H: Tensor, M: Tensor, beta: float) -> Tensor:
     return torch.where(H.isnan(), M, H).lerp_(M, 1 - beta)
 
 
-def narrowed(H: Tensor, dtype: torch.dtype) -> Tensor:
-    """A history in a dtype. What the dtype cannot hold becomes its largest number.
+def bounded(H: Tensor, dtype: torch.dtype) -> Tensor:
+    """A history in which the largest number of a dtype replaces those that the dtype cannot hold.
 
     Infinity would turn into NaN in the next average.
     """
     largest = torch.finfo(dtype).max
-    return (H.clamp(max=largest) if largest < torch.finfo(H.dtype).max else H).to(dtype)
+    return H.clamp(max=largest) if largest < torch.finfo(H.dtype).max else H
+
+
+def store(H: Tensor, history: Tensor) -> None:
+    """Write H to where the state holds it, unless it is there already."""
+    if history.data_ptr() != H.data_ptr():
+        history.copy_(bounded(H, history.dtype))
 
 
 def stacked(tensors: list[Tensor]) -> Tensor:
@@ -178,8 +184,7 @@ def move_histories(entries: list[Entry], M: Tensor, finite: Tensor | None, beta:
     else:
         H = averaged(H, M if finite is None else torch.where(finite, M, H), beta)
     for history, new in zip(histories, H, strict=True):
-        if history.data_ptr() != new.data_ptr():
-            history.copy_(narrowed(new, history.dtype))
+        store(new, history)
     return H
 
 
