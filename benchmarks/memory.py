@@ -13,8 +13,7 @@ import torch
 from torch.optim import AdamW, Optimizer
 from torch.profiler import ProfilerActivity, profile
 
-from bandwise.optim.nsf import NSF
-from bandwise.optim.smi import SMI
+from bandwise import NSF, SMI
 from benchmarks.plan import FLOAT_BYTES, Workload, count
 from benchmarks.results import Footprint
 from benchmarks.smi import Idle

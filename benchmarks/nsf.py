@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch.optim import AdamW, Optimizer
 
-from bandwise.optim.nsf import NSF
-from bandwise.optim.schedules import Cyclic
+from bandwise import NSF, Cyclic
 from benchmarks.plan import FLOAT_BYTES, Extent, Lineup, Plan, Workload, count, matrices
 from benchmarks.timing import Contender
 from benchmarks.training import MakeOptimizer, training

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from bandwise.optim.nsf import NSF
-from bandwise.optim.smi import SMI
+from bandwise import NSF, SMI
 from benchmarks.algorithm1 import Algorithm1
 from benchmarks.plan import Extent, Lineup, Plan, Workload, count, matrices
 from benchmarks.timing import Contender

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from bandwise.lens import Lens
+from bandwise import Lens
 from bandwise.tasks.gpt import GPT, GPTConfig
 from benchmarks.plan import Extent, Lineup, Plan, count, matrices
 from benchmarks.timing import Contender
