@@ -1,4 +1,9 @@
-"""The two papers rerun: every table, figure and claim beside our measurement."""
+"""The two papers rerun: every table, figure and claim beside our measurement.
+
+``smi`` and ``nsf`` hold a paper each. Its parts are run, its claims are judged, its tables and
+figures are made. The rest serves both: ``reproduce`` runs parts and stores their data, ``stored``
+reads them, ``verdicts`` has the rule of a verdict, ``ledger`` writes the claims and the pages.
+"""
 
 from __future__ import annotations
 

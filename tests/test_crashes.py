@@ -580,7 +580,7 @@ def test_damaged_logs_are_named(finished, tmp_path, monkeypatch, capsys):
 def test_a_damaged_part_of_a_paper_is_named(tmp_path, monkeypatch, capsys):
     part = Part("first", "One", lambda context: {"value": 2.0})
     claim = Claim("1", "a", "1", "first", lambda d: Finding(f"{d['value']:.1f}", "holds"))
-    made = Paper("smi", "A title", "A source", parts=(part,), claims=(claim,))
+    made = Paper("smi", "A title", "A source", (part,), (claim,), lambda data: (), lambda data: ())
     monkeypatch.setattr(papers, "load", lambda name: made)
     (path,) = reproduce("smi", out=tmp_path, console=quiet())
     claims = ("claims", path.parent, "--out", tmp_path / "claims.md")

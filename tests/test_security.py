@@ -220,7 +220,7 @@ def test_a_page_of_the_lens_shows_text(hostile):
 def test_a_page_of_a_paper_shows_text(hostile, tmp_path, monkeypatch):
     part = Part("first", "One", lambda context: {"name": hostile})
     claim = Claim(hostile, hostile, hostile, "first", lambda d: Finding(d["name"], "holds"))
-    made = Paper("smi", hostile, hostile, parts=(part,), claims=(claim,))
+    made = Paper("smi", hostile, hostile, (part,), (claim,), lambda data: (), lambda data: ())
     monkeypatch.setattr(papers, "load", lambda name: made)
     (path,) = reproduce("smi", out=tmp_path, console=quiet())
     stored = json.loads(path.read_text())

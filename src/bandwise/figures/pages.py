@@ -12,6 +12,8 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from bandwise.figures.figure import line
+from bandwise.figures.words import headline, plural
 from bandwise.files import replacing
 
 
@@ -33,6 +35,7 @@ def fill(template: str, package: str = "bandwise.figures", **values: Any) -> str
     # plotly writes "<", ">" and "/" in its JSON as \\u escapes: no label can end the script.
     environment.filters["as_json"] = lambda plot: Markup(plot.to_json())
     environment.filters["neighbours"] = _neighbours
+    environment.globals |= {"headline": headline, "plural": plural, "line": line}
     return environment.get_template(template).render(plotlyjs=Markup(get_plotlyjs()), **values)
 
 

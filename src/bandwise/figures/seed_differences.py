@@ -4,125 +4,113 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Container, Sequence
 
 from bandwise.figures.dots import Dots, dot_plot
 from bandwise.figures.figure import Figure, start_in
 from bandwise.figures.study_words import Decimals, baseline, readable
 from bandwise.figures.words import headline, plural
+from bandwise.study.paired import last_values
 from bandwise.study.results import Results
 
 
 def difference_figure(results: Results) -> Figure | None:
     """Each seed's difference from the baseline, with the mean and its interval."""
-    drawn = [
-        index
-        for index, row in enumerate(results.comparisons)
-        if index and differences(results, row.optimizer)
-    ]
-    if not drawn:
+    found = differences(results)
+    if not any(found.values()):
         return None
-    what = f"{headline(readable(results.metric))}: difference from {baseline(results).optimizer}"
-    places = range(1, len(results.comparisons))
-    plot = dot_plot([_dots(results, index) for index in places], what, {"baseline": 0})
+    base, close = baseline(results).optimizer, near(results)
+    what = f"{headline(readable(results.metric))}: difference from {base}"
+    plot = dot_plot([_dots(results, name) for name in found], what, {"baseline": 0})
     left, right = ("better", "worse") if results.direction == "min" else ("worse", "better")
-    top = {"yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False}
-    plot.add_annotation(x=0, xref="paper", xanchor="left", text=f"← {left}", yshift=20, **top)
-    plot.add_annotation(x=1, xref="paper", xanchor="right", text=f"{right} →", yshift=20, **top)
+    top = {"xref": "paper", "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False}
+    plot.add_annotation(x=0, xanchor="left", text=f"← {left}", yshift=20, **top)
+    plot.add_annotation(x=1, xanchor="right", text=f"{right} →", yshift=20, **top)
     views = {
-        "close to the baseline": {"xaxis.range": _extent(results, near(results))},
-        "all": {"xaxis.range": _extent(results, places)},
+        "close to the baseline": {"xaxis.range": _extent(results, close)},
+        "all": {"xaxis.range": _extent(results, found)},
     }
     start_in(plot, views["close to the baseline"])
     note = "Dots are seeds; the diamond is their mean, the bar its 95% interval."
     if len(results.seeds) == 1:
         note = "Each optimizer has one dot, from one seed: a gap of any size may be chance."
-    seeds = len(results.seeds) * len(places)
-    missing = seeds - sum(
-        len(differences(results, results.comparisons[i].optimizer)) for i in places
-    )
-    if missing:
+    if missing := sum(len(results.seeds) - len(values) for values in found.values()):
         note += f" Not drawn: {plural(missing, 'run')} without a finite difference."
-    far = [results.comparisons[i].optimizer for i in drawn if i not in near(results)]
-    note += outside(far)
-    return Figure("differences", _counted(results), note, plot, views if far else {})
+    far = [name for name, values in found.items() if values and name not in close]
+    title = f"Seed by seed: {_counted(results)}"
+    return Figure("differences", title, note + outside(far), plot, views if far else {})
 
 
-def outside(names: Iterable[str]) -> str:
+def outside(names: Sequence[str]) -> str:
     """Which optimizers lie outside the first view, as a sentence to add to a note."""
-    words = ", ".join(names)
-    return f" Far from the others, so not in the first view: {words}." if words else ""
+    return f" Far from the others, so not in the first view: {', '.join(names)}." if names else ""
 
 
-def _dots(results: Results, index: int) -> Dots:
-    """A row of the dot plot: the seeds' differences, and below them the mean and its interval."""
-    row, decimals = results.comparisons[index], Decimals.of(results)
-    dots = Dots(
-        index=index,
-        name=row.optimizer,
-        kind="seeds",
-        values=[
-            (f"seed {seed}: {decimals.signed(value)}", value)
-            for seed, value in differences(results, row.optimizer)
-        ],
-    )
-    if row.difference is None or row.interval is None or not math.isfinite(row.difference):
-        return dots
-    words = f"mean {decimals.signed(row.difference)}, 95% {decimals.interval(row)}"
-    return replace(dots, mean=row.difference, interval=row.interval, words=words)
+def differences(results: Results) -> dict[str, dict[int, float]]:
+    """Each optimizer's differences from the baseline by seed, where both ended with a figure."""
+    last = {
+        row.optimizer: last_values(results.runs_of(row.optimizer), results.metric)
+        for row in results.comparisons
+    }
+    base = last.pop(baseline(results).optimizer)
+    return {
+        name: {
+            seed: value
+            for seed, value in zip(results.seeds, ours.minus(base).values, strict=True)
+            if value is not None
+        }
+        for name, ours in last.items()
+    }
 
 
-def _extent(results: Results, rows: Iterable[int]) -> list[float]:
-    """The x range that holds the baseline and the rows' seeds and intervals."""
-    reached = [0.0]
-    for index in rows:
-        row = results.comparisons[index]
-        reached += [value for _, value in differences(results, row.optimizer)]
-        reached += [value for value in row.interval or () if math.isfinite(value)]
-    margin = 0.08 * (max(reached) - min(reached)) or 1.0
-    return [min(reached) - margin, max(reached) + margin]
-
-
-def differences(results: Results, optimizer: str) -> list[tuple[int, float]]:
-    """Seed and difference of the final metric from the baseline's, where both are finite."""
-    ours, theirs = (
-        {run.seed: run.final.get(results.metric, math.nan) for run in results.runs_of(name)}
-        for name in (optimizer, baseline(results).optimizer)
-    )
-    pairs = [(seed, value - theirs.get(seed, math.nan)) for seed, value in ours.items()]
-    return [(seed, value) for seed, value in pairs if math.isfinite(value)]
-
-
-def _counted(results: Results) -> str:
-    """On how many seeds each optimizer did better, in words."""
-    name = baseline(results).optimizer
-    counts = {}
-    for row in results.comparisons[1:]:
-        values = [value for _, value in differences(results, row.optimizer)]
-        counts[row.optimizer] = sum(
-            value < 0 if results.direction == "min" else value > 0 for value in values
-        )
-    # A seed that diverged was no better. Where the baseline diverged, nothing can be said.
-    seeds = len(differences(results, name))
-    if len(counts) > 3:
-        always = sum(good == seeds for good in counts.values())
-        return f"Seed by seed: {always} of {len(counts)} better than {name} on every seed"
-    each = [f"{good} of {seeds} ({other})" for other, good in counts.items()]
-    return f"Seed by seed: better than {name} on {', '.join(each)}"
-
-
-def near(results: Results) -> set[int]:
-    """The rows within ten times the median row's distance from the baseline, and the baseline.
+def near(results: Results) -> set[str]:
+    """The baseline, and who is within ten times the median optimizer's distance from it.
 
     One optimizer that fails would squeeze the others into a line.
     """
     sizes = {
-        index: max(
-            (abs(value) for _, value in differences(results, row.optimizer)), default=math.inf
-        )
-        for index, row in enumerate(results.comparisons)
-        if index
+        name: max(map(abs, values.values()), default=math.inf)
+        for name, values in differences(results).items()
     }
     limit = 10 * statistics.median_low(sizes.values()) if sizes else 0.0
-    return {0} | {index for index, size in sizes.items() if size <= limit}
+    return {baseline(results).optimizer, *(name for name in sizes if sizes[name] <= limit)}
+
+
+def _dots(results: Results, name: str) -> Dots:
+    """A row of the dot plot: the seeds' differences, and below them the mean and its interval."""
+    (row,) = (row for row in results.comparisons if row.optimizer == name)
+    decimals = Decimals.of(results)
+    values = [
+        (f"seed {seed}: {decimals.signed(value)}", value)
+        for seed, value in differences(results)[name].items()
+    ]
+    mean = None if row.interval is None else row.difference
+    words = f"mean {decimals.signed(mean)}, 95% {decimals.interval(row)}"
+    index = results.comparisons.index(row)
+    return Dots(index, name, "seeds", values, mean, row.interval, words)
+
+
+def _extent(results: Results, names: Container[str]) -> list[float]:
+    """The x range that holds the baseline and the seeds and intervals of some optimizers."""
+    reached = [0.0]
+    for row in results.comparisons[1:]:
+        if row.optimizer in names:
+            reached += [*differences(results)[row.optimizer].values(), *(row.interval or ())]
+    margin = 0.08 * (max(reached) - min(reached)) or 1.0
+    return [min(reached) - margin, max(reached) + margin]
+
+
+def _counted(results: Results) -> str:
+    """On how many seeds each optimizer did better, in words. A diverged seed did not."""
+    name, sign = baseline(results).optimizer, 1 if results.direction == "min" else -1
+    counts = {
+        other: sum(sign * value < 0 for value in values.values())
+        for other, values in differences(results).items()
+    }
+    # Where the baseline diverged, nothing can be said.
+    seeds = sum(not run.diverged for run in results.runs_of(name))
+    if len(counts) > 3:
+        always = sum(good == seeds for good in counts.values())
+        return f"{always} of {len(counts)} better than {name} on every seed"
+    each = [f"{good} of {seeds} ({other})" for other, good in counts.items()]
+    return f"better than {name} on {', '.join(each)}"

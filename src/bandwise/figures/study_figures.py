@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from bandwise.figures.curves import Curve, Points, curve_plot, curves_of, ends, finite
@@ -95,46 +96,38 @@ def _logged_figure(results: Results, rows: Rows, key: str, small: bool = False) 
         ]
         title = "; ".join([title, *said])
         note += f" Seeds that diverged are thin lines that end in {TIMES} and are in no mean."
-    bottom, top = plot.layout.yaxis.range or (-float("inf"), float("inf"))
+    bottom, top = plot.layout.yaxis.range or (-math.inf, math.inf)
     note += outside(
-        curve.name
-        for curve in drawn
-        if curve.x and not any(bottom <= value <= top for value in curve.mean)
+        [
+            curve.name
+            for curve in drawn
+            if curve.x and not any(bottom <= value <= top for value in curve.mean)
+        ]
     )
     return Figure(f"{rows}-{key}", title, note, plot, views)
 
 
 def _views(results: Results, drawn: Sequence[Curve]) -> dict[str, dict[str, Any]]:
     """Parts of the figure worth a look: axes that show the first steps hide the last ones."""
-    end = results.steps
-    close = [curve for curve in drawn if curve.index in near(results)]
+    end, close = results.steps, near(results)
     steps = [-0.01 * end, 1.02 * end]
+    parts = {
+        "after the start": (close, _START, steps),
+        "close-up of the end": (close, 0.75, [0.74 * end, 1.01 * end]),
+        "whole run": ({curve.name for curve in drawn}, 0.0, steps),
+    }
     views: dict[str, dict[str, Any]] = {}
-    for name, part, start, shown in (
-        ("after the start", close, _START, steps),
-        ("close-up of the end", close, 0.75, [0.74 * end, 1.01 * end]),
-        # What diverged seeds reach would flatten the rest, so the view ignores them.
-        ("whole run", drawn, 0.0, steps),
-    ):
-        values = _spread(part, start * end)
-        if values:
-            views[name] = {
-                "xaxis.range": shown,
-                "yaxis.type": "linear",
-                # A change of type turns it on.
-                "yaxis.autorange": False,
-                "yaxis.range": values,
-            }
+    for name, (names, start, shown) in parts.items():
+        # What diverged seeds reach would flatten the rest, so the views ignore them.
+        if values := _spread([curve for curve in drawn if curve.name in names], start * end):
+            # A change of type turns autorange on, so it is turned off again.
+            axis = {"yaxis.type": "linear", "yaxis.autorange": False, "yaxis.range": values}
+            views[name] = {"xaxis.range": shown, **axis}
     everything = {"xaxis.range": steps, "yaxis.autorange": True}
     if not views:
         views["whole run"] = everything | {"yaxis.type": "linear"}
-    everywhere = [
-        value
-        for curve in drawn
-        for values in (curve.low, *(values for _, values in curve.broken))
-        for value in values
-    ]
-    if min(everywhere) > 0:
+    lost = [value for curve in drawn for _, values in curve.broken for value in values]
+    if min([*lost, *(value for curve in drawn for value in curve.low)]) > 0:
         views["whole run, log scale"] = everything | {"yaxis.type": "log"}
     return views
 
@@ -144,9 +137,9 @@ def _spread(drawn: Sequence[Curve], start: float) -> list[float] | None:
     values = [
         value
         for curve in drawn
-        for step, *pair in zip(curve.x, curve.low, curve.high, strict=True)
+        for step, low, high in zip(curve.x, curve.low, curve.high, strict=True)
+        for value in (low, high)
         if step >= start
-        for value in pair
     ]
     if not values or min(values) == max(values):
         return None
@@ -169,7 +162,7 @@ def _schedule_figure(results: Results, key: str) -> Figure | None:
         curve.mean == longest.mean[: len(curve.x)] for curve in drawn
     )
     if same:
-        drawn = [dataclasses.replace(longest, index=0, name=_EVERY)]
+        drawn = [replace(longest, index=0, name=_EVERY)]
     what, note = _SCHEDULED[key]
     plot = curve_plot(drawn, x="step", y=what, height=300, markers=False)
     if same:

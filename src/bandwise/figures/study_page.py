@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from bandwise.figures import study_words
-from bandwise.figures.figure import line
 from bandwise.figures.lens_page import Chapter
 from bandwise.figures.lens_runs import runs_of_study
 from bandwise.figures.pages import fill, save
 from bandwise.figures.study_figures import study_figures
-from bandwise.figures.study_words import Decimals, all_diverged, baseline, pace, readable, rests_on
-from bandwise.figures.words import DASH, TIMES, headline, number, plural
-from bandwise.study.results import Comparison, Results, Run, Verdict
-
-_KINDS = {"better": "better", "worse": "worse", "baseline": "baseline"}
+from bandwise.figures.study_words import Decimals, all_diverged, baseline, rests_on
+from bandwise.study.results import Results, Verdict
 
 
 def write_report(results: Results, folder: Path) -> Path:
@@ -45,53 +40,15 @@ def render_report(results: Results, folder: Path) -> str:
         "study.html.jinja",
         results=results,
         words=study_words,
-        baseline=baseline(results),
         decimals=Decimals.of(results),
-        metric=readable(results.metric),
         title=_title(results),
         lead=_lead(results),
-        pace=_pace,
-        time=_time,
-        p_value=_p_value,
-        kind=lambda row: _KINDS.get(row.verdict, "open"),
-        line=line,
-        compared=len(results.comparisons) - 1,
         figures=study_figures(results),
         chapter=Chapter.of({results.task: runs_of_study(results, folder)}),
         shared=shared,
         each=each,
         finals=sorted(finals, key=lambda key: key != results.metric),
-        final_of=_final_of,
-        headline=headline,
-        plural=plural,
     )
-
-
-def _pace(results: Results, row: Comparison) -> str:
-    """How soon the optimizer was as good as the baseline, in steps and in time."""
-    if row is baseline(results) or row.diverged or baseline(results).diverged:
-        return ""
-    target = f"{baseline(results).optimizer}'s final {readable(results.metric)}"
-    reached = pace(results, row)
-    if row.steps_to_baseline is None or reached is None:
-        return f"Not every seed reached {target}."
-    steps, time = reached
-    return (
-        f"It reached {target} after {row.steps_to_baseline:,.0f} of {results.steps:,} steps "
-        f"({steps:.2f}{TIMES}), in {time:.2f}{TIMES} the time."
-    )
-
-
-def _time(results: Results, row: Comparison) -> str:
-    """A step's time, and its ratio to the baseline's."""
-    words, base = study_words.milliseconds(row.seconds_per_step), baseline(results).seconds_per_step
-    return f"{words} ({row.seconds_per_step / base:.2f}{TIMES})" if base > 0 else words
-
-
-def _p_value(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return DASH
-    return "< 0.001" if value < 0.001 else number(min(value, 1.0), ".3f")
 
 
 def _title(results: Results) -> str:
@@ -157,10 +114,3 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[prefix + key] = value if isinstance(value, str) else json.dumps(value, default=str)
     return flat
-
-
-def _final_of(run: Run, key: str) -> str:
-    value = run.final.get(key, math.nan)
-    if math.isfinite(value):
-        return number(value, ".5g")
-    return "diverged" if run.diverged else DASH

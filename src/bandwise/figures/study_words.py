@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from bandwise.figures.words import DASH, TIMES, number, plural
-from bandwise.study.results import Comparison, Results
+from bandwise.study.results import Comparison, Results, Run
 
 _SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
@@ -95,10 +95,11 @@ def sentence(results: Results, row: Comparison) -> str:
     text += f" (n = {row.n})"
     if row.verdict in ("identical", "all diverged"):
         return text
+    whose = [(row, "")] if row is base else [(row, ""), (base, f" of {name}")]
     lost = [
         f"{some.diverged} of {plural(some.n, 'seed')}{of} diverged"
-        for some, of in ((row, ""), (base, f" of {name}"))
-        if some.diverged and not (row is base and of)
+        for some, of in whose
+        if some.diverged
     ]
     return f"{text}: {'; '.join([*_metric(results, row), *lost])}"
 
@@ -164,6 +165,42 @@ def steps_to_baseline(results: Results, row: Comparison) -> str:
     return f"{row.steps_to_baseline:,.0f}{ratio}"
 
 
+def soon(results: Results, row: Comparison) -> str:
+    """How soon the optimizer was as good as the baseline; empty if a run of either diverged."""
+    base, reached = baseline(results), pace(results, row)
+    if row is base or row.diverged or base.diverged:
+        return ""
+    target = f"{base.optimizer}'s final {readable(results.metric)}"
+    if row.steps_to_baseline is None or reached is None:
+        return f"Not every seed reached {target}."
+    steps, time = reached
+    return (
+        f"It reached {target} after {row.steps_to_baseline:,.0f} of {results.steps:,} steps "
+        f"({steps:.2f}{TIMES}), in {time:.2f}{TIMES} the time."
+    )
+
+
+def step_time(results: Results, row: Comparison) -> str:
+    """A step's time, and its ratio to the baseline's."""
+    words, base = milliseconds(row.seconds_per_step), baseline(results).seconds_per_step
+    return f"{words} ({row.seconds_per_step / base:.2f}{TIMES})" if base > 0 else words
+
+
+def p_value(row: Comparison) -> str:
+    """The p-value, or a dash where there is none."""
+    if row.p_value is None:
+        return DASH
+    return "< 0.001" if row.p_value < 0.001 else number(row.p_value, ".3f")
+
+
+def final_of(run: Run, key: str) -> str:
+    """A figure that a run ended with."""
+    value = run.final.get(key, math.nan)
+    if math.isfinite(value):
+        return number(value, ".5g")
+    return "diverged" if run.diverged else DASH
+
+
 def rests_on(results: Results) -> str:
     """What the verdicts rest on, in a sentence or two."""
     compared = len(results.comparisons) - 1
@@ -173,7 +210,7 @@ def rests_on(results: Results) -> str:
         return "One seed each: any difference may be chance. Run more seeds for a verdict."
     many = f" (p times the {compared} comparisons: Bonferroni)" if compared > 1 else ""
     return (
-        '"Better" and "worse" need unequal numbers of diverged runs, or both a 95% bootstrap '
-        f"interval without zero and a paired t-test over seeds with p < 0.05{many}. "
+        '"Better" and "worse" need fewer or more diverged runs than the baseline, or both a 95% '
+        f"bootstrap interval without zero and a paired t-test over seeds with p < 0.05{many}. "
         '"No detectable difference" does not mean equal.'
     )

@@ -253,7 +253,7 @@ def compare_runs(
 def _compare(
     runs: Sequence[Run], baseline: Sequence[Run], metric: str, direction: Direction, tests: int
 ) -> Comparison:
-    ours, theirs = _last(runs, metric), _last(baseline, metric)
+    ours, theirs = last_values(runs, metric), last_values(baseline, metric)
     difference = Sample(()) if runs is baseline else ours.minus(theirs)
     evals = [[(row["step"], row[metric]) for row in run.evals] for run in runs]
     steps = steps_to(theirs, evals, direction)
@@ -284,7 +284,8 @@ def _compare(
     )
 
 
-def _last(runs: Sequence[Run], metric: str) -> Sample:
+def last_values(runs: Sequence[Run], metric: str) -> Sample:
+    """A metric at the end of each run, in the order of the runs."""
     values = tuple(run.final[metric] if math.isfinite(run.final[metric]) else None for run in runs)
     diverged = zip(runs, values, strict=True)
     return Sample(values, tuple(run.diverged or value is None for run, value in diverged))

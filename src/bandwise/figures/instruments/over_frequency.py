@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 from bandwise.figures.curves import Points, curves_of, finite
 from bandwise.figures.figure import Figure
@@ -48,12 +47,23 @@ def gain(runs: Runs) -> Figure | None:
 
 def across(runs: Runs) -> Figure | None:
     """``across_gain`` over ``across_rate``, for each group of coordinates the mean over windows."""
-    drawn = []
-    # Groups of coordinates are matched by their order, for their rates differ between seeds.
-    for curve in curves_of(runs, lambda rows: _groups([rows], "across_gain", decibels) or None):
-        rates = _groups(runs[curve.name], "across_rate", lambda rate: rate)
-        if curve.x and rates.keys() >= set(curve.x):
-            drawn.append(replace(curve, x=[rates[group] for group in curve.x]))
+    # Groups are matched by their order, for their rates differ between seeds.
+    groups = {
+        label: [
+            (
+                _groups(some, "across_rate", lambda rate: rate),
+                _groups([rows], "across_gain", decibels),
+            )
+            for rows in some
+        ]
+        for label, some in runs.items()
+    }
+
+    def points(run: tuple[Points, Points]) -> Points | None:
+        rates, levels = run
+        return {rates[group]: levels[group] for group in levels if group in rates} or None
+
+    drawn = [curve for curve in curves_of(groups, points) if curve.x]
     if not drawn:
         return None
     change = {curve.name: curve.mean[-1] - curve.mean[0] for curve in drawn}
