@@ -235,13 +235,18 @@ def figure(out: Path) -> go.Figure:
     return plot
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    made.add_argument("out", type=Path)
+    made.add_argument("--draw", action="store_true", help="draw what is there, count nothing")
+    made.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    made.add_argument("--rounds", type=int, default=0, help="steps to time")
+    return made
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--draw", action="store_true", help="draw what is there, count nothing")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, default=0, help="steps to time")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     if arguments.draw:
         write(figure(arguments.out), arguments.out / "distributed.html")
     else:
