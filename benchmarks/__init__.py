@@ -1,7 +1,8 @@
-"""What the optimizers cost, in time and memory, beside others and beside what nothing can beat.
+"""What the optimizers cost in time and memory, beside other optimizers and beside a floor.
 
-``smi``, ``nsf``, ``training`` and ``memory`` say what is measured, ``timing`` measures it, and
-``results`` holds what came out; ``table`` and ``draw`` show results and measure nothing.
+``smi``, ``nsf``, ``training`` and ``memory`` say what is measured. ``timing`` measures it, and
+``results`` holds the results. ``table`` and ``draw`` show them. ``distributed`` is a program of its
+own, which counts what a step costs each of several ranks.
 """
 
 from benchmarks.draw import draw

@@ -1,42 +1,52 @@
 """What a step of SMI or NSF costs each of several ranks, on the matrices of the paper's GPT.
 
-    for n in 1 2 4; do torchrun --standalone --nproc-per-node $n benchmarks/distributed.py OUT; done
-    python benchmarks/distributed.py OUT --draw
+    for n in 1 2 4; do
+      torchrun --standalone --nproc-per-node $n -m benchmarks.distributed OUT
+    done
+    python -m benchmarks.distributed OUT --draw
 
 Bytes sent, bytes of history and operations of the transforms are counted, so a shared machine will
-do; each is the largest over ranks. ``--rounds 20`` also times steps: that needs a machine to itself
-with a core or, with ``--device cuda``, a GPU for every rank.
+do. Each figure is the largest over ranks. ``--rounds 20`` also times steps: that needs a machine of
+its own, with a core or, with ``--device cuda``, a GPU for every rank.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
 import math
 import statistics
 import time
-from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeAlias
 from unittest import mock
 
+import plotly.graph_objects as go
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
 import bandwise as bw
-from bandwise.tasks.gpt import GPT, GPTConfig
+from bandwise.figures.figure import blank, line
+from bandwise.tasks.gpt import GPTConfig
+from benchmarks.draw import titled, write
+from benchmarks.plan import FLOAT_BYTES, count, matrices
+from benchmarks.timing import threads
+
+Costs: TypeAlias = dict[str, float | None]
 
 SCHEMES = ("SMI, DDP", "SMI, DDP, shard_work", "SMI, FSDP2", "NSF, FSDP2")
 COSTS = {
-    "sent": "bytes sent a step, over those of the gradients",
-    "history": "bytes of history, over those of the gradients",
-    "operations": "operations of the transforms, over those of one process",
+    "sent": "bytes sent a step, over<br>those of the gradients",
+    "history": "bytes of history, over<br>those of the gradients",
+    "operations": "operations of the transforms,<br>over those of one process",
 }
-
-
-def matrices():
-    with torch.device("meta"):
-        return [p.shape for p in GPT(GPTConfig(vocabulary=65)).parameters() if p.ndim == 2]
+SHAPES = matrices(GPTConfig(vocabulary=65))
 
 
 class Transforms(TorchFunctionMode):
@@ -44,9 +54,13 @@ class Transforms(TorchFunctionMode):
 
     operations = 0.0
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call a function of torch, and count if it is a transform."""
         result = func(*args, **(kwargs or {}))
-        name, x = getattr(func, "__name__", ""), args[0] if args else None
+        name: str = getattr(func, "__name__", "")
+        x: Any = args[0] if args else None
         if name in ("fft_rfft", "fft_irfft", "fft_rfft2", "fft_irfft2", "fft_fft", "fft_ifft"):
             n = x.shape[-2]
             real = x if "_r" in name else result
@@ -58,65 +72,62 @@ class Transforms(TorchFunctionMode):
         return result
 
 
-def counted(optimizer, restore):
+def counted(optimizer: Optimizer) -> tuple[float, float]:
     """The bytes that a rank sends in a step, and the operations of its transforms."""
-    sent = Counter()
+    sent = 0.0
     all_to_all, all_reduce = dist.all_to_all_single, dist.all_reduce
 
-    def exchange(output, input, output_sizes, input_sizes, group, **kwargs):  # noqa: A002
+    def exchange(
+        output: Tensor, input: Tensor, output_sizes: list[int], input_sizes: list[int],  # noqa: A002
+        group: dist.ProcessGroup, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        nonlocal sent
         own = input_sizes[dist.get_rank(group)]
-        sent["bytes"] += (input.numel() - own) * input.itemsize
+        sent += (input.numel() - own) * input.itemsize
         return all_to_all(output, input, output_sizes, input_sizes, group=group, **kwargs)
 
-    def reduce(tensor, group, **kwargs):
+    def reduce(tensor: Tensor, group: dist.ProcessGroup, **kwargs: Any) -> Any:
+        nonlocal sent
         # In a ring each rank sends that much.
         ranks = dist.get_world_size(group)
-        sent["bytes"] += 2 * (ranks - 1) / ranks * tensor.nbytes
+        sent += 2 * (ranks - 1) / ranks * tensor.nbytes
         return all_reduce(tensor, group=group, **kwargs)
 
-    restore()
     with (
         mock.patch.object(dist, "all_to_all_single", exchange),
         mock.patch.object(dist, "all_reduce", reduce),
         Transforms() as transforms,
     ):
         optimizer.step()
-    return sent["bytes"], transforms.operations
+    return sent, transforms.operations
 
 
-def measured(scheme, mesh, device, rounds):
+def measured(scheme: str, mesh: DeviceMesh, device: str, rounds: int) -> Costs:
     """The costs of a scheme on this rank."""
-    params, gradients = [], []
-    for shape in matrices():
+    params: list[Tensor] = []
+    gradients: list[Tensor] = []
+    for shape in SHAPES:
         param, gradient = torch.zeros(shape, device=device), torch.randn(shape, device=device)
         if "FSDP2" in scheme:
             param, gradient = (distribute_tensor(x, mesh, [Shard(0)]) for x in (param, gradient))
         params.append(param)
         gradients.append(gradient)
 
-    def restore():
+    def restore() -> None:
         for param, gradient in zip(params, gradients, strict=True):
             param.grad = gradient.clone()
 
+    optimizer: Optimizer = bw.NSF(params, p=0.7)
     if scheme.startswith("SMI"):
         base = torch.optim.SGD(params, lr=0)
         optimizer = bw.SMI(base, alpha=0.3, shard_work="shard_work" in scheme)
-    else:
-        optimizer = bw.NSF(params, p=0.7)
     restore()
     optimizer.step()
-    sent, operations = counted(optimizer, restore)
+    restore()
+    sent, operations = counted(optimizer)
     histories = [s["smi_history"] for s in optimizer.state.values() if "smi_history" in s]
     held = [h.to_local() if isinstance(h, DTensor) else h for h in histories]
-    times = []
-    for _ in range(rounds):
-        restore()
-        dist.barrier()
-        start = time.perf_counter()
-        optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
+    times = [timed(optimizer.step, restore, device) for _ in range(rounds)]
     return {
         "sent": sent,
         "history": sum(h.nbytes for h in held),
@@ -125,18 +136,30 @@ def measured(scheme, mesh, device, rounds):
     }
 
 
-def measure(out, device, rounds):
+def timed(step: Callable[[], object], restore: Callable[[], None], device: str) -> float:
+    """The seconds of a step that all ranks begin together."""
+    restore()
+    dist.barrier()
+    start = time.perf_counter()
+    step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def measure(out: Path, device: str, rounds: int) -> None:
+    """Measure all schemes on the ranks of this launch, and write what they cost."""
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     rank, ranks = dist.get_rank(), dist.get_world_size()
     if device == "cuda":
         torch.cuda.set_device(rank)
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     mesh = init_device_mesh(device, (ranks,))
     results = {}
     for scheme in SCHEMES:
-        everyones = [None] * ranks
-        dist.all_gather_object(everyones, measured(scheme, mesh, device, rounds))
+        everyones: list[Any] = [None] * ranks
+        with threads(1):
+            dist.all_gather_object(everyones, measured(scheme, mesh, device, rounds))
         results[scheme] = {
             key: None if value is None else max(one[key] for one in everyones)
             for key, value in everyones[0].items()
@@ -150,13 +173,13 @@ def measure(out, device, rounds):
     dist.destroy_process_group()
 
 
-def computed(scheme, ranks):
+def computed(scheme: str, ranks: int) -> dict[str, float]:
     """The same costs, of the rank that has most, by the formulas of docs/distributed.md."""
     if scheme == "SMI, DDP":
         return {**computed("SMI, FSDP2", 1), "sent": 0}
     others = (ranks - 1) / ranks
-    costs = Counter()
-    for n, d in matrices():
+    costs: dict[str, float] = dict.fromkeys(COSTS, 0.0)
+    for n, d in SHAPES:
         m = d // 2 + 1
         rows, columns = math.ceil(n / ranks), math.ceil(m / ranks)
         if scheme == "NSF, FSDP2":
@@ -168,59 +191,63 @@ def computed(scheme, ranks):
             costs["sent"] += 4 * (ranks - 1) * rows * d
         costs["history"] += 4 * n * columns
         costs["operations"] += 5 * rows * d * math.log2(d) + 10 * n * columns * math.log2(n)
-    return {cost: costs[cost] for cost in COSTS}
+    return costs
 
 
-def draw(out):
-    import matplotlib
-    from matplotlib.figure import Figure
-
+def figure(out: Path) -> go.Figure:
+    """What each rank pays in a step, against the number of ranks."""
     found = {
         int(path.stem.split("-")[1]): json.loads(path.read_text(encoding="utf-8"))
         for path in out.glob("distributed-*.json")
     }
-    gradients = sum(4 * shape.numel() for shape in matrices())
+    if not found:
+        raise FileNotFoundError(f"{out} has no distributed-*.json: measure first")
+    gradients = FLOAT_BYTES * count(SHAPES)
     whole = computed("SMI, DDP", 1)["operations"]
     units = {"sent": gradients, "history": gradients, "operations": whole}
-    ranks = [2**i for i in range(9)]
-    beyond = [r for r in ranks if r >= max(found)]
-    # Those that coincide show behind one another.
-    looks = [("#0072B2", "o", 10), ("#D55E00", "s", 8), ("#009E73", "D", 4), ("#CC79A7", "^", 4)]
-    style = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
-    with matplotlib.rc_context({**style, "svg.hashsalt": "bandwise"}):
-        figure = Figure(figsize=(10, 4), layout="constrained")
-        for axes, (cost, title) in zip(figure.subplots(1, 3), COSTS.items(), strict=True):
-            for scheme, (colour, marker, size) in zip(SCHEMES, looks, strict=True):
-                x = sorted(found)
-                y = [found[r][scheme][cost] / units[cost] for r in x]
-                axes.plot(x, y, color=colour, marker=marker, ms=size, label=scheme)
-                y = [computed(scheme, r)[cost] / units[cost] for r in beyond]
-                axes.plot(beyond, y, ":", color=colour)
-            axes.set_xscale("log", base=2)
-            axes.set(xlabel="ranks", xticks=[1, 4, 16, 64, 256], xticklabels=[1, 4, 16, 64, 256])
-            axes.set_title(title.replace(", ", ",\n"), loc="left", fontsize=10)
-            axes.set_ylim(bottom=0)
-            axes.grid(visible=True, color="#ddd", linewidth=0.6)
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-        figure.suptitle(
-            f"What each rank pays in a step: counted up to {max(found)} ranks (marks), computed "
-            "beyond (dotted)",
-            x=0.01,
-            ha="left",
-            fontsize=11,
-        )
-        figure.savefig(out / "distributed.svg", metadata={"Date": None})
+    beyond = [ranks for ranks in (2**i for i in range(9)) if ranks >= max(found)]
+    plot = titled(
+        blank(400, len(SCHEMES), rows=1, cols=3, subplot_titles=list(COSTS.values())),
+        f"What each rank pays in a step: counted up to {max(found)} ranks (marks), computed "
+        "beyond (dotted)",
+    )
+    # Schemes that coincide show behind one another.
+    for place, (scheme, symbol, size) in enumerate(
+        zip(SCHEMES, ("circle", "square", "diamond", "triangle-up"), (14, 11, 7, 6), strict=True), 1
+    ):
+        colour = line(place).colour
+        for column, cost in enumerate(COSTS, 1):
+            plot.add_scatter(
+                x=sorted(found),
+                y=[found[ranks][scheme][cost] / units[cost] for ranks in sorted(found)],
+                name=scheme, legendgroup=scheme, showlegend=column == 1, row=1, col=column,
+                mode="lines+markers", line_color=colour, marker={"symbol": symbol, "size": size},
+            )  # fmt: skip
+            plot.add_scatter(
+                x=beyond,
+                y=[computed(scheme, ranks)[cost] / units[cost] for ranks in beyond],
+                legendgroup=scheme, showlegend=False, row=1, col=column,
+                mode="lines", line={"color": colour, "dash": "dot"},
+            )  # fmt: skip
+    plot.update_xaxes(type="log", title_text="ranks", tickvals=[1, 4, 16, 64, 256], showgrid=True)
+    plot.update_yaxes(rangemode="tozero")
+    plot.update_layout(legend={"y": -0.25, "yanchor": "top"})
+    return plot
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    made.add_argument("out", type=Path)
+    made.add_argument("--draw", action="store_true", help="draw what is there, count nothing")
+    made.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    made.add_argument("--rounds", type=int, default=0, help="steps to time")
+    return made
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--draw", action="store_true", help="draw what is there, count nothing")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, default=0, help="steps to time")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     if arguments.draw:
-        draw(arguments.out)
+        write(figure(arguments.out), arguments.out / "distributed.html")
     else:
         measure(arguments.out, arguments.device, arguments.rounds)

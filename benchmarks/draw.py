@@ -1,81 +1,100 @@
-"""A benchmark as pictures: cost against size, the floor drawn, from stored results alone."""
+"""A benchmark's figures: cost against size, beside the floor. They need stored results alone."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import plotly.graph_objects as go
 
-from bandwise.figures.figure import line
+from bandwise.figures.figure import blank, line, plotly_text, transparent
 from bandwise.files import replacing
 from benchmarks.results import Bench, Case, Law, Quartiles, Row
 from benchmarks.table import law
 
-_MARKERS = "osD^vP"
-_FLOOR_DASHES = ("--", ":", "-.")
-_STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.hashsalt": "bandwise",  # The same results give the same file.
-}
+_MARKERS = ("circle", "square", "diamond", "triangle-down", "triangle-up", "pentagon")
+_FLOOR_DASHES = ("dash", "dot", "dashdot")
 
 
 def draw(results: Bench, folder: Path) -> list[Path]:
-    """Write ``bench-SWEEP.svg`` into ``folder`` for every sweep over sizes; return the paths."""
+    """Write ``bench-SWEEP.html`` into ``folder`` for every sweep over sizes; return the paths."""
     return [
-        _drawn(results, name, cases, folder / f"bench-{name}.svg")
-        for name, cases in results.sweeps().items()
+        write(figure, folder / f"bench-{name}.html") for name, figure in figures(results).items()
     ]
 
 
-def _drawn(results: Bench, name: str, cases: Sequence[Case], path: Path) -> Path:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8, 5), layout="constrained")
-        axes = figure.add_subplot()
-        floors = [row for row in cases[0].rows if row.against is None]
-        others = [row for row in cases[0].rows if row.against is not None]
-        for place, (row, marker) in enumerate(zip(others, _MARKERS, strict=False), 1):
-            _line(axes, row, cases, line(place).colour, "-", marker)
-        for row, dashes in zip(floors, _FLOOR_DASHES, strict=False):
-            _line(axes, row, cases, "black", dashes, "")
-        axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="milliseconds a step")
-        axes.grid(visible=True, which="major", color="#ddd", linewidth=0.6)
-        axes.set_title(textwrap.fill(_finding(name, cases), 88), loc="left", fontsize=11)
-        axes.legend(frameon=False)
-        machine = results.machine
-        figure.supxlabel(
-            f"Medians and quartiles over rounds. {machine['device']}, {machine['processor']}, "
-            f"{machine['threads']} threads, torch {machine['torch']}",
-            fontsize=8,
-            color="#555",
-            x=0.01,
-            ha="left",
-        )
-        with replacing(path) as temporary:
-            # matplotlib's own date would make every file differ.
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
+def write(figure: go.Figure, path: Path) -> Path:
+    """Write a figure as a page that needs no network."""
+    with replacing(path) as temporary:
+        temporary.write_text(figure.to_html(div_id=path.stem), encoding="utf-8")
     return path
 
 
-def _line(
-    axes: Axes, row: Row, cases: Sequence[Case], colour: str, dashes: str, marker: str
+def figures(results: Bench) -> dict[str, go.Figure]:
+    """A figure for every sweep over sizes, by the sweep's name."""
+    machine = results.machine
+    note = (
+        f"Medians and quartiles over rounds. {machine['device']}, {machine['processor']}, "
+        f"{machine['threads']} threads, torch {machine['torch']}"
+    )
+    return {
+        name: _figure(finding(name, cases), note, cases) for name, cases in results.sweeps().items()
+    }
+
+
+def _figure(title: str, note: str, cases: Sequence[Case]) -> go.Figure:
+    others = [row for row in cases[0].rows if row.against is not None]
+    floors = [row for row in cases[0].rows if row.against is None]
+    figure = titled(blank(480, len(cases[0].rows)), title, note)
+    for place, (row, marker) in enumerate(zip(others, _MARKERS, strict=False), 1):
+        _add(figure, row, cases, line(place).colour, "solid", marker)
+    for row, dash in zip(floors, _FLOOR_DASHES, strict=False):
+        _add(figure, row, cases, "#000000", dash, None)
+    figure.update_xaxes(type="log", title_text="parameters", showgrid=True, dtick=1)
+    figure.update_yaxes(type="log", title_text="milliseconds a step", dtick=1)
+    return figure
+
+
+def titled(figure: go.Figure, title: str, note: str = "") -> go.Figure:
+    """Give a figure what it needs without a page around it: a title, a note, a background."""
+    figure.update_layout(
+        title={"text": plotly_text(title, 100), "font_size": 15, "x": 0, "xref": "paper"},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        margin={"t": 110, "b": 90},
+    )
+    if note:
+        figure.add_annotation(
+            text=plotly_text(note, 130), font_size=11, showarrow=False, align="left",
+            x=0, xref="paper", xanchor="left", y=0, yref="paper", yanchor="top", yshift=-56,
+        )  # fmt: skip
+    return figure
+
+
+def _add(
+    figure: go.Figure, row: Row, cases: Sequence[Case], colour: str, dash: str, marker: str | None
 ) -> None:
+    """A row's medians as a line, and its quartiles as a band around it."""
     x = [case.parameters for case in cases]
     y = [Quartiles.of([1000 * s for s in case.row(row.name).seconds]) for case in cases]
-    axes.plot(x, [q.median for q in y], dashes, color=colour, marker=marker, ms=5, label=row.name)
-    axes.fill_between(
-        x, [q.low for q in y], [q.high for q in y], color=colour, alpha=0.15, linewidth=0
+    figure.add_scatter(
+        x=[*x, *reversed(x)],
+        y=[*(q.low for q in y), *(q.high for q in reversed(y))],
+        fill="toself", fillcolor=transparent(colour), line_width=0, mode="lines",
+        hoverinfo="skip", showlegend=False,
+    )  # fmt: skip
+    figure.add_scatter(
+        x=x,
+        y=[q.median for q in y],
+        name=plotly_text(row.name),
+        mode="lines+markers" if marker else "lines",
+        line={"color": colour, "dash": dash, "width": 2},
+        marker={"symbol": marker or "circle", "size": 7},
     )
 
 
-def _finding(name: str, cases: Sequence[Case]) -> str:
-    """What the picture shows, in words, from the figures in it."""
+def finding(name: str, cases: Sequence[Case]) -> str:
+    """What the figure of a sweep shows, in words, from the numbers in it."""
     if name == "smi-parameters":
         return law(Law.fit(cases))
     largest = cases[-1]

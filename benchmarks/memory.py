@@ -1,4 +1,4 @@
-"""What the optimizers keep between steps, and what they need for a moment within one."""
+"""The memory that the optimizers keep between steps, and the most that a step needs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import torch
 from torch.optim import AdamW, Optimizer
 from torch.profiler import ProfilerActivity, profile
 
-from bandwise.optim.nsf import NSF
-from bandwise.optim.smi import SMI
+from bandwise import NSF, SMI
 from benchmarks.plan import FLOAT_BYTES, Workload, count
 from benchmarks.results import Footprint
 from benchmarks.smi import Idle
@@ -53,7 +52,7 @@ def nsf(shapes: Sequence[torch.Size], device: torch.device) -> list[Footprint]:
 
 
 def state_bytes(optimizer: Optimizer) -> int:
-    """Of all tensors that an optimizer keeps between steps."""
+    """The bytes of all tensors that an optimizer keeps between steps."""
     return sum(
         value.nbytes
         for state in optimizer.state.values()
@@ -63,9 +62,9 @@ def state_bytes(optimizer: Optimizer) -> int:
 
 
 def peak_extra(call: Callable[[], object], device: torch.device) -> int:
-    """The most bytes that a call has at a time beyond those there before.
+    """The most bytes that a call holds at a time, beyond those that it finds.
 
-    Of what goes through torch's allocator; a library's own workspace on the CPU does not.
+    They are counted at torch's allocator. On a CPU libraries have workspaces outside of it.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -74,7 +73,7 @@ def peak_extra(call: Callable[[], object], device: torch.device) -> int:
         call()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    # The profiler would tell of its starts and stops on stderr.
+    # Otherwise the profiler reports its starts and stops on stderr.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()

@@ -10,17 +10,16 @@ from typing import Any
 import torch
 from torch.optim import AdamW, Optimizer
 
-from bandwise.optim.nsf import NSF
-from bandwise.optim.schedules import Cyclic
+from bandwise import NSF, Cyclic
 from benchmarks.plan import FLOAT_BYTES, Extent, Lineup, Plan, Workload, count, matrices
 from benchmarks.timing import Contender
 from benchmarks.training import MakeOptimizer, training
 
 DEFAULT, TORCH = "NSF, p = 0.7", "AdamW, fused"
-# Floats that must be read or written per parameter. Adam: gradient, parameter and both moments are
-# read, the last three written. NSF needs the length of its update before it can apply it: gradient
-# and moments read and moments written, then moments and parameter read and parameter written.
-# At p = 1/2 the update is Adam's, and one pass does.
+# Floats that must be read or written per parameter. Adam reads gradient, parameter and moments, and
+# writes the last three. NSF needs the length of its update before it applies it: one pass reads
+# gradient and moments and writes moments, another reads moments and parameter and writes parameter.
+# At p = 1/2 the update is Adam's, and one pass is enough.
 _ADAM_STREAMS, _NSF_STREAMS = 7, 9
 # Optimizers of other libraries, where they are installed: module, class, options.
 _OTHERS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -30,12 +29,12 @@ _OTHERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 _FLOOR_NOTE = (
     "7 streams, 9 streams, the floors: bytes that must move over measured bandwidth, which is the "
     "time of negating in place half as many bytes. One pass of Adam moves 7 floats of 4 bytes a "
-    "parameter, the two passes of NSF move 9. GB/s: of these bytes, whatever else was moved."
+    "parameter, the two passes of NSF move 9. GB/s counts these bytes alone."
 )
 
 
 def plans(extent: Extent, device: torch.device) -> Iterator[Plan]:
-    """Everything there is to measure of NSF."""
+    """All cases of NSF."""
     shapes = matrices(extent.gpt)
     yield Plan(
         f"NSF.step on the {len(shapes)} matrices of a GPT",
@@ -62,14 +61,14 @@ def plans(extent: Extent, device: torch.device) -> Iterator[Plan]:
 
 
 def _steps(shapes: Sequence[torch.Size], device: torch.device, everyone: bool = False) -> Lineup:
-    """``everyone`` adds the contenders that say nothing new at each size."""
+    """NSF and Adam on matrices; with ``everyone`` all variants and other libraries too."""
     work = Workload(shapes, device)
     lineup = Lineup([], renew=work.renew)
     floors = _floors(count(shapes), device)
 
     def add(name: str, make: Callable[..., Optimizer], streams: int, **options: Any) -> None:
         optimizer = make(work.params, lr=1e-3, **options)
-        # Before it is in, so that one that cannot run stays out.
+        # An optimizer that cannot run fails here, before it is among the contenders.
         work.restore()
         optimizer.step()
         floor = floors[streams]
@@ -94,17 +93,17 @@ def _steps(shapes: Sequence[torch.Size], device: torch.device, everyone: bool = 
                 add(name, make, _ADAM_STREAMS, **settings)
             except ModuleNotFoundError as error:
                 lineup.absent[name] = f"{error.name} is not installed"
-            except Exception as error:  # Whatever it is, the others can be measured.
+            except Exception as error:  # The others can be measured.
                 lineup.absent[name] = f"{type(error).__name__}: {error}"
     lineup.contenders += floors.values()
     return lineup
 
 
 def _floors(parameters: int, device: torch.device) -> dict[int, Contender]:
-    """Passes over memory that move as many bytes as an optimizer must, by its streams.
+    """Passes over memory that move as many bytes as an optimizer must, by the number of streams.
 
-    They read and write in place, as optimizers do: a processor that writes to where it has not read
-    reads that first, which makes a copy slower on a CPU than Adam itself.
+    They read and write in place, as optimizers do. On a CPU a copy is slower than Adam, since the
+    processor reads the target of a copy before it writes it.
     """
     everything = torch.ones(_NSF_STREAMS * parameters // 2, device=device)
     return {

@@ -1,4 +1,4 @@
-"""What is to be measured: cases that are set up only when their turn comes."""
+"""What is to be measured. A case is set up only when its turn comes."""
 
 from __future__ import annotations
 
@@ -67,8 +67,7 @@ class Lineup:
 
 @dataclass(frozen=True)
 class Plan:
-    """A case that is still to be measured; the attributes are those of
-    ``benchmarks.results.Case``."""
+    """A case that is not measured yet. Its attributes are those of ``benchmarks.results.Case``."""
 
     title: str
     parameters: int
@@ -82,11 +81,11 @@ class Plan:
 class Workload:
     """Parameters whose gradients are new in every round and the same for every contender.
 
-    The contenders share the parameters: what an optimizer's step costs does not depend on what
-    the others made of them, and each keeps a state of its own.
+    The contenders share the parameters, whose values do not change the cost of a step. Each keeps a
+    state of its own.
 
-    Gradients are Gaussian noise whose length changes from round to round by about 30%, as that of
-    gradients does: a search that starts at the last round's threshold must not find it unmoved.
+    Gradients are Gaussian noise. Its length changes from round to round by about 30%, as in
+    training, so that the last round's threshold is no good start for a search.
     """
 
     def __init__(self, shapes: Iterable[torch.Size], device: torch.device) -> None:
@@ -107,7 +106,7 @@ class Workload:
             gradient.normal_(std=length, generator=self._generator)
 
     def restore(self) -> None:
-        """Give the parameters the round's gradients, whatever the last step made of them."""
+        """Give the parameters the round's gradients again, which a step may have changed."""
         for param, gradient in zip(self.params, self._gradients, strict=True):
             if param.grad is None:
                 param.grad = torch.empty_like(param)

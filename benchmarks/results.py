@@ -1,4 +1,4 @@
-"""What a benchmark measured, as plain objects that go to JSON and back."""
+"""The results of a benchmark, as plain objects that are stored in JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bandwise.files import read_json, write_json
 
 
 class Quartiles(NamedTuple):
-    """The middle of some figures and the half of them around it."""
+    """The quartiles of several numbers."""
 
     low: float
     median: float
@@ -75,14 +75,14 @@ class Case:
         return next(row for row in self.rows if row.name == name)
 
     def ratio(self, name: str, against: str) -> Quartiles:
-        """One row's time over another's, each round by itself."""
+        """The quartiles over rounds of one row's time over another's."""
         pairs = zip(self.row(name).seconds, self.row(against).seconds, strict=True)
         return Quartiles.of([one / other for one, other in pairs])
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Memory, in bytes, and what it is measured by."""
+    """Memory in bytes, and the memory that it is compared with."""
 
     name: str
     bytes: int
@@ -91,7 +91,7 @@ class Footprint:
 
     @property
     def ratio(self) -> float:
-        """One over the other."""
+        """The first over the second."""
         return self.bytes / self.against_bytes
 
 
@@ -103,7 +103,7 @@ class Bench:
         command: what repeats it from a shell.
         machine: processor, device, threads, versions.
         cases: what was timed.
-        memory: what was weighed.
+        memory: the memory that was measured.
         skipped: cases that could not be measured, and why.
     """
 
@@ -132,7 +132,7 @@ class Bench:
 
     @classmethod
     def load(cls, path: Path) -> Bench:
-        """Read what ``save`` wrote; the figures are computed anew from the rounds."""
+        """Read what ``save`` wrote. Quartiles and ratios are computed again from the rounds."""
         try:
             data = read_json(path)
             cases = [_case(entry) for entry in data.pop("cases")]

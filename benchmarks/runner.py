@@ -1,4 +1,4 @@
-"""Measure everything there is of a subject, and store it as it comes."""
+"""Measure all cases of a subject, and store each as soon as it is measured."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from bandwise.optim import _checks
 from bandwise.study.locks import locked
 from bandwise.study.versions import versions
-from benchmarks import memory, nsf, smi, training
+from benchmarks import memory, nsf, smi, timing, training
 from benchmarks.plan import FULL, QUICK, Extent, Plan, matrices
 from benchmarks.results import Bench, Case, Footprint
 from benchmarks.timing import clock_of, interleaved
 
 
 class _Subject(NamedTuple):
-    """What is timed of it, and what is weighed."""
+    """What is timed of a subject, and whose memory is measured."""
 
     plans: Callable[[Extent, torch.device], Iterator[Plan]]
     memory: Callable[[Sequence[torch.Size], torch.device], list[Footprint]] | None = None
@@ -53,27 +52,25 @@ def run(
         subject: ``"smi"``, ``"nsf"``, ``"lens"`` or ``"all"``.
         out: folder for the results.
         device: where to measure: ``"cpu"``, ``"cuda"``, …
-        threads: threads of torch on the CPU; as torch has them if ``None``.
+        threads: how many threads torch uses on the CPU meanwhile; ``None`` leaves its number.
         quick: fewer sizes and rounds.
         extent: sizes and rounds in detail, instead of ``quick``.
         console: where to say what is done.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: an argument is wrong.
+        ValueError: there is no such subject.
         StudyError: another command works in ``out``.
     """
-    _checks.one_of("subject", subject, (*_SUBJECTS, "all"))
+    choices = (*_SUBJECTS, "all")
+    if subject not in choices:
+        raise ValueError(f"subject must be one of {', '.join(choices)}, got {subject!r}")
     place = torch.device(device)
-    if threads is not None:
-        _checks.whole("threads", threads, low=1)
-        torch.set_num_threads(threads)
     extent = extent or (QUICK if quick else FULL)
     console = console or Console(stderr=True)
-    results = Bench(_command(subject, device, threads, quick), _machine(place))
     subjects = list(_SUBJECTS) if subject == "all" else [subject]
-    plans = [plan for name in subjects for plan in _SUBJECTS[name].plans(extent, place)]
-    with locked(out), _progress(console) as progress:
+    with timing.threads(threads), locked(out), _progress(console) as progress:
+        plans = [plan for name in subjects for plan in _SUBJECTS[name].plans(extent, place)]
+        results = Bench(_command(subject, device, threads, quick), _machine(place))
         line = progress.add_task("", total=len(plans))
         for plan in plans:
             progress.update(line, description=plan.title, refresh=True)
@@ -122,7 +119,7 @@ def _measured(
 
 
 def _progress(console: Console) -> Progress:
-    """Drawn between rounds alone: a thread that draws would run while something is timed."""
+    """A bar that is drawn between rounds alone. A thread that draws would disturb the timing."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -156,7 +153,7 @@ def _machine(device: torch.device) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The processor's model, which Python itself tells on few systems."""
+    """The processor's model. Python itself knows it on few systems."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

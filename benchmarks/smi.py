@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from bandwise.optim.nsf import NSF
-from bandwise.optim.smi import SMI
+from bandwise import NSF, SMI
 from benchmarks.algorithm1 import Algorithm1
 from benchmarks.plan import Extent, Lineup, Plan, Workload, count, matrices
 from benchmarks.timing import Contender
@@ -40,7 +39,7 @@ class Idle(Optimizer):
 
 
 def plans(extent: Extent, device: torch.device) -> Iterator[Plan]:
-    """Everything there is to measure of SMI."""
+    """All cases of SMI."""
     shapes = matrices(extent.gpt)
     yield Plan(
         f"SMI.step on the {len(shapes)} matrices of a GPT",
@@ -71,7 +70,7 @@ def plans(extent: Extent, device: torch.device) -> Iterator[Plan]:
 
 
 def stacks(extent: Extent, device: torch.device) -> Iterator[Plan]:
-    """From small models to large ones, to see what becomes of the paper's 1 + γ log P."""
+    """Models from small to large, for the paper's law 1 + γ log P."""
     side = torch.Size((extent.stack_side, extent.stack_side))
     for size in extent.stacks:
         yield Plan(
@@ -109,7 +108,7 @@ def _alone(shapes: Sequence[torch.Size], device: torch.device) -> Lineup:
 
 
 def _two_ffts(params: Sequence[Tensor], device: torch.device) -> Callable[[], None]:
-    """In batches of equal shape on a GPU, one by one on a CPU, whose cache a batch overflows."""
+    """Two transforms of all: in batches on a GPU, one by one on a CPU, whose cache is small."""
     batches = [param.detach() for param in params]
     if device.type == "cuda":
         by_shape: dict[torch.Size, list[Tensor]] = {}

@@ -17,7 +17,7 @@ _NOISY = 1.25
 
 
 def table(results: Bench) -> RenderableType:
-    """Everything that was measured, to print with a rich ``Console``; it fits 80 columns."""
+    """All results, to print with a rich ``Console``. They fit 80 columns."""
     return Group(*_parts(results))
 
 
@@ -59,7 +59,7 @@ def _case(case: Case) -> Table:
 
 
 def _sweep(cases: Sequence[Case]) -> Table:
-    """A row a size: times of what all is compared with, ratios of the rest."""
+    """A row for each size: the times of the floors and baselines, and the ratios of the rest."""
     first = cases[0]
     ordered = sorted(first.rows, key=lambda row: row.against is not None)
     notes = [first.note, f"Medians. {_compared_with(ordered)}"]
@@ -81,7 +81,7 @@ def _sweep(cases: Sequence[Case]) -> Table:
 
 
 def _compared_with(rows: Sequence[Row]) -> str:
-    """What each ratio in a sweep is over."""
+    """Words that say what each ratio in a sweep is over."""
     held: dict[str, list[str]] = {}
     for row in rows:
         if row.against:
@@ -93,7 +93,7 @@ def _compared_with(rows: Sequence[Row]) -> str:
 
 
 def _noise(results: Bench) -> str:
-    """A warning, where times differ so much over rounds that they cannot be trusted."""
+    """A warning, if the times differ too much over rounds."""
     times = [Quartiles.of(row.seconds) for case in results.cases for row in case.rows]
     noisy = sum(time.high > _NOISY * time.low for time in times)
     if 5 * noisy < len(times):
@@ -119,13 +119,13 @@ def _memory(results: Bench) -> Table:
 
 
 def milliseconds(seconds: float) -> str:
-    """With three digits, and all those before the point."""
+    """Milliseconds with three digits, or more before the point."""
     value = 1000 * seconds
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def law(fitted: Law) -> str:
-    """The paper's law of cost, as it was found."""
+    """The paper's law of cost, fitted to the times."""
     return (
         f"Fitted: T = T_base (1 + {fitted.gamma:.3g} ln P), the paper's (18), R2 = "
         f"{fitted.r_squared:.2f}, where T_base is AdamW's step; the paper's, with 0.05, is a whole "
@@ -143,7 +143,7 @@ def _ratio(case: Case, row: Row) -> str:
 
 
 def _law_of_one(case: Case) -> list[str]:
-    """What the time that SMI adds to a whole training step makes of the law's factor."""
+    """The law's factor by the time that SMI adds to a whole training step."""
     if not case.added:
         return []
     return [

@@ -1,12 +1,12 @@
-"""The stopwatch: contenders timed side by side, in rounds, so that a noisy machine is noisy to
-all."""
+"""The stopwatch: contenders are timed in turns, so that a noisy machine is noisy to all."""
 
 from __future__ import annotations
 
 import gc
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -30,8 +30,8 @@ class Contender:
         prepare: runs before every call and is not timed.
         against: the contender whose time in the same round this one's is divided by.
         moves: bytes that a call must move at the least.
-        calls: calls that make up a round, of which the mean counts; more than one where only some
-            of the calls do all the work.
+        calls: how many calls make up a round, whose mean counts. There is more than one where only
+            some of the calls do all the work.
     """
 
     name: str
@@ -54,8 +54,14 @@ class Contender:
 
 @dataclass(frozen=True)
 class Rounds:
-    """How long a case is measured: until ``seconds`` have passed, but not less or more rounds than
-    ``least`` and ``most``, after ``warmup`` rounds that do not count."""
+    """How long a case is measured.
+
+    Attributes:
+        warmup: rounds at the start that do not count.
+        least: the least number of rounds.
+        most: the largest number of rounds.
+        seconds: no round starts after so many, if there are ``least``.
+    """
 
     warmup: int
     least: int
@@ -76,6 +82,17 @@ def clock_of(device: torch.device) -> Clock:
         return time.perf_counter()
 
     return clock
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many threads on the CPU, or as many as it does if ``None``; then undo it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def interleaved(

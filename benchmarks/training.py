@@ -1,4 +1,4 @@
-"""What a training step of the paper's GPT costs with one optimizer or another, watched or not."""
+"""What a training step of the paper's GPT costs: with several optimizers, and with a lens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from bandwise.lens import Lens
+from bandwise import Lens
 from bandwise.tasks.gpt import GPT, GPTConfig
 from benchmarks.plan import Extent, Lineup, Plan, count, matrices
 from benchmarks.timing import Contender
@@ -23,7 +23,7 @@ _UNWATCHED, _WATCHED = "AdamW", "AdamW, watched"
 
 
 def training(extent: Extent, device: torch.device, makers: Mapping[str, MakeOptimizer]) -> Plan:
-    """Forward, backward and step, with each of some optimizers; the first is the baseline."""
+    """A training step with each of several optimizers. The first is the baseline."""
     return Plan(
         _title(extent.batch),
         count(matrices(extent.gpt)),
@@ -36,7 +36,7 @@ def training(extent: Extent, device: torch.device, makers: Mapping[str, MakeOpti
 def watched(extent: Extent, device: torch.device) -> Iterator[Plan]:
     """What a lens adds to a training step, at its default settings.
 
-    On a CPU of one sequence: a short step, on which the lens weighs more than on a usual one.
+    On a CPU the batch is one sequence. The lens weighs more on such a short step than on others.
     """
     batch = extent.batch if device.type == "cuda" else 1
     yield Plan(
@@ -78,12 +78,12 @@ def _build_watched(config: GPTConfig, batch: int, device: torch.device) -> Lineu
 
 
 def some_tokens(config: GPTConfig, batch: int, device: torch.device) -> Tensor:
-    """A batch at random, whose last tokens are there to be guessed alone."""
+    """A random batch of sequences, with one more token than the context to be predicted."""
     return torch.randint(config.vocabulary, (batch, config.context + 1), device=device)
 
 
 class Training:
-    """Each contender trains a model of its own, all on the same tokens.
+    """A contender that trains a model of its own. All train on the same tokens.
 
     Args:
         config: of the model.
@@ -110,13 +110,13 @@ class Training:
         self.optimizer.step()
 
     def steps(self) -> None:
-        """As many as a lens measures one of."""
+        """As many steps as there are to one that a lens measures."""
         for _ in range(_EVERY):
             self.step()
 
     def watched_steps(self) -> None:
-        """The same, and a lens that measures one."""
-        # Not from its first step on, which it measures as well.
+        """The same steps, with a lens that measures one of them."""
+        # Otherwise the lens measures its first step too.
         with (
             tempfile.TemporaryDirectory() as folder,
             Lens(self.model, self.optimizer, every=_EVERY, out=folder, start=_EVERY),

@@ -1,11 +1,15 @@
-"""Draws the pictures of gallery.md, smi.md and nsf.md into ``docs/images``, training nothing.
+"""Draws the pictures of the pages into ``docs/images``, training nothing.
 
-They come from ``papers/results`` and from the two studies that gallery.md shows the commands of.
+They come from ``papers/results`` and, in ``bandwise-runs``, from what the commands beside the
+pictures in gallery.md, performance.md and distributed.md store.
 Plotly writes them with Kaleido, which needs Chrome or Chromium.
 """
 
 from pathlib import Path
 
+from benchmarks import distributed
+from benchmarks.draw import figures as benchmark_figures
+from benchmarks.results import Bench
 from papers import ledger
 
 from bandwise.figures import lens_figures
@@ -13,6 +17,7 @@ from bandwise.figures.lens_runs import runs_of_folders
 
 ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs/images"
+RUNS = ROOT / "bandwise-runs"
 
 # By what is drawn: the paper, the parts that it is drawn from, and the figure's name there.
 PAPERS = {
@@ -44,6 +49,10 @@ for edition in ledger.editions(ROOT / "papers/results"):
             data = {part: edition.data[part] for part in parts}
             draw(edition.paper.figures(data), wanted, name)
 for study, names in STUDIES.items():
-    rows = runs_of_folders([ROOT / "bandwise-runs" / study])[study]
+    rows = runs_of_folders([RUNS / study])[study]
     for wanted in names:
         draw(lens_figures(rows), wanted, f"{study}-{wanted.removeprefix('lens-')}")
+for name, plot in benchmark_figures(Bench.load(RUNS / "bench/bench.json")).items():
+    plot.write_image(IMAGES / f"bench-{name}.svg", width=860)
+plot = distributed.figure(RUNS / "distributed")
+plot.write_image(IMAGES / "distributed.svg", width=1000)

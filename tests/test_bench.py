@@ -1,14 +1,19 @@
-"""The benchmark: rounds that take turns, ratios that follow from them, and what is stored and
-shown. How fast anything is, no test asks."""
+"""The benchmark: rounds that take turns, ratios that follow from them, what is stored and shown.
+
+No test asks how fast anything is.
+"""
 
 import json
 import math
+import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import benchmarks as bench
 import pytest
 import torch
-from benchmarks import memory, nsf, smi, training
+from benchmarks import distributed, memory, nsf, runner, smi, training
+from benchmarks.__main__ import app
 from benchmarks.algorithm1 import Algorithm1, _quantile
 from benchmarks.plan import Plan, Workload, matrices
 from benchmarks.results import Case, Law, Row
@@ -16,7 +21,7 @@ from benchmarks.timing import Contender, Rounds, clock_of, interleaved
 from rich.console import Console
 from typer.testing import CliRunner
 
-from bandwise import SMI, Lens, cli
+from bandwise import SMI, Lens
 from bandwise.tasks.gpt import GPTConfig
 
 CPU = torch.device("cpu")
@@ -98,9 +103,34 @@ def test_garbage_is_collected_before_and_not_during():
     assert gc.isenabled()
 
 
-def test_the_clock_of_the_cpu_moves():
+def test_the_clock_of_the_cpu_counts_seconds_and_never_goes_back():
     clock = clock_of(CPU)
-    assert clock() < clock()
+    before, start = time.monotonic(), clock()
+    while time.monotonic() < before + 0.02:
+        pass
+    assert clock() - start == pytest.approx(time.monotonic() - before, rel=0.5)
+    times = [clock() for _ in range(1000)]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_threads_are_what_they_were_after_a_benchmark(monkeypatch, tmp_path, fails):
+    seen = []
+
+    def plans(extent, device):
+        seen.append(torch.get_num_threads())
+        if fails:
+            raise RuntimeError("no plan")
+        yield from ()
+
+    monkeypatch.setitem(runner._SUBJECTS, "lens", runner._Subject(plans))
+    before = torch.get_num_threads()
+    wanted = before + 1
+    with pytest.raises(RuntimeError) if fails else nullcontext():
+        results = bench.run("lens", tmp_path, threads=wanted, console=Console(quiet=True))
+        assert results.machine["threads"] == str(wanted)
+    assert seen == [wanted]
+    assert torch.get_num_threads() == before
 
 
 # What follows from the rounds
@@ -234,7 +264,7 @@ def test_what_only_a_gpu_measures_runs(tmp_path):
     assert "%" in shown.get()
     assert "Fitted: T = T_base (1 +" in shown.get()
     (path,) = bench.draw(results, tmp_path)
-    assert path.name == "bench-smi-parameters.svg"
+    assert path.name == "bench-smi-parameters.html"
 
 
 def test_a_lens_measures_one_step_of_every_block(monkeypatch):
@@ -322,23 +352,23 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path):
 def test_the_pictures_are_of_the_results_alone(measured, tmp_path):
     results, _ = measured
     paths = bench.draw(results, tmp_path)
-    assert [path.name for path in paths] == ["bench-smi.svg", "bench-nsf.svg"]
+    assert [path.name for path in paths] == ["bench-smi.html", "bench-nsf.html"]
     before = [path.read_bytes() for path in paths]
-    assert all(b"<svg" in content for content in before)
+    assert all(b"milliseconds a step" in content for content in before)
     bench.draw(results, tmp_path)
     assert [path.read_bytes() for path in paths] == before
 
 
 def test_the_title_says_what_was_found():
-    from benchmarks.draw import _finding
+    from benchmarks.draw import finding
 
     rows = [Row("SMI", [6.0], "floor"), Row("other", [24.0], "floor"), Row("floor", [2.0])]
     case = Case("", 4096, rows, [["SMI", "other", "floor"]], finding=("SMI", "other"))
     found = "SMI, at 4,096 parameters: 3 times its floor (floor), 1/4 of other"
-    assert _finding("smi", [case]) == found
+    assert finding("smi", [case]) == found
     slow = replace(case, finding=("other", "SMI"))
     found = "other, at 4,096 parameters: 12 times its floor (floor), 4 times SMI"
-    assert _finding("smi", [slow]) == found
+    assert finding("smi", [slow]) == found
 
 
 def test_the_table_fits_a_terminal_and_tells_what_is_missing(measured):
@@ -365,13 +395,13 @@ def test_a_busy_machine_is_told(measured, spread, warned):
 
 @pytest.mark.parametrize(
     ("subject", "pictures"),
-    [("smi", {"bench-smi.svg"}), ("nsf", {"bench-nsf.svg"}), ("lens", set())],
+    [("smi", {"bench-smi.html"}), ("nsf", {"bench-nsf.html"}), ("lens", set())],
 )
 def test_the_command(monkeypatch, tmp_path, subject, pictures):
     monkeypatch.setattr("benchmarks.runner.QUICK", TINY)
     monkeypatch.setattr(nsf, "_OTHERS", {})
-    words = ["bench", subject, "--quick", "--threads", "1", "--out", str(tmp_path)]
-    done = CliRunner().invoke(cli.app, words)
+    words = [subject, "--quick", "--threads", "1", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     files = {path.name for path in tmp_path.iterdir()}
     assert files - {".lock"} == {"bench.json"} | pictures
@@ -379,7 +409,7 @@ def test_the_command(monkeypatch, tmp_path, subject, pictures):
     assert results.command == f"python -m benchmarks {subject} --device cpu --threads 1 --quick"
     for picture in pictures:
         (tmp_path / picture).unlink()
-    again = CliRunner().invoke(cli.app, ["bench", "--redraw", "--out", str(tmp_path)])
+    again = CliRunner().invoke(app, ["--redraw", "--out", str(tmp_path)])
     assert again.exit_code == 0, again.output
     assert all((tmp_path / picture).exists() for picture in pictures)
     assert "(18)" not in again.output
@@ -388,3 +418,23 @@ def test_the_command(monkeypatch, tmp_path, subject, pictures):
 def test_a_subject_that_is_none_is_named(tmp_path):
     with pytest.raises(ValueError, match="subject must be one of smi, nsf, lens, all, got 'lion'"):
         bench.run("lion", tmp_path)
+
+
+# Several processes
+
+
+def test_the_costs_of_ranks_are_drawn(tmp_path):
+    with pytest.raises(FileNotFoundError, match="measure first"):
+        distributed.figure(tmp_path)
+    for ranks in (1, 2):
+        costs = {scheme: distributed.computed(scheme, ranks) for scheme in distributed.SCHEMES}
+        (tmp_path / f"distributed-{ranks}.json").write_text(json.dumps(costs))
+    figure = distributed.figure(tmp_path)
+    counted = [trace for trace in figure.data if trace.mode == "lines+markers"]
+    assert len(counted) == 4 * 3
+    # Without sharding a rank keeps the whole history: half a matrix and one column.
+    history = next(t for t in counted if (t.name, t.xaxis) == ("SMI, DDP", "x2"))
+    assert list(history.y) == pytest.approx([0.5, 0.5], rel=0.01)
+    # Two ranks share it.
+    (shared,) = [t for t in counted if (t.name, t.xaxis) == ("SMI, FSDP2", "x2")]
+    assert shared.y[1] == pytest.approx(shared.y[0] / 2, rel=0.01)

@@ -17,6 +17,7 @@ import pytest
 import torch
 import typer
 from benchmarks import __main__ as benchmarks_cli
+from benchmarks import distributed
 from papers import __main__ as papers_cli
 from papers.ledger import editions, markdown
 from papers.paper import ScaleName
@@ -115,7 +116,16 @@ def check_benchmarks(words):
     parsed(benchmarks_cli.app, words)
 
 
-MODULES = {"bandwise": check_bandwise, "benchmarks": check_benchmarks, "papers": check_papers}
+def check_distributed(words):
+    distributed.parser().parse_args(words)
+
+
+MODULES = {
+    "bandwise": check_bandwise,
+    "benchmarks": check_benchmarks,
+    "benchmarks.distributed": check_distributed,
+    "papers": check_papers,
+}
 
 
 def check_python(words):

@@ -58,7 +58,7 @@ def flag(name: str, value: object) -> None:
 
 
 def path(foreach: object, fused: object) -> None:
-    """Raise unless the two choose one path through a step."""
+    """Raise unless the two settings choose one path through a step."""
     for name, value in (("foreach", foreach), ("fused", fused)):
         if value is not None:
             flag(name, value)
@@ -67,7 +67,7 @@ def path(foreach: object, fused: object) -> None:
 
 
 def warn(message: str) -> None:
-    """A UserWarning at the user's line: the nearest outside of torch and of bandwise."""
+    """Warn at the user's line: the nearest frame outside of torch and of bandwise."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
         level, frame = level + 1, frame.f_back
@@ -75,7 +75,7 @@ def warn(message: str) -> None:
 
 
 def not_captured(name: str) -> None:
-    """Raise within the capture of a CUDA graph, whose replays would repeat one step's numbers."""
+    """Raise while a CUDA graph is captured. Its replays would repeat the numbers of one step."""
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(f"{name}.step cannot be captured in a CUDA graph: step outside of it")
 

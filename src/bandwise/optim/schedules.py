@@ -21,8 +21,8 @@ SCHEDULES: dict[str, type[Schedule]] = {}
 class Schedule:
     """The base of all schedules: call one with a step to get its value there.
 
-    One of your own is a frozen dataclass with ``__call__`` and ``bounds``. A checkpoint holds its
-    name and fields; import it before you load one.
+    A schedule of your own is a subclass: a frozen dataclass with ``__call__`` and ``bounds``. A
+    checkpoint holds its name and its fields, so import the class before you load the checkpoint.
     """
 
     def __post_init__(self) -> None:
@@ -31,7 +31,7 @@ class Schedule:
                 _checks.number(f"{type(self).__name__}'s {field.name}", getattr(self, field.name))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Make it known by its name, which stands for it in checkpoints."""
+        """Register the class under its name, which checkpoints hold."""
         super().__init_subclass__(**kwargs)
         if cls.__name__.startswith("_"):
             return
@@ -122,7 +122,7 @@ class Cyclic(Schedule):
         low: the other extreme.
         period: steps in a cycle, at least 2.
         shape: ``"cosine"`` and ``"triangular"`` go down in the first half of a cycle and up in
-            the second; ``"sawtooth"`` goes down all the way and jumps back; ``"square"`` stays
+            the second. ``"sawtooth"`` goes down all the way and jumps back. ``"square"`` is
             ``high`` for half a cycle, then ``low`` for half.
     """
 
@@ -156,12 +156,12 @@ class Cyclic(Schedule):
 
 
 def _between(a: float, b: float, weight: float) -> float:
-    """``a`` at weight 0, ``b`` at 1: exactly, where a + (b - a) may round to a neighbour of b."""
+    """``a`` at weight 0 and ``b`` at weight 1, exactly: a + (b - a) may round to another number."""
     return a + (b - a) * weight if weight < 0.5 else b - (b - a) * (1 - weight)
 
 
 def value_at(value: float | Schedule, step: int, total_steps: int | None) -> float:
-    """A number is itself at every step; a schedule is asked."""
+    """The value of a setting at a step: the number itself, or what the schedule says."""
     return value(step, total_steps) if isinstance(value, Schedule) else value
 
 
@@ -172,8 +172,8 @@ def check(
     low: float = -math.inf,
     high: float = math.inf,
 ) -> None:
-    """Raise unless ``value`` is a number or a schedule that stays within [low, high] and can be
-    evaluated with ``total_steps``."""
+    """Raise unless a setting is a number or a schedule, stays within [low, high] and has the
+    ``total_steps`` that it needs."""
     if total_steps is not None:
         _checks.whole("total_steps", total_steps, low=1)
     if not isinstance(value, Schedule):
