@@ -688,9 +688,10 @@ def test_every_setting_without_its_prefix_is_told(name, param):
 
     with pytest.warns(UserWarning, match=rf"^a parameter group's {name} changes .* smi_{name} th"):
         bw.SMI(Plain([{"params": [param], name: 9}]), alpha=0.5)
-    if name == "total_steps":
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bw.SMI(Plain([{"params": [param], name: None}]), alpha=0.5)
+        if name == "total_steps":
             bw.SMI(bw.NSF([{"params": [param], name: 9}]), alpha=0.5)
 
 

@@ -99,7 +99,10 @@ def add_later_settings(groups: list[Group]) -> None:
 
 def _warn_of_misnamed(group: Group, known: Group) -> None:
     """Warn of settings without their prefix, unless they are settings of the base."""
-    misnamed = [name for name in Settings._fields if name in group and name not in known]
+    # None asks for nothing. Optimizers that copy another's groups, such as SAM, have such entries.
+    misnamed = [
+        name for name in Settings._fields if group.get(name) is not None and name not in known
+    ]
     if misnamed:
         _checks.warn(
             f"a parameter group's {', '.join(misnamed)} changes nothing: SMI's settings are called "

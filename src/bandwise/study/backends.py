@@ -6,6 +6,7 @@ Runs are kept in folders, so all machines must share a file system.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -94,6 +95,8 @@ def _dask(jobs: int | None) -> Iterator[joblib.Parallel]:
 @contextmanager
 def _ray(jobs: int | None, device: str) -> Iterator[joblib.Parallel]:
     """Ray gives the run of a lost worker to another one, as often as ``_LOSSES`` says."""
+    # A thread of ray's pool may outlive the study. Its next call would start a new cluster.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         import ray
         from ray.util.joblib import register_ray
