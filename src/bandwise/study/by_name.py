@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -119,8 +120,14 @@ def package_version(name: str) -> dict[str, str]:
     """The package of an optimizer or a task, and its version; empty for bandwise's."""
     if userfile.is_userfile(name) or "." not in name or name.startswith("bandwise."):
         return {}
-    distributions = importlib.metadata.packages_distributions().get(name.partition(".")[0], [])
-    return {package: importlib.metadata.version(package) for package in distributions}
+    packages = _packages().get(name.partition(".")[0], [])
+    return {package: importlib.metadata.version(package) for package in packages}
+
+
+@functools.cache
+def _packages() -> Mapping[str, list[str]]:
+    """The installed packages by the modules that they hold. It takes a second to find them."""
+    return importlib.metadata.packages_distributions()
 
 
 def _checked(made: object) -> Optimizer:
