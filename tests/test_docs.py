@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import itertools
 import re
 import shlex
 import subprocess
@@ -20,13 +21,16 @@ from benchmarks import __main__ as benchmarks_cli
 from benchmarks import distributed
 from papers import __main__ as papers_cli
 from papers.ledger import editions, markdown
+from papers.nsf.tables import studies
 from papers.paper import ScaleName
+from papers.stored import Study, final
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 import bandwise as bw
 from bandwise import cli, tasks
 from bandwise.study import by_name, spec
+from bandwise.study.paired import Sample
 from bandwise.tasks import Recipe, options
 
 ROOT = Path(__file__).parent.parent
@@ -305,3 +309,50 @@ def test_kept_claims_are_counted_right(page):
         rf"not,? and {verdicts['cannot tell yet']} could not be told"
     )
     assert re.search(counts, text)
+
+
+SIGNED = r"([+\N{MINUS SIGN}]\d+\.\d+)"
+FIGURE = re.compile(rf"{SIGNED}%?(?: points)? \[{SIGNED}, {SIGNED}\]")
+UNSTABLE = (1, 5, 7)  # the seeds on which AdamW as tuned trained unstably
+
+
+def stored_differences():
+    """Each stored difference of the NSF studies from their baseline: its mean and interval."""
+    (nsf,) = (e for e in editions(ROOT / "papers" / "results") if e.paper.name == "nsf")
+    for _, data in studies(nsf.data):
+        study = Study(data)
+        baseline, *others = study.optimizers
+        metric = data["metric"]
+        figures = {metric: 1, metric.replace("val_", "test_"): 100}
+        for name, optimizer in itertools.product(figures, others):
+            if name in data["runs"][0]["final"]:
+                every = study.difference(optimizer, baseline, final(name)).each(
+                    lambda value, scale=figures[name]: scale * value
+                )
+                seeds = [run["seed"] for run in study.runs(optimizer)]
+                stable = [v for v, seed in zip(every.values, seeds, strict=True)
+                          if seed not in UNSTABLE]  # fmt: skip
+                for sample in (every, Sample(tuple(stable))):
+                    if sample.interval:
+                        yield sample.mean, *sample.interval
+
+
+def figures_of(page):
+    """The figures with an interval on a page."""
+    text = " ".join(page.read_text("utf-8").split())
+    return [match.group(0) for match in FIGURE.finditer(text)]
+
+
+@of([ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("index", "nsf", "settings"))])
+def test_the_figures_of_a_page_are_the_stored_ones(page):
+    ledger = set(figures_of(ROOT / "docs" / "claims.md"))
+    stored = list(stored_differences())
+    claimed = figures_of(page)
+    assert len(claimed) >= 5
+    for figure in claimed:
+        mean, low, high = (
+            text.replace("\N{MINUS SIGN}", "-") for text in FIGURE.fullmatch(figure).groups()
+        )
+        form = f"+.{len(mean.partition('.')[2])}f"
+        found = any([format(x, form) for x in three] == [mean, low, high] for three in stored)
+        assert found or figure in ledger, figure
