@@ -419,7 +419,7 @@ def test_one_seed_says_that_it_cannot_tell(one_seed: Results) -> None:
     loss = figure_of(one_seed, "evals-val_loss")
     assert [trace.meta for trace in loss.plot.data] == ["mean", "mean"]
     assert "Each line is one seed" in loss.note
-    assert [trace.meta for trace in figure_of(one_seed, "differences").plot.data] == ["seeds"]
+    assert [trace.meta for trace in figure_of(one_seed, "differences").plot.data] == ["values"]
     assert "One seed each" in printed(one_seed, 80)
 
 
@@ -545,7 +545,7 @@ def test_differences_are_each_seeds(
 ) -> None:
     results = dataclasses.replace(study, direction=direction)
     figure = figure_of(results, "differences")
-    (dots,) = traces(figure, "seeds", "smi-adamw")
+    (dots,) = traces(figure, "values", "smi-adamw")
     assert dots.x == pytest.approx([-0.01, 0.02, 0.01])
     assert differences(results)["smi-adamw"] == dict(enumerate(dots.x))
     (mean,) = traces(figure, "mean", "smi-adamw")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from bandwise.figures.curves import Curve, Points, curve_plot, curves_of, ends, finite
-from bandwise.figures.figure import Figure, start_in
+from bandwise.figures.figure import Figure, padded
 from bandwise.figures.seed_differences import difference_figure, near, outside
 from bandwise.figures.study_words import goal, readable
 from bandwise.figures.words import TIMES, headline, number, plural
@@ -59,7 +59,7 @@ def logged_curves(results: Results, rows: Rows, key: str) -> list[Curve]:
 
 
 def _logged(rows: Sequence[dict[str, float]], key: str) -> Points:
-    return finite((row["step"], row.get(key)) for row in rows)
+    return finite((row["step"], row.get(key, math.nan)) for row in rows)
 
 
 def _logged_figure(results: Results, rows: Rows, key: str, small: bool = False) -> Figure | None:
@@ -76,35 +76,24 @@ def _logged_figure(results: Results, rows: Rows, key: str, small: bool = False) 
         legend=not small,
         markers=rows == "evals",
     )
-    views = _views(results, drawn)
-    start_in(plot, next(iter(views.values())))
-    title = f"{name}: {ends(drawn)}"
+    title, views = f"{name}: {ends(drawn)}", _views(results, drawn)
+    start, first = next(iter(views.items()))
     if small:
         note = "Drawn as above; double-click to see the whole run."
-        return Figure(f"{rows}-{key}", title, note, plot, small=True)
+        return Figure(f"{rows}-{key}", title, note, plot, {start: first}, small=True)
     seeds = max(curve.seeds for curve in drawn)
     note = f"Lines are means over {plural(seeds, 'seed')}, bands go from the lowest to the highest."
     if seeds <= 1:
         note = "Each line is one seed: how much of a gap is chance cannot be seen."
     if rows == "training":
         note += " Each point is the mean since the point before."
-    if lost := [curve for curve in drawn if curve.broken]:
-        said = [
-            f"{curve.name} diverged on {len(curve.broken)} of "
-            f"{plural(curve.seeds + len(curve.broken), 'seed')}"
-            for curve in lost
-        ]
-        title = "; ".join([title, *said])
+    if lost := [f"{curve.name} diverged on {curve.lost}" for curve in drawn if curve.lost]:
+        title = "; ".join([title, *lost])
         note += f" Seeds that diverged are thin lines that end in {TIMES} and are in no mean."
-    bottom, top = plot.layout.yaxis.range or (-math.inf, math.inf)
-    note += outside(
-        [
-            curve.name
-            for curve in drawn
-            if curve.x and not any(bottom <= value <= top for value in curve.mean)
-        ]
-    )
-    return Figure(f"{rows}-{key}", title, note, plot, views)
+    low, high = first.get("yaxis.range", (-math.inf, math.inf))
+    seen = {curve.name for curve in drawn if any(low <= value <= high for value in curve.mean)}
+    far = [curve.name for curve in drawn if curve.x and curve.name not in seen]
+    return Figure(f"{rows}-{key}", title, note + outside(far), plot, views)
 
 
 def _views(results: Results, drawn: Sequence[Curve]) -> dict[str, dict[str, Any]]:
@@ -119,32 +108,18 @@ def _views(results: Results, drawn: Sequence[Curve]) -> dict[str, dict[str, Any]
     views: dict[str, dict[str, Any]] = {}
     for name, (names, start, shown) in parts.items():
         # What diverged seeds reach would flatten the rest, so the views ignore them.
-        if values := _spread([curve for curve in drawn if curve.name in names], start * end):
+        values = [v for curve in drawn if curve.name in names for v in curve.reach(start * end)]
+        if values and min(values) < max(values):
             # A change of type turns autorange on, so it is turned off again.
-            axis = {"yaxis.type": "linear", "yaxis.autorange": False, "yaxis.range": values}
-            views[name] = {"xaxis.range": shown, **axis}
+            axis = {"yaxis.type": "linear", "yaxis.autorange": False}
+            views[name] = {"xaxis.range": shown, **axis, "yaxis.range": padded(values, 0.05)}
     everything = {"xaxis.range": steps, "yaxis.autorange": True}
     if not views:
         views["whole run"] = everything | {"yaxis.type": "linear"}
-    lost = [value for curve in drawn for _, values in curve.broken for value in values]
-    if min([*lost, *(value for curve in drawn for value in curve.low)]) > 0:
+    values = [v for curve in drawn for points in curve.broken for v in points.values()]
+    if min([*values, *(v for curve in drawn for v in curve.reach())]) > 0:
         views["whole run, log scale"] = everything | {"yaxis.type": "log"}
     return views
-
-
-def _spread(drawn: Sequence[Curve], start: float) -> list[float] | None:
-    """The y range that holds every band from step ``start`` on; ``None`` if nothing is there."""
-    values = [
-        value
-        for curve in drawn
-        for step, low, high in zip(curve.x, curve.low, curve.high, strict=True)
-        for value in (low, high)
-        if step >= start
-    ]
-    if not values or min(values) == max(values):
-        return None
-    margin = 0.05 * (max(values) - min(values))
-    return [min(values) - margin, max(values) + margin]
 
 
 def _schedule_figure(results: Results, key: str) -> Figure | None:
@@ -169,24 +144,24 @@ def _schedule_figure(results: Results, key: str) -> Figure | None:
         # The line is grey as the baseline is. Hiding the baseline must not hide it.
         plot.update_traces(legendgroup=_EVERY)
     plot.update_xaxes(range=[-0.01 * results.steps, 1.02 * results.steps])
-    seen = "; ".join(f"{curve.name} {_path(curve)}" for curve in drawn)
+    seen = "; ".join(f"{curve.name} {_path(curve.mean)}" for curve in drawn)
     if len(drawn) > 3:
         values = [value for curve in drawn for value in curve.mean]
         seen = f"{len(drawn)} optimizers between {number(min(values))} and {number(max(values))}"
     return Figure(f"schedule-{key}", f"{what}: {seen}", note, plot, small=True)
 
 
-def _path(curve: Curve) -> str:
+def _path(values: list[float]) -> str:
     """How a schedule runs, in words."""
-    values = curve.mean
     low, high, last = (number(value) for value in (min(values), max(values), values[-1]))
+    peak = values.index(max(values))
+    rise, fall = values[: peak + 1], values[peak:]
     if low == high:
         return f"stays at {low}"
     if values == sorted(values):
         return f"rises from {low} to {high}"
     if values == sorted(values, reverse=True):
         return f"falls from {high} to {low}"
-    peak = values.index(max(values))
-    if values == sorted(values[:peak]) + sorted(values[peak:], reverse=True):
+    if rise == sorted(rise) and fall == sorted(fall, reverse=True):
         return f"rises to {high}, then falls to {last}"
     return f"goes back and forth between {low} and {high}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import plotly.graph_objects as go
 
 from bandwise.figures.figure import BASELINE, Figure, Line, blank, line, plotly_text, transparent
-from bandwise.figures.instruments.rows import Runs, rows_of, scalars
+from bandwise.figures.instruments.rows import Runs, first_runs, rows_of, scalars
 from bandwise.figures.words import lowest_to_highest
 from bandwise.lens import Row
 
@@ -18,15 +19,12 @@ _SIDE = 140  # in pixels
 
 def decision_map(runs: Runs) -> Figure | None:
     """The boundaries of each label's first run: for each label a row, for each step a column."""
-    grids = {
-        label: found
-        for label, some in runs.items()
-        if (found := next(filter(None, map(_grids, some)), None))
-    }
+    grids = first_runs(runs, _grids)
     if not grids:
         return None
     stored = sorted({step for grid in grids.values() for step in grid})
-    steps = _spread(stored, _COLUMNS)
+    columns = min(_COLUMNS, len(stored))
+    steps = [stored[round(i * (len(stored) - 1) / max(columns - 1, 1))] for i in range(columns)]
     plot = blank(
         height=60 + _SIDE * len(grids),
         labels=0,
@@ -69,7 +67,7 @@ def _is_grid(row: Row) -> bool:
     values, x, y = (scalars(row, key) for key in ("values", "x", "y"))
     n = row.get("n")
     square = isinstance(n, int) and n > 1 and len(values) == n * n and len(x) == len(y) == 2
-    return square and None not in (*values, *x, *y)
+    return square and all(map(math.isfinite, (*values, *x, *y)))
 
 
 def _contour(row: Row, style: Line) -> go.Contour:
@@ -96,16 +94,8 @@ def _settled(grids: Mapping[str, Mapping[int, Row]], steps: Sequence[int]) -> st
         return f"The decision boundary at step {steps[-1]:,}"
     found = {}
     for label, grid in grids.items():
-        if steps[1] in grid:
-            then, last = grid[steps[1]]["values"], grid[max(grid)]["values"]
-            if len(then) == len(last):
-                found[label] = fmean((a > 0) == (b > 0) for a, b in zip(then, last, strict=True))
+        then, last = (grid.get(step, {}).get("values", []) for step in (steps[1], max(grid)))
+        if len(then) == len(last):
+            found[label] = fmean((a > 0) == (b > 0) for a, b in zip(then, last, strict=True))
     shares = f"{lowest_to_highest(found, '.0%')} of the plane" if found else "the boundary"
     return f"At step {steps[1]:,}, {shares} is in its final class"
-
-
-def _spread(steps: Sequence[int], most: int) -> list[int]:
-    """At most so many of the steps, evenly spaced, the first and the last included."""
-    if len(steps) <= most:
-        return list(steps)
-    return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]

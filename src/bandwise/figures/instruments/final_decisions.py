@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -18,10 +19,10 @@ def _alignment(rows: Sequence[Row]) -> tuple[int, float] | None:
     seen = [
         {"step": row["step"], "agreement": share, "loss": scalar(row, "loss")}
         for row in rows_of(rows, "decisions")
-        if (share := scalar(row, "agreement")) is not None
+        if math.isfinite(share := scalar(row, "agreement"))
     ]
-    found = aligned(seen, seen[-1]["loss"]) if seen else None
-    if found is None or found.step is None or found.loss_fall is None:
+    found = aligned(seen, seen[-1]["loss"] if seen else None)
+    if found.step is None or found.loss_fall is None or math.isnan(found.loss_fall):
         return None
     return found.step, found.loss_fall
 
@@ -38,7 +39,7 @@ def alignment(runs: Runs) -> Figure | None:
         words = f"by step {step:,.0f}, when the loss had made {fall:.0%} of its fall"
         said.append((fall, f"{label} {words}"))
         values = [(f"step {at:,}, {part:.0%} of the fall", part) for at, part in found]
-        dots.append(Dots(index, label, "seeds", values, mean=fall, words=f"median: {words}"))
+        dots.append(Dots(index, label, values, fall, None, f"median: {words}"))
     if not dots:
         return None
     ends = dict.fromkeys(words for _, words in (min(said), max(said)))

@@ -8,10 +8,17 @@ from statistics import fmean
 
 import plotly.graph_objects as go
 
-from bandwise.figures.curves import Points, finite
 from bandwise.figures.figure import Figure, blank, plotly_text
-from bandwise.figures.instruments.over_frequency import relative
-from bandwise.figures.instruments.rows import SETTLED, Runs, averaged, ratio_in_decibels, windows
+from bandwise.figures.instruments.rows import (
+    SETTLED,
+    Runs,
+    averaged,
+    by_frequency,
+    first_runs,
+    known,
+    ratio_in_decibels,
+    windows,
+)
 from bandwise.figures.words import lowest_to_highest
 from bandwise.lens import Row
 
@@ -20,21 +27,15 @@ _COLOURS = [[0, "#0072B2"], [0.5, "#d8d6d2"], [1, "#D55E00"]]
 _COLUMNS = 4
 _ROW, _GAP, _LETTER = 18, 70, 7  # in pixels
 
-_emphasis = ratio_in_decibels("response_low", "response_high")
-
 
 def layer_map(runs: Runs) -> Figure | None:
     """R(f) of every tensor in each label's first run, in decibels against its mean over f."""
-    maps = {
-        label: found
-        for label, some in runs.items()
-        if (found := next(filter(None, map(_tensors, some)), None))
-    }
+    maps = first_runs(runs, _tensors)
     emphasis = {
         f"{name}, {label}": fmean(levels)
         for label, found in maps.items()
         for name, some in found.items()
-        if (levels := list(finite(enumerate(map(_emphasis, some))).values()))
+        if (levels := known(ratio_in_decibels("response_low", "response_high"), some))
     }
     if not emphasis:
         return None
@@ -53,7 +54,8 @@ def layer_map(runs: Runs) -> Figure | None:
         vertical_spacing=_GAP / area if rows > 1 else 0,
     )
     for place, found in enumerate(maps.values()):
-        curves = [_response(found.get(name, [])) for name in names]
+        windowed = [[by_frequency(row, "response") for row in found.get(n, [])] for n in names]
+        curves = list(map(averaged, windowed))
         frequencies = sorted({f for curve in curves for f in curve})
         plot.add_trace(
             go.Heatmap(
@@ -87,7 +89,3 @@ def _tensors(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The settled rows of ``temporal``, by tensor."""
     names = dict.fromkeys(row["tensor"] for row in rows if row["quantity"] == "temporal")
     return {name: windows(rows, name) for name in names if name != "all"}
-
-
-def _response(rows: Sequence[Row]) -> Points:
-    return averaged([relative(row, "response") for row in rows])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 
-from bandwise.figures.curves import Points, curves_of, finite
+from bandwise.figures.curves import Curve, Points, curves_of, finite
 from bandwise.figures.figure import Figure
 from bandwise.figures.instruments.instrument import curve_figure
 from bandwise.figures.instruments.rows import (
     SETTLED,
     Runs,
     averaged,
+    by_frequency,
     decibels,
     means,
     ratio_in_decibels,
@@ -25,7 +25,7 @@ from bandwise.lens import Row
 def gain(runs: Runs) -> Figure | None:
     """G(f) in decibels against its geometric mean over frequencies, so that a flat gain is 0."""
     drawn = curves_of(
-        runs, lambda rows: averaged([relative(row, "gain") for row in windows(rows)]) or None
+        runs, lambda rows: averaged([by_frequency(row, "gain") for row in windows(rows)]) or None
     )
     emphasis = means(runs, ratio_in_decibels("gain_low", "gain_high"), windows)
     if not emphasis:
@@ -47,23 +47,14 @@ def gain(runs: Runs) -> Figure | None:
 
 def across(runs: Runs) -> Figure | None:
     """``across_gain`` over ``across_rate``, for each group of coordinates the mean over windows."""
-    # Groups are matched by their order, for their rates differ between seeds.
-    groups = {
-        label: [
-            (
-                _groups(some, "across_rate", lambda rate: rate),
-                _groups([rows], "across_gain", decibels),
-            )
-            for rows in some
-        ]
-        for label, some in runs.items()
-    }
-
-    def points(run: tuple[Points, Points]) -> Points | None:
-        rates, levels = run
-        return {rates[group]: levels[group] for group in levels if group in rates} or None
-
-    drawn = [curve for curve in curves_of(groups, points) if curve.x]
+    drawn = []
+    for index, (label, some) in enumerate(runs.items()):
+        # Groups are matched by their order, for their rates differ between seeds.
+        rates = _groups(some, "across_rate", float)
+        levels = [_groups([rows], "across_gain", decibels) for rows in some]
+        seeds = [{rates[group]: at[group] for group in at if group in rates} for at in levels]
+        drawn.append(Curve.across(index, label, list(filter(None, seeds))))
+    drawn = [curve for curve in drawn if curve]
     if not drawn:
         return None
     change = {curve.name: curve.mean[-1] - curve.mean[0] for curve in drawn}
@@ -83,21 +74,8 @@ def across(runs: Runs) -> Figure | None:
     )
 
 
-def _groups(
-    runs: Iterable[Sequence[Row]], key: str, read: Callable[[float | None], float | None]
-) -> Points:
+def _groups(runs: Iterable[Sequence[Row]], key: str, read: Callable[[float], float]) -> Points:
     """A list over groups of coordinates, by the groups' order: its mean over windows."""
     return averaged(
         [finite(enumerate(map(read, scalars(row, key)))) for rows in runs for row in windows(rows)]
     )
-
-
-def relative(row: Row, key: str) -> Points:
-    """A list over ``frequency`` in decibels, less its mean over frequencies."""
-    frequencies, values = scalars(row, "frequency"), scalars(row, key)
-    if len(frequencies) != len(values) or None in frequencies:
-        return {}
-    levels = finite(
-        (f, decibels(value)) for f, value in zip(frequencies, values, strict=True) if f is not None
-    )
-    return {f: level - statistics.fmean(levels.values()) for f, level in levels.items()}
