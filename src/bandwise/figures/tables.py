@@ -10,14 +10,7 @@ from rich.text import Text
 
 from bandwise.figures import study_words as words
 from bandwise.figures.instruments import Runs
-from bandwise.figures.instruments.rows import (
-    Value,
-    figure,
-    last_of,
-    means,
-    ratio,
-    ratio_in_decibels,
-)
+from bandwise.figures.instruments.rows import Value, last_of, means
 from bandwise.figures.words import DASH, MINUS, number, plural
 from bandwise.study.results import Results
 
@@ -25,13 +18,13 @@ _STYLES = {"better": "bold green", "worse": "bold red", "one seed: cannot tell":
 
 # Heading, quantity, value and format of each column of the lens's table.
 _LENS_COLUMNS: list[tuple[str, str, Value, str]] = [
-    ("low/high\nwithin\n(dB)", "temporal", ratio_in_decibels("gain_low", "gain_high"), "+.1f"),
-    ("size\nslope", "temporal", figure("size_slope"), "+.2f"),
-    ("rate\nslope", "temporal", figure("rate_slope"), "+.2f"),
-    ("low\nenergy\n/ white", "spatial", ratio("low", "white_low"), ".2f"),
-    ("mask\nkeeps", "spatial", figure("kept"), ".1%"),
-    ("spectral\nnorm", "weights", figure("spectral_norm"), ".3g"),
-    ("rank\nratio", "weights", figure("effective_rank_ratio"), ".3f"),
+    ("low/high\nwithin\n(dB)", "temporal", Value("gain_low", "gain_high", in_decibels=True), "+.1f"),
+    ("size\nslope", "temporal", Value("size_slope"), "+.2f"),
+    ("rate\nslope", "temporal", Value("rate_slope"), "+.2f"),
+    ("low\nenergy\n/ white", "spatial", Value("low", "white_low"), ".2f"),
+    ("mask\nkeeps", "spatial", Value("kept"), ".1%"),
+    ("spectral\nnorm", "weights", Value("spectral_norm"), ".3g"),
+    ("rank\nratio", "weights", Value("effective_rank_ratio"), ".3f"),
 ]
 
 

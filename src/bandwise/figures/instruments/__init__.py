@@ -6,20 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bandwise.figures.figure import Figure
 from bandwise.figures.instruments.activation_shares import ActivationShare
-from bandwise.figures.instruments.decision_map import decision_map
-from bandwise.figures.instruments.final_decisions import agreement, alignment
+from bandwise.figures.instruments.final_decisions import agreement, alignment, boundaries
 from bandwise.figures.instruments.function_space import function_space
 from bandwise.figures.instruments.instrument import Instrument
-from bandwise.figures.instruments.layer_map import layer_map
-from bandwise.figures.instruments.over_frequency import across, gain
-from bandwise.figures.instruments.rows import (
-    Runs,
-    figure,
-    known,
-    ratio,
-    ratio_in_decibels,
-    rows_of,
-)
+from bandwise.figures.instruments.over_frequency import across, gain, layers
+from bandwise.figures.instruments.rows import Runs, Value, known, rows_of
 from bandwise.figures.instruments.slopes import RATE, SIZE
 from bandwise.figures.words import headline, number
 from bandwise.lens import Row
@@ -33,7 +24,7 @@ def _band(name: str) -> Instrument:
         f"band-{name}",
         f"{headline(name)} spatial frequencies",
         "spatial",
-        ratio(name, f"white_{name}"),
+        Value(name, f"white_{name}"),
         y="energy / white noise's",
         note=f"The {name} band's share of the gradient's energy, over rows and columns of its "
         "matrices, as a multiple of white noise's share.",
@@ -49,8 +40,8 @@ def _for_each_q(
 
     def references(runs: Runs) -> dict[str, float]:
         rows = [row for some in runs.values() for run in some for row in rows_of(run, "spatial")]
-        masked = [row for row in rows if known(figure("kept"), [row])]
-        found = sorted(set(known(figure("q"), masked)))
+        masked = [row for row in rows if known(Value("kept"), [row])]
+        found = sorted(set(known(Value("q"), masked)))
         if len(found) == 1:
             return {words: value(found[0])}
         return {f"{words}, q = {number(q)}": value(q) for q in found}
@@ -61,7 +52,7 @@ def _for_each_q(
 def _weights(key: str, note: str) -> Instrument:
     words = key.replace("_", " ")
     name, note = f"weights-{key.replace('_', '-')}", f"{note} The mean over weight matrices."
-    return Instrument(name, headline(words), "weights", figure(key), words, note)
+    return Instrument(name, headline(words), "weights", Value(key), words, note)
 
 
 _WHOSE = "For optimizers without a mask, it is the mask that SMI would begin with."
@@ -92,7 +83,7 @@ _SECTIONS: dict[str, Sequence[Callable[[Runs], Figure | None]]] = {
             "emphasis",
             "Low over high frequencies in all (dB)",
             "temporal",
-            ratio_in_decibels("response_low", "response_high"),
+            Value("response_low", "response_high", in_decibels=True),
             y="low / high (dB)",
             note="Update over gradient, all weights taken together: the low third of the temporal "
             "frequencies over the high third. Momentum and adaptivity both change it. 0 dB favours "
@@ -100,7 +91,7 @@ _SECTIONS: dict[str, Sequence[Callable[[Runs], Figure | None]]] = {
             form="+.1f",
             references=lambda runs: {"neither": 0},
         ),
-        layer_map,
+        layers,
     ],
     "What is learnt first": [
         function_space,
@@ -110,7 +101,7 @@ _SECTIONS: dict[str, Sequence[Callable[[Runs], Figure | None]]] = {
             "accuracy",
             "Accuracy",
             "decisions",
-            figure("accuracy"),
+            Value("accuracy"),
             y="accuracy",
             note="The share of examples put in the right class.",
             form=".1%",
@@ -119,12 +110,12 @@ _SECTIONS: dict[str, Sequence[Callable[[Runs], Figure | None]]] = {
             "decision-loss",
             "Loss on the same examples",
             "decisions",
-            figure("loss"),
+            Value("loss"),
             y="cross-entropy (nats)",
             note="The mean cross-entropy. It also rises when a wrong decision grows more "
             "confident.",
         ),
-        decision_map,
+        boundaries,
     ],
     "Gradients as matrices": [
         *map(_band, ("low", "mid", "high")),
@@ -132,7 +123,7 @@ _SECTIONS: dict[str, Sequence[Callable[[Runs], Figure | None]]] = {
             "mask-kept",
             "Energy that SMI's mask keeps",
             "spatial",
-            figure("kept"),
+            Value("kept"),
             y="share of energy",
             note="The mask's share of the gradient's energy. The dotted line is its share of the "
             "coefficients. Where the energy lies far above it, few coefficients carry the "
@@ -144,7 +135,7 @@ _SECTIONS: dict[str, Sequence[Callable[[Runs], Figure | None]]] = {
             "mask-overlap",
             "Overlap of SMI's mask with itself",
             "spatial",
-            figure("overlap"),
+            Value("overlap"),
             y="overlap (Jaccard)",
             note="The coefficients in both this mask and the one measured before, over those in "
             "either. It is 1 if the mask stayed the same. Two unrelated masks lie at the dotted "

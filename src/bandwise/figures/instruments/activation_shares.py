@@ -8,7 +8,7 @@ from statistics import fmean
 
 from bandwise.figures.dots import Dots, dot_plot
 from bandwise.figures.figure import Figure
-from bandwise.figures.instruments.rows import Runs, figure, known, last_of
+from bandwise.figures.instruments.rows import Runs, Value, known, last_of
 from bandwise.figures.words import lowest_to_highest, number
 from bandwise.lens import Row
 
@@ -27,26 +27,17 @@ class ActivationShare:
 
     def __call__(self, runs: Runs) -> Figure | None:
         """The figure; ``None`` if no row has the share."""
-        last = {
-            label: [row for rows in some for row in last_of(rows, "activations")]
-            for label, some in runs.items()
-        }
-        found = {label: known(figure(self.key), rows) for label, rows in last.items()}
-        means = {label: fmean(shares) for label, shares in found.items() if shares}
-        if not means:
+        last: dict[str, list[Row]] = {}
+        means: dict[str, float] = {}
+        dots = []
+        for index, (label, some) in enumerate(runs.items()):
+            last[label] = [row for rows in some for row in last_of(rows, "activations")]
+            if shares := known(Value(self.key), last[label]):
+                means[label] = mean = fmean(shares)
+                values = [(number(share, ".2%"), share) for share in shares]
+                dots.append(Dots(index, label, values, mean, None, f"mean {number(mean, '.2%')}"))
+        if not dots:
             return None
-        dots = [
-            Dots(
-                index,
-                label,
-                [(number(share, ".2%"), share) for share in found[label]],
-                means[label],
-                None,
-                f"mean {number(means[label], '.2%')}",
-            )
-            for index, label in enumerate(runs)
-            if label in means
-        ]
         plot = dot_plot(dots, "share of values", {}).update_xaxes(tickformat=".1~%")
         return Figure(
             f"lens-activations-{self.key.replace('_', '-')}",
@@ -59,11 +50,8 @@ class ActivationShare:
     def _at_others(self, last: Mapping[str, Sequence[Row]], means: Mapping[str, float]) -> str:
         """Whether the lowest is below the highest at other thresholds for zero, in words."""
         rows = [row for label in means for row in last[label]]
-        others = [
-            figure(key)
-            for key in rows[0]
-            if key.startswith(f"{self.key}_at_") and len(known(figure(key), rows)) == len(rows)
-        ]
+        values = [Value(key) for key in rows[0] if key.startswith(f"{self.key}_at_")]
+        others = [value for value in values if len(known(value, rows)) == len(rows)]
         low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
         if low == high or not others:
             return ""

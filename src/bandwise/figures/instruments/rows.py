@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, TypeAlias, TypeVar
 
-from bandwise.figures.curves import Points, finite, shared
+from bandwise.figures.curves import Points, shared
 from bandwise.lens import Row
 
 # The rows of each run, by the label of what the run was trained with. A label without rows keeps
 # its place, so that the others keep their looks.
 Runs: TypeAlias = Mapping[str, Sequence[Sequence[Row]]]
-Value: TypeAlias = Callable[[Row], float]
 _T = TypeVar("_T")
 
 # Moment estimates and warm-up settle in this share of training.
@@ -41,25 +41,19 @@ def _number(value: Any) -> float:
     return value if known and math.isfinite(value) else math.nan
 
 
-def figure(key: str) -> Value:
-    """Reads one figure."""
-    return lambda row: scalar(row, key)
+@dataclass(frozen=True)
+class Value:
+    """Reads a figure from a row, or its ratio to another one, which may be in decibels."""
 
+    key: str
+    over: str | None = None
+    in_decibels: bool = False
 
-def ratio(above: str, below: str) -> Value:
-    """Reads one figure over another."""
-
-    def read(row: Row) -> float:
-        bottom = scalar(row, below)
-        return scalar(row, above) / bottom if bottom else math.nan
-
-    return read
-
-
-def ratio_in_decibels(above: str, below: str) -> Value:
-    """Reads one amplitude over another, in decibels."""
-    read = ratio(above, below)
-    return lambda row: decibels(read(row))
+    def __call__(self, row: Row) -> float:
+        """The value; NaN where it is not defined."""
+        below = scalar(row, self.over) if self.over else 1
+        value = scalar(row, self.key) / below if below else math.nan
+        return decibels(value) if self.in_decibels else value
 
 
 def decibels(amplitude: float) -> float:
@@ -89,24 +83,13 @@ def windows(rows: Sequence[Row], tensor: str = "all") -> list[Row]:
     """
     found = rows_of(rows, "temporal", tensor)
     start = _START * found[-1]["step"] if found else 0
-    length = figure("steps")
-    late = [row for row in found if row["step"] - sum(known(length, [row])) >= start]
+    late = [row for row in found if row["step"] - sum(known(Value("steps"), [row])) >= start]
     return late or found[-1:]
 
 
 def averaged(curves: Sequence[Points]) -> Points:
     """The mean of the curves that have points, where all of them have a value."""
     return {x: fmean(values) for x, values in shared(list(filter(None, curves))).items()}
-
-
-def by_frequency(row: Row, key: str) -> Points:
-    """A list over ``frequency`` in decibels, less its mean over frequencies."""
-    frequencies, levels = scalars(row, "frequency"), list(map(decibels, scalars(row, key)))
-    if len(frequencies) != len(levels):
-        return {}
-    points = finite(zip(frequencies, levels, strict=True))
-    mean = fmean(points.values() or [0])
-    return {f: level - mean for f, level in points.items()}
 
 
 def means(runs: Runs, value: Value, of: Callable[[Sequence[Row]], list[Row]]) -> dict[str, float]:

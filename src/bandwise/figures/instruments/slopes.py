@@ -12,7 +12,7 @@ from typing import NamedTuple
 from bandwise.figures.dots import Dots, dot_plot
 from bandwise.figures.figure import Figure
 from bandwise.figures.instruments.instrument import Instrument
-from bandwise.figures.instruments.rows import SETTLED, Runs, figure, scalar, windows
+from bandwise.figures.instruments.rows import SETTLED, Runs, Value, scalar, windows
 from bandwise.figures.words import MINUS, number
 
 _NEUTRAL = 0.1  # the largest slope that momentum alone can cause
@@ -108,7 +108,7 @@ class Slopes:
             name=f"{self.what}-slope-steps",
             title=f"{self.what.capitalize()} slope over training",
             quantity="temporal",
-            value=figure(f"{self.what}_slope"),
+            value=Value(f"{self.what}_slope"),
             y=f"{self.what} slope (log per log)",
             note="A cycle of p shows where it is longer than a window of steps.",
             form=_FORM,
