@@ -27,8 +27,7 @@ from rich.console import Console
 from bandwise.figures.figure import Figure, line
 from bandwise.figures.lens_page import write_lens
 from bandwise.figures.lens_runs import runs_of_folders, runs_of_study
-from bandwise.figures.seed_differences import differences
-from bandwise.figures.study_figures import logged_curves, study_figures
+from bandwise.figures.study_figures import differences, logged_curves, study_figures
 from bandwise.figures.study_page import configurations, render_report, write_report
 from bandwise.figures.study_words import Decimals, pace, readable, sentence
 from bandwise.figures.tables import study_table

@@ -29,7 +29,36 @@ def dot_plot(rows: Sequence[Dots], what: str, references: Mapping[str, float]) -
     """The rows from top to bottom, over an axis named ``what`` with a line at each reference."""
     plot = blank(height=130 + 56 * len(rows), labels=0)
     for place, row in enumerate(rows):
-        _draw(plot, row, place)
+        colour, count = line(row.index).colour, len(row.values)
+        group = {"name": plotly_text(row.name), "legendgroup": str(row.index), "mode": "markers"}
+        plot.add_scatter(
+            x=[value for _, value in row.values],
+            # Equal dots would hide each other, so each lies a little lower than the one before.
+            y=[place + 0.3 * ((i + 1) / (count + 1) - 0.5) for i in range(count)],
+            text=[words for words, _ in row.values],
+            marker={"color": transparent(colour, 0.6), "size": 10},
+            meta="values",
+            **group,
+        )
+        if row.mean is None:
+            continue
+        bar = None
+        if row.interval is not None:
+            ends = {
+                "array": [row.interval[1] - row.mean],
+                "arrayminus": [row.mean - row.interval[0]],
+            }
+            bar = {**ends, "color": colour, "thickness": 2.5}
+        plot.add_scatter(
+            x=[row.mean],
+            y=[place + _MEAN_BELOW],
+            text=[row.words],
+            marker={"color": colour, "symbol": "diamond", "size": 11},
+            error_x=bar,
+            meta="mean",
+            **group,
+        )
+    plot.update_traces(hovertemplate="%{text}")
     plot.update_xaxes(title_text=plotly_text(what, 60))
     plot.update_yaxes(
         tickvals=[place + _MEAN_BELOW / 2 for place in range(len(rows))],
@@ -43,33 +72,4 @@ def dot_plot(rows: Sequence[Dots], what: str, references: Mapping[str, float]) -
         plot.add_annotation(
             x=value, text=words, yref="paper", y=1, yanchor="bottom", showarrow=False
         )
-    plot.update_layout(showlegend=False, hovermode="closest", margin={"t": 56})
-    return plot
-
-
-def _draw(plot: go.Figure, row: Dots, place: int) -> None:
-    colour, count = line(row.index).colour, len(row.values)
-    group = {"name": plotly_text(row.name), "legendgroup": str(row.index)}
-    plot.add_scatter(
-        x=[value for _, value in row.values],
-        # Equal dots would hide each other, so each lies a little lower than the one before.
-        y=[place + 0.3 * ((i + 1) / (count + 1) - 0.5) for i in range(count)],
-        text=[words for words, _ in row.values],
-        marker={"color": transparent(colour, 0.6), "size": 10},
-        meta="values",
-        **group,
-    )
-    if row.mean is not None:
-        plot.add_scatter(
-            x=[row.mean],
-            y=[place + _MEAN_BELOW],
-            text=[row.words],
-            marker={"color": colour, "symbol": "diamond", "size": 11},
-            meta="mean",
-            **group,
-        )
-    if row.mean is not None and row.interval is not None:
-        low, high = row.interval
-        ends = {"array": [high - row.mean], "arrayminus": [row.mean - low]}
-        plot.data[-1].error_x = {**ends, "color": colour, "thickness": 2.5}
-    plot.update_traces(mode="markers", hovertemplate="%{text}")
+    return plot.update_layout(showlegend=False, hovermode="closest", margin_t=56)

@@ -18,7 +18,7 @@ _STYLES = {"better": "bold green", "worse": "bold red", "one seed: cannot tell":
 
 # Heading, quantity, value and format of each column of the lens's table.
 _LENS_COLUMNS: list[tuple[str, str, Value, str]] = [
-    ("low/high\nwithin\n(dB)", "temporal", Value("gain_low", "gain_high", in_decibels=True), "+.1f"),
+    ("low/high\nwithin\n(dB)", "temporal", Value("gain_low", "gain_high", decibels=True), "+.1f"),
     ("size\nslope", "temporal", Value("size_slope"), "+.2f"),
     ("rate\nslope", "temporal", Value("rate_slope"), "+.2f"),
     ("low\nenergy\n/ white", "spatial", Value("low", "white_low"), ".2f"),

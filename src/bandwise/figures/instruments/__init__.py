@@ -83,7 +83,7 @@ _SECTIONS: dict[str, Sequence[Callable[[Runs], Figure | None]]] = {
             "emphasis",
             "Low over high frequencies in all (dB)",
             "temporal",
-            Value("response_low", "response_high", in_decibels=True),
+            Value("response_low", "response_high", decibels=True),
             y="low / high (dB)",
             note="Update over gradient, all weights taken together: the low third of the temporal "
             "frequencies over the high third. Momentum and adaptivity both change it. 0 dB favours "

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from bandwise.figures.dots import Dots, dot_plot
-from bandwise.figures.figure import BASELINE, Figure, Line, blank, line, plotly_text, transparent
+from bandwise.figures.figure import BASELINE, Figure, blank, line, plotly_text, transparent
 from bandwise.figures.instruments.instrument import curve_figure, over_steps
 from bandwise.figures.instruments.rows import Runs, Value, first_runs, rows_of, scalar, scalars
 from bandwise.figures.words import lowest_to_highest
@@ -66,24 +66,20 @@ def alignment(runs: Runs) -> Figure | None:
 
 def agreement(runs: Runs) -> Figure | None:
     """Agreement with the last evaluation, over steps."""
-    drawn = over_steps(runs, "decisions", Value("agreement"))
     # A single evaluation agrees with itself.
-    drawn = [curve for curve in drawn if len(curve.x) > 1]
+    drawn = [c for c in over_steps(runs, "decisions", Value("agreement")) if len(c.x) > 1]
+    if not drawn:
+        return None
     reached = sorted(
         (at[0], curve.name)
         for curve in drawn
         if (at := [x for x, mean in zip(curve.x, curve.mean, strict=True) if mean >= LEVEL])
     )
-    ends = dict.fromkeys(
-        f"{name} by step {step:,.0f}" for step, name in (reached[:1] + reached[-1:])
-    )
+    ends = dict.fromkeys(f"{name} by step {step:,.0f}" for step, name in reached[:1] + reached[-1:])
+    title = f"Decisions are {LEVEL:.0%} the final ones: {'; '.join(ends) or 'never'}"
+    note = "The share of examples put in the class that they are put in at the last evaluation."
     return curve_figure(
-        "agreement",
-        drawn,
-        title=f"Decisions are {LEVEL:.0%} the final ones: {'; '.join(ends) or 'never'}",
-        note="The share of examples put in the class that they are put in at the last evaluation.",
-        y="agreement",
-        references={f"{LEVEL:.0%}": LEVEL},
+        "agreement", drawn, title, note, "agreement", references={f"{LEVEL:.0%}": LEVEL}
     )
 
 
@@ -105,18 +101,15 @@ def boundaries(runs: Runs) -> Figure | None:
         vertical_spacing=0.1 / len(grids),
     )
     for place, (label, grid) in enumerate(grids.items(), start=1):
-        style = line(list(runs).index(label))
+        colour = line(list(runs).index(label)).colour
         for column, step in enumerate(steps, start=1):
             if step in grid:
-                plot.add_trace(_contour(grid[step], style), row=place, col=column)
+                plot.add_trace(_contour(grid[step], colour), row=place, col=column)
         plot.update_yaxes(title_text=plotly_text(label, 20), row=place, col=1)
-    bare = {"showticklabels": False, "showgrid": False, "ticks": "", "fixedrange": True}
-    frame = {"showline": True, "mirror": True, "linecolor": BASELINE}
-    plot.update_xaxes(**bare, **frame)
-    plot.update_yaxes(**bare, **frame)
-    plot.update_layout(
-        width=70 + _SIDE * len(steps), margin={"t": 32}, showlegend=False, hovermode="closest"
-    )
+    for update in (plot.update_xaxes, plot.update_yaxes):
+        update(showticklabels=False, showgrid=False, ticks="", fixedrange=True)
+        update(showline=True, mirror=True, linecolor=BASELINE)
+    plot.update_layout(width=70 + _SIDE * len(steps), margin_t=32, hovermode="closest")
     left_out = f", {len(steps)} of {len(stored)} stored steps" if len(steps) < len(stored) else ""
     return Figure(
         "lens-boundary",
@@ -130,30 +123,30 @@ def boundaries(runs: Runs) -> Figure | None:
 
 def _grids(rows: Sequence[Row]) -> dict[int, Row]:
     """The grids by step. A model that is not finite has none."""
-    return {row["step"]: row for row in rows_of(rows, "boundary") if _is_grid(row)}
+    found = {}
+    for row in rows_of(rows, "boundary"):
+        values, *ends = (scalars(row, key) for key in ("values", "x", "y"))
+        square = row.get("n") == math.isqrt(len(values)) > 1 and len(values) == row["n"] ** 2
+        finite = all(map(math.isfinite, [*values, *ends[0], *ends[1]]))
+        if square and finite and [len(end) for end in ends] == [2, 2]:
+            found[row["step"]] = row
+    return found
 
 
-def _is_grid(row: Row) -> bool:
-    values, x, y = (scalars(row, key) for key in ("values", "x", "y"))
-    n = row.get("n")
-    square = isinstance(n, int) and n > 1 and len(values) == n * n and len(x) == len(y) == 2
-    return square and all(map(math.isfinite, (*values, *x, *y)))
-
-
-def _contour(row: Row, style: Line) -> go.Contour:
-    n = row["n"]
+def _contour(row: Row, colour: str) -> go.Contour:
+    n, values = row["n"], row["values"]
     (left, right), (bottom, top) = row["x"], row["y"]
     return go.Contour(
-        z=[row["values"][i * n : (i + 1) * n] for i in range(n)],
+        z=[values[i : i + n] for i in range(0, n * n, n)],
         x0=left,
         dx=(right - left) / (n - 1),
         y0=bottom,
         dy=(top - bottom) / (n - 1),
         # One level makes two colours: none below it, a tint above.
         contours={"start": 0, "end": 0, "size": 1, "coloring": "fill"},
-        colorscale=[[0, "rgba(0,0,0,0)"], [1, transparent(style.colour, 0.25)]],
+        colorscale=[[0, "rgba(0,0,0,0)"], [1, transparent(colour, 0.25)]],
         showscale=False,
-        line={"color": style.colour, "width": 2},
+        line={"color": colour, "width": 2},
         hoverinfo="skip",
     )
 

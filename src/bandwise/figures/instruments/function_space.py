@@ -1,8 +1,7 @@
 """Which frequencies of a function a model learns first: the spectral bias.
 
-A task such as ``bandwise.tasks.sines.Sines`` reports an error for each frequency k. Its rows of
-quantity ``"evaluation"`` have ``val_error_k1``, ``val_error_k2``, …, each relative to the
-amplitude that is to be learnt.
+A task such as ``bandwise.tasks.sines.Sines`` reports ``val_error_k1``, ``val_error_k2``, …: an
+error for each frequency k, relative to the amplitude that is to be learnt.
 """
 
 from __future__ import annotations
@@ -44,17 +43,9 @@ def function_space(runs: Runs) -> Figure | None:
     ]
     if late:
         note += f" Not half learnt in the run, with so many seeds: {'; '.join(late)}."
-    found = curve_figure(
-        "function-space",
-        drawn,
-        title=_title(drawn, ks),
-        note=note,
-        x="frequency of the function, k periods",
-        y="steps until half learnt",
-        small=False,
-    )
-    if found:
-        found.plot.update_xaxes(type="log", tickvals=ks, ticktext=[f"{k:g}" for k in ks])
+    x, y = "frequency of the function, k periods", "steps until half learnt"
+    found = curve_figure("function-space", drawn, _title(drawn, ks), note, y, x=x, small=False)
+    found.plot.update_xaxes(type="log", tickvals=ks, ticktext=[f"{k:g}" for k in ks])
     return found
 
 

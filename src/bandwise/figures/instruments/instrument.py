@@ -32,15 +32,15 @@ class Instrument:
     def __call__(self, runs: Runs) -> Figure | None:
         """The figure; ``None`` if no row has the value."""
         drawn = over_steps(runs, self.quantity, self.value)
+        if not drawn:
+            return None
         steps = {step for curve in drawn for step in curve.x}
         course = ends(drawn, self.form)
         if len(steps) == 1:
             values = {curve.name: curve.mean[0] for curve in drawn}
             course = f"{lowest_to_highest(values, self.form)}, at step {steps.pop():,} alone"
         title, references = f"{self.title}: {course}", self.references(runs)
-        return curve_figure(
-            self.name, drawn, title=title, note=self.note, y=self.y, references=references
-        )
+        return curve_figure(self.name, drawn, title, self.note, self.y, references)
 
 
 def over_steps(runs: Runs, quantity: str, value: Value) -> list[Curve]:
@@ -55,20 +55,17 @@ def over_steps(runs: Runs, quantity: str, value: Value) -> list[Curve]:
 def curve_figure(
     name: str,
     drawn: Sequence[Curve],
-    *,
     title: str,
     note: str,
     y: str,
-    x: str = "step",
     references: Mapping[str, float] | None = None,
+    x: str = "step",
     small: bool = True,
-) -> Figure | None:
-    """Curves as a figure of the lens, with dotted lines as references; ``None`` without curves.
+) -> Figure:
+    """Curves as a figure of the lens, with dotted lines as references.
 
     The axis is logarithmic if the values are positive and span more than two powers of ten.
     """
-    if not drawn:
-        return None
     plot = curve_plot(drawn, x=x, y=y, height=300 if small else 400)
     for words, value in (references or {}).items():
         plot.add_hline(

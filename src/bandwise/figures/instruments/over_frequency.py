@@ -37,20 +37,20 @@ def gain(runs: Runs) -> Figure | None:
     drawn = curves_of(
         runs, lambda rows: averaged([_relative(row, "gain") for row in windows(rows)]) or None
     )
-    emphasis = means(runs, Value("gain_low", "gain_high", in_decibels=True), windows)
-    if not emphasis:
+    emphasis = means(runs, Value("gain_low", "gain_high", decibels=True), windows)
+    if not drawn or not emphasis:
         return None
     return curve_figure(
         "gain",
         drawn,
-        title="Low over high frequencies of a single weight: "
+        "Low over high frequencies of a single weight: "
         + lowest_to_highest(emphasis, "+.1f", "dB"),
-        note="The gain from gradient to update of a single weight, by how fast the gradient "
-        "changes. At frequency 0 the gradient keeps its value, at 0.5 it changes sign at every "
-        "step. Above 0 dB the optimizer passes more than on average, below it less; 20 dB are ten "
-        f"times. A flat line filters nothing. Momentum falls from left to right. {SETTLED}",
-        x="temporal frequency (cycles per step)",
+        "The gain from gradient to update of a single weight, by how fast the gradient changes. "
+        "At frequency 0 the gradient keeps its value, at 0.5 it changes sign at every step. Above "
+        "0 dB the optimizer passes more than on average, below it less; 20 dB are ten times. A "
+        f"flat line filters nothing. Momentum falls from left to right. {SETTLED}",
         y="gain against its mean (dB)",
+        x="temporal frequency (cycles per step)",
         small=False,
     )
 
@@ -71,16 +71,16 @@ def across(runs: Runs) -> Figure | None:
     return curve_figure(
         "across",
         drawn,
-        title="Steps for the fastest gradients against the slowest: "
+        "Steps for the fastest gradients against the slowest: "
         + lowest_to_highest(change, "+.1f", "dB"),
-        note="Weights are grouped by how often their gradients change sign; noise changes sign at "
-        "every second step. The line is the step length per unit of gradient, against that of the "
+        "Weights are grouped by how often their gradients change sign; noise changes sign at every "
+        "second step. The line is the step length per unit of gradient, against that of the "
         "typical weight of the tensor; 6 dB are twice as long. A falling line favours slow "
         "gradients, a rising one fast gradients. Groups mix tensors and the rate slope does not, "
         f"so the two may differ. {SETTLED}",
-        x="changes of sign per step",
         y="step / gradient (dB)",
         references={"typical": 0},
+        x="changes of sign per step",
     )
 
 
@@ -98,7 +98,7 @@ def layers(runs: Runs) -> Figure | None:
         f"{name}, {label}": fmean(levels)
         for label, found in maps.items()
         for name, some in found.items()
-        if (levels := known(Value("response_low", "response_high", in_decibels=True), some))
+        if (levels := known(Value("response_low", "response_high", decibels=True), some))
     }
     if not emphasis:
         return None

@@ -47,13 +47,13 @@ class Value:
 
     key: str
     over: str | None = None
-    in_decibels: bool = False
+    decibels: bool = False
 
     def __call__(self, row: Row) -> float:
         """The value; NaN where it is not defined."""
         below = scalar(row, self.over) if self.over else 1
         value = scalar(row, self.key) / below if below else math.nan
-        return decibels(value) if self.in_decibels else value
+        return decibels(value) if self.decibels else value
 
 
 def decibels(amplitude: float) -> float:
