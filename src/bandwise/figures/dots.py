@@ -44,10 +44,8 @@ def dot_plot(rows: Sequence[Dots], what: str, references: Mapping[str, float]) -
             continue
         bar = None
         if row.interval is not None:
-            ends = {
-                "array": [row.interval[1] - row.mean],
-                "arrayminus": [row.mean - row.interval[0]],
-            }
+            low, high = row.interval
+            ends = {"array": [high - row.mean], "arrayminus": [row.mean - low]}
             bar = {**ends, "color": colour, "thickness": 2.5}
         plot.add_scatter(
             x=[row.mean],

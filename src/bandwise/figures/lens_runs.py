@@ -19,10 +19,8 @@ def runs_of_study(results: Results, folder: Path) -> Runs:
     """The lens's rows of every run and its evaluations as rows, in the order of the comparison.
 
     The rows of single tensors stand in the logs in the study's folder alone. Runs that diverged are
-    left out: their figures stop where nothing can be measured any more.
-
-    Raises:
-        DamagedRunError: a log is not what was written.
+    left out: their figures stop where nothing can be measured any more. A log that is not what was
+    written raises ``DamagedRunError``.
     """
     return {
         row.optimizer: [
@@ -49,11 +47,6 @@ def runs_of_folders(folders: Sequence[Path]) -> dict[str, Runs]:
     The runs of a study stand under its task's name, each under its optimizer's label. Single logs
     are one study without a name, each under the name of its folder. Where two names are the same,
     the folder's path follows each.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or neither a log nor a study in it.
-        ValueError: a log is empty or damaged, or a study was made without a lens.
-        DamagedRunError: a log of a study is not what was written.
     """
     studies: list[tuple[str, Path, Runs]] = []
     logs: list[tuple[str, Path, list[list[Row]]]] = []

@@ -59,7 +59,7 @@ class Decimals:
     def spread(self, row: Comparison) -> str:
         """Mean ± standard deviation, as far as the row has them."""
         mean, std = self.plain(row.mean), self.plain(row.std)
-        return mean if std == DASH else f"{mean} ± {std}"
+        return mean if DASH in (mean, std) else f"{mean} ± {std}"
 
     def cell(self, row: Comparison) -> str:
         """The spread for a table, with the number of diverged runs."""

@@ -33,20 +33,14 @@ def _band(name: str) -> Instrument:
     )
 
 
-def _for_each_q(
-    words: str, value: Callable[[float], float]
-) -> Callable[[Runs], Mapping[str, float]]:
+def _for_each_q(runs: Runs, words: str, value: Callable[[float], float]) -> dict[str, float]:
     """A reference for each q that a mask was made with."""
-
-    def references(runs: Runs) -> dict[str, float]:
-        rows = [row for some in runs.values() for run in some for row in rows_of(run, "spatial")]
-        masked = [row for row in rows if known(Value("kept"), [row])]
-        found = sorted(set(known(Value("q"), masked)))
-        if len(found) == 1:
-            return {words: value(found[0])}
-        return {f"{words}, q = {number(q)}": value(q) for q in found}
-
-    return references
+    rows = [row for some in runs.values() for run in some for row in rows_of(run, "spatial")]
+    masked = [row for row in rows if known(Value("kept"), [row])]
+    found = sorted(set(known(Value("q"), masked)))
+    if len(found) == 1:
+        return {words: value(found[0])}
+    return {f"{words}, q = {number(q)}": value(q) for q in found}
 
 
 def _weights(key: str, note: str) -> Instrument:
@@ -129,7 +123,9 @@ _SECTIONS: dict[str, Sequence[Callable[[Runs], Figure | None]]] = {
             "coefficients. Where the energy lies far above it, few coefficients carry the "
             f"gradient. {_WHOSE}",
             form=".1%",
-            references=_for_each_q("its share of the coefficients", lambda q: 1 - q),
+            references=lambda runs: _for_each_q(
+                runs, "its share of the coefficients", lambda q: 1 - q
+            ),
         ),
         Instrument(
             "mask-overlap",
@@ -141,7 +137,7 @@ _SECTIONS: dict[str, Sequence[Callable[[Runs], Figure | None]]] = {
             "either. It is 1 if the mask stayed the same. Two unrelated masks lie at the dotted "
             f"line. {_WHOSE}",
             form=".2f",
-            references=_for_each_q("chance", lambda q: (1 - q) / (1 + q)),
+            references=lambda runs: _for_each_q(runs, "chance", lambda q: (1 - q) / (1 + q)),
         ),
     ],
     "Weights": [_weights(key, note) for key, note in _WEIGHTS.items()],

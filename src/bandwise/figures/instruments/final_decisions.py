@@ -6,8 +6,6 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-import plotly.graph_objects as go
-
 from bandwise.figures.dots import Dots, dot_plot
 from bandwise.figures.figure import BASELINE, Figure, blank, line, plotly_text, transparent
 from bandwise.figures.instruments.instrument import curve_figure, over_steps
@@ -103,8 +101,25 @@ def boundaries(runs: Runs) -> Figure | None:
     for place, (label, grid) in enumerate(grids.items(), start=1):
         colour = line(list(runs).index(label)).colour
         for column, step in enumerate(steps, start=1):
-            if step in grid:
-                plot.add_trace(_contour(grid[step], colour), row=place, col=column)
+            if step not in grid:
+                continue
+            n, values = grid[step]["n"], grid[step]["values"]
+            (left, right), (bottom, top) = grid[step]["x"], grid[step]["y"]
+            plot.add_contour(
+                z=[values[i : i + n] for i in range(0, n * n, n)],
+                x0=left,
+                dx=(right - left) / (n - 1),
+                y0=bottom,
+                dy=(top - bottom) / (n - 1),
+                # One level makes two colours: none below it, a tint above.
+                contours={"start": 0, "end": 0, "size": 1, "coloring": "fill"},
+                colorscale=[[0, "rgba(0,0,0,0)"], [1, transparent(colour, 0.25)]],
+                showscale=False,
+                line={"color": colour, "width": 2},
+                hoverinfo="skip",
+                row=place,
+                col=column,
+            )
         plot.update_yaxes(title_text=plotly_text(label, 20), row=place, col=1)
     for update in (plot.update_xaxes, plot.update_yaxes):
         update(showticklabels=False, showgrid=False, ticks="", fixedrange=True)
@@ -131,24 +146,6 @@ def _grids(rows: Sequence[Row]) -> dict[int, Row]:
         if square and finite and [len(end) for end in ends] == [2, 2]:
             found[row["step"]] = row
     return found
-
-
-def _contour(row: Row, colour: str) -> go.Contour:
-    n, values = row["n"], row["values"]
-    (left, right), (bottom, top) = row["x"], row["y"]
-    return go.Contour(
-        z=[values[i : i + n] for i in range(0, n * n, n)],
-        x0=left,
-        dx=(right - left) / (n - 1),
-        y0=bottom,
-        dy=(top - bottom) / (n - 1),
-        # One level makes two colours: none below it, a tint above.
-        contours={"start": 0, "end": 0, "size": 1, "coloring": "fill"},
-        colorscale=[[0, "rgba(0,0,0,0)"], [1, transparent(colour, 0.25)]],
-        showscale=False,
-        line={"color": colour, "width": 2},
-        hoverinfo="skip",
-    )
 
 
 def _settled(grids: Mapping[str, Mapping[int, Row]], steps: Sequence[int]) -> str:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bandwise.figures.curves import Curve, Points, curve_plot, curves_of, ends, finite
+from bandwise.figures.curves import Curve, curve_plot, curves_of, ends, finite
 from bandwise.figures.figure import BASELINE, Figure
 from bandwise.figures.instruments.rows import Runs, Value, rows_of
 from bandwise.figures.words import lowest_to_highest
-from bandwise.lens import Row
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,10 @@ class Instrument:
 
 def over_steps(runs: Runs, quantity: str, value: Value) -> list[Curve]:
     """A value of the whole model over steps, for every label that has it."""
-
-    def points(rows: Sequence[Row]) -> Points | None:
-        return finite((row["step"], value(row)) for row in rows_of(rows, quantity)) or None
-
-    return curves_of(runs, points)
+    return curves_of(
+        runs,
+        lambda rows: finite((row["step"], value(row)) for row in rows_of(rows, quantity)),
+    )
 
 
 def curve_figure(

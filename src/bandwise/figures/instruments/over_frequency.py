@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
-import plotly.graph_objects as go
-
 from bandwise.figures.curves import Curve, Points, curves_of, finite
 from bandwise.figures.figure import Figure, blank, plotly_text
 from bandwise.figures.instruments.instrument import curve_figure
@@ -34,9 +32,7 @@ _ROW, _GAP, _LETTER = 18, 70, 7  # in pixels
 
 def gain(runs: Runs) -> Figure | None:
     """G(f) in decibels against its geometric mean over frequencies, so that a flat gain is 0."""
-    drawn = curves_of(
-        runs, lambda rows: averaged([_relative(row, "gain") for row in windows(rows)]) or None
-    )
+    drawn = curves_of(runs, lambda rows: _relative(windows(rows), "gain"))
     emphasis = means(runs, Value("gain_low", "gain_high", decibels=True), windows)
     if not drawn or not emphasis:
         return None
@@ -63,8 +59,8 @@ def across(runs: Runs) -> Figure | None:
         rates = _groups(some, "across_rate", float)
         levels = [_groups([rows], "across_gain", decibels) for rows in some]
         seeds = [{rates[group]: at[group] for group in at if group in rates} for at in levels]
-        drawn.append(Curve.across(index, label, list(filter(None, seeds))))
-    drawn = [curve for curve in drawn if curve]
+        if curve := Curve.across(index, label, list(filter(None, seeds))):
+            drawn.append(curve)
     if not drawn:
         return None
     change = {curve.name: curve.mean[-1] - curve.mean[0] for curve in drawn}
@@ -117,17 +113,14 @@ def layers(runs: Runs) -> Figure | None:
         vertical_spacing=_GAP / area if rows > 1 else 0,
     )
     for place, found in enumerate(maps.values()):
-        windowed = [[_relative(row, "response") for row in found.get(n, [])] for n in names]
-        curves = list(map(averaged, windowed))
+        curves = [_relative(found.get(name, []), "response") for name in names]
         frequencies = sorted({f for curve in curves for f in curve})
-        plot.add_trace(
-            go.Heatmap(
-                x=frequencies,
-                y=[plotly_text(name) for name in names],
-                z=[[curve.get(f) for f in frequencies] for curve in curves],
-                coloraxis="coloraxis",
-                hovertemplate="%{y}<br>%{x:.3f} cycles per step: %{z:.1f} dB<extra></extra>",
-            ),
+        plot.add_heatmap(
+            x=frequencies,
+            y=[plotly_text(name) for name in names],
+            z=[[curve.get(f) for f in frequencies] for curve in curves],
+            coloraxis="coloraxis",
+            hovertemplate="%{y}<br>%{x:.3f} cycles per step: %{z:.1f} dB<extra></extra>",
             row=place // columns + 1,
             col=place % columns + 1,
         )
@@ -154,11 +147,13 @@ def _tensors(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {name: windows(rows, name) for name in names if name != "all"}
 
 
-def _relative(row: Row, key: str) -> Points:
-    """A list over ``frequency`` in decibels, less its mean over frequencies."""
-    frequencies, levels = scalars(row, "frequency"), list(map(decibels, scalars(row, key)))
-    if len(frequencies) != len(levels):
-        return {}
-    points = finite(zip(frequencies, levels, strict=True))
-    mean = fmean(points.values() or [0])
-    return {f: level - mean for f, level in points.items()}
+def _relative(rows: Sequence[Row], key: str) -> Points:
+    """A list over ``frequency`` in decibels, less its mean over frequencies: its mean over rows."""
+    curves = []
+    for row in rows:
+        frequencies, levels = scalars(row, "frequency"), list(map(decibels, scalars(row, key)))
+        if len(frequencies) == len(levels):
+            points = finite(zip(frequencies, levels, strict=True))
+            mean = fmean(points.values() or [0])
+            curves.append({f: level - mean for f, level in points.items()})
+    return averaged(curves)
