@@ -27,8 +27,7 @@ from rich.console import Console
 from bandwise.figures.figure import Figure, line
 from bandwise.figures.lens_page import write_lens
 from bandwise.figures.lens_runs import runs_of_folders, runs_of_study
-from bandwise.figures.seed_differences import differences
-from bandwise.figures.study_figures import logged_curves, study_figures
+from bandwise.figures.study_figures import differences, logged_curves, study_figures
 from bandwise.figures.study_page import configurations, render_report, write_report
 from bandwise.figures.study_words import Decimals, pace, readable, sentence
 from bandwise.figures.tables import study_table
@@ -419,7 +418,7 @@ def test_one_seed_says_that_it_cannot_tell(one_seed: Results) -> None:
     loss = figure_of(one_seed, "evals-val_loss")
     assert [trace.meta for trace in loss.plot.data] == ["mean", "mean"]
     assert "Each line is one seed" in loss.note
-    assert [trace.meta for trace in figure_of(one_seed, "differences").plot.data] == ["seeds"]
+    assert [trace.meta for trace in figure_of(one_seed, "differences").plot.data] == ["values"]
     assert "One seed each" in printed(one_seed, 80)
 
 
@@ -545,7 +544,7 @@ def test_differences_are_each_seeds(
 ) -> None:
     results = dataclasses.replace(study, direction=direction)
     figure = figure_of(results, "differences")
-    (dots,) = traces(figure, "seeds", "smi-adamw")
+    (dots,) = traces(figure, "values", "smi-adamw")
     assert dots.x == pytest.approx([-0.01, 0.02, 0.01])
     assert differences(results)["smi-adamw"] == dict(enumerate(dots.x))
     (mean,) = traces(figure, "mean", "smi-adamw")

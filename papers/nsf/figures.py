@@ -35,7 +35,7 @@ def _differences(name: str, title: str, data: Data) -> Figure:
         if found.mean is not None:
             means[optimizer] = found.mean
         words = written(found)
-        rows.append(Dots(index, optimizer, "seeds", seeds, found.mean, found.interval, words))
+        rows.append(Dots(index, optimizer, seeds, found.mean, found.interval, words))
     sign = 1 if data["direction"] == "min" else -1
     best = min(means, key=lambda optimizer: sign * means[optimizer]) if means else None
     seen = f"{best} ends best ({number(means[best], '+.4g')})" if best else "every run diverged"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import plotly.graph_objects as go
 
-from bandwise.figures.figure import BASELINE, blank, line, plotly_text, transparent
+from bandwise.figures.figure import blank, line, plotly_text, transparent
 from bandwise.figures.words import number, plural
 
 Points = dict[float, float]
@@ -21,68 +21,67 @@ _Run = TypeVar("_Run")
 class Curve:
     """A value of one optimizer along x, over its seeds.
 
-    Seeds that diverged are kept apart in ``broken``: in the mean they would make a jump where they
-    stop.
-
-    Attributes:
-        index: the optimizer's place among those compared, which decides how it is drawn.
-        name: its label.
-        seeds: how many seeds ``mean``, ``low`` and ``high`` are over.
-        x: where each of those seeds has a finite value; most often steps.
-        mean, low, high: over seeds, at each x.
-        broken: for each diverged seed, its x and its finite values.
+    Seeds that diverged are kept apart: in the mean they would make a jump where they stop.
     """
 
-    index: int
+    index: int  # the optimizer's place among those compared, which decides how it is drawn
     name: str
-    seeds: int
-    x: list[float]
+    seeds: int  # how many the mean is over
+    x: list[float]  # where each of those seeds has a finite value; most often steps
     mean: list[float]
     low: list[float]
     high: list[float]
-    broken: list[tuple[list[float], list[float]]] = field(default_factory=list)
+    broken: list[Points]  # the values of each diverged seed
 
     @classmethod
     def across(
         cls, index: int, name: str, seeds: Sequence[Points], broken: Iterable[Points] = ()
     ) -> Curve:
         """The curve of these seeds' values by x; ``broken`` are those of diverged seeds."""
-        shared = [x for x in seeds[0] if all(x in values for values in seeds)] if seeds else []
-        columns = [[values[x] for values in seeds] for x in shared]
-        return cls(
-            index=index,
-            name=name,
-            seeds=len(seeds),
-            x=shared,
-            mean=[statistics.fmean(column) for column in columns],
-            low=[min(column) for column in columns],
-            high=[max(column) for column in columns],
-            broken=[(list(values), list(values.values())) for values in broken],
-        )
+        columns = shared(seeds)
+        low, high = (list(map(end, columns.values())) for end in (min, max))
+        mean = list(map(statistics.fmean, columns.values()))
+        return cls(index, name, len(seeds), list(columns), mean, low, high, list(broken))
 
     def __bool__(self) -> bool:
         """Whether there is anything to draw."""
-        return bool(self.x) or any(x for x, _ in self.broken)
+        return any([self.x, *self.broken])
+
+    @property
+    def lost(self) -> str:
+        """How many seeds diverged, in words; empty if none did."""
+        runs = self.seeds + len(self.broken)
+        return f"{len(self.broken)} of {plural(runs, 'seed')}" if self.broken else ""
+
+    def reach(self, start: float = -math.inf) -> list[float]:
+        """The lowest and highest values from an x on."""
+        band = zip(self.x, self.low, self.high, strict=True)
+        return [end for x, *both in band if x >= start for end in both]
 
 
-def finite(pairs: Iterable[tuple[float, float | None]]) -> Points:
+def finite(pairs: Iterable[tuple[float, float]]) -> Points:
     """The finite values, by x."""
-    return {x: value for x, value in pairs if value is not None and math.isfinite(value)}
+    return {x: value for x, value in pairs if math.isfinite(value)}
+
+
+def shared(curves: Sequence[Points]) -> dict[float, list[float]]:
+    """The values of all curves, by each x that all of them have."""
+    every = curves[0] if curves else {}
+    return {x: [c[x] for c in curves] for x in every if all(x in c for c in curves)}
 
 
 def curves_of(
-    runs: Mapping[str, Iterable[_Run]],
-    points: Callable[[_Run], Points | None],
+    runs: Mapping[str, Sequence[_Run]],
+    points: Callable[[_Run], Points],
     diverged: Callable[[_Run], bool] = lambda run: False,
 ) -> list[Curve]:
-    """For each label the curve over its runs; a run whose points are ``None`` is left out."""
+    """For each label the curve over its runs; a run without points is left out."""
     found = []
     for index, (label, some) in enumerate(runs.items()):
-        each = [(at, diverged(run)) for run in some if (at := points(run)) is not None]
-        whole = [at for at, lost in each if not lost]
-        broken = [at for at, lost in each if lost]
+        whole = [at for run in some if not diverged(run) and (at := points(run))]
+        broken = [points(run) for run in some if diverged(run)]
         found.append(Curve.across(index, label, whole, broken))
-    return [curve for curve in found if curve]
+    return list(filter(None, found))
 
 
 def curve_plot(
@@ -93,44 +92,24 @@ def curve_plot(
     height: int,
     legend: bool = True,
     markers: bool = True,
-    references: Mapping[str, float] | None = None,
 ) -> go.Figure:
-    """Curves over named axes, with a dotted line at each named reference.
+    """Curves over named axes. A curve that is alone needs no legend: the title names it.
 
-    Args:
-        drawn: the curves.
-        x: the name of the axis.
-        y: the name of the other axis.
-        height: in pixels, if the legend is short.
-        legend: whether there is a legend.
-        markers: whether points are marked where a curve has few.
-        references: values of y by name.
+    Markers show where a curve has few points.
     """
     plot = blank(height, labels=len(drawn) if legend else 0)
     for curve in drawn:
         draw(plot, curve, markers)
-    for words, value in (references or {}).items():
-        plot.add_hline(
-            y=value,
-            line={"color": BASELINE, "dash": "dot", "width": 1.5},
-            annotation={"text": words, "font": {"size": 11}},
-            annotation_position="top left",
-            layer="below",
-        )
     plot.update_xaxes(title_text=plotly_text(x))
     plot.update_yaxes(title_text=plotly_text(y))
-    # The title names a curve that is alone.
-    plot.update_layout(showlegend=legend and len(drawn) > 1)
-    return plot
+    return plot.update_layout(showlegend=legend and len(drawn) > 1)
 
 
 def draw(plot: go.Figure, curve: Curve, markers: bool) -> None:
     """Add the band, the mean line and the diverged seeds. One click in the legend hides all."""
     style = line(curve.index)
-    name = plotly_text(curve.name)
-    if curve.broken:
-        runs = curve.seeds + len(curve.broken)
-        name += f" ({len(curve.broken)} of {plural(runs, 'seed')} diverged)"
+    look = {"color": style.colour, "dash": style.dash}
+    name = plotly_text(curve.name) + (f" ({curve.lost} diverged)" if curve.lost else "")
     group = {"name": name, "legendgroup": str(curve.index)}
     if curve.seeds > 1:
         plot.add_scatter(
@@ -152,20 +131,20 @@ def draw(plot: go.Figure, curve: Curve, markers: bool) -> None:
             y=curve.mean,
             customdata=[list(pair) for pair in zip(curve.low, curve.high, strict=True)],
             mode="lines+markers" if markers and len(curve.x) <= 60 else "lines",
-            line={"color": style.colour, "dash": style.dash, "width": style.width},
+            line={**look, "width": style.width},
             marker={"size": 5},
             hovertemplate=f"%{{y:.5~g}}{between}",
             meta="mean",
             **group,
         )
-    for i, (x, values) in enumerate(curve.broken):
+    for i, points in enumerate(curve.broken):
         plot.add_scatter(
-            x=x,
-            y=values,
+            x=list(points),
+            y=list(points.values()),
             mode="lines+markers",
-            line={"color": style.colour, "dash": style.dash, "width": 1},
+            line={**look, "width": 1},
             # Only the last value before the divergence is marked.
-            marker={"symbol": "x", "size": [0] * (len(x) - 1) + [10]},
+            marker={"symbol": "x", "size": [0] * (len(points) - 1) + [10]},
             hovertemplate="%{y:.5~g}, diverged later",
             showlegend=not curve.x and i == 0,
             meta="diverged",
@@ -175,13 +154,13 @@ def draw(plot: go.Figure, curve: Curve, markers: bool) -> None:
 
 def ends(drawn: Sequence[Curve], form: str = ".4g") -> str:
     """How the curves end, in words."""
-    last = sorted((curve.mean[-1], curve.name) for curve in drawn if curve.x)
+    last = sorted((curve.mean[-1], curve.name, curve.mean[0]) for curve in drawn if curve.x)
     if not last:
         return "every run diverged"
-    (low, lowest), (high, highest) = last[0], last[-1]
+    (low, lowest, first), (high, highest, _) = last[0], last[-1]
+    least, most = number(low, form), number(high, form)
     if len(last) == 1:
-        first = next(curve for curve in drawn if curve.x).mean[0]
-        return f"{lowest} goes from {number(first, form)} to {number(low, form)}"
-    if number(low, form) == number(high, form):
-        return f"all end at {number(low, form)}"
-    return f"{lowest} ends lowest ({number(low, form)}), {highest} highest ({number(high, form)})"
+        return f"{lowest} goes from {number(first, form)} to {least}"
+    if least == most:
+        return f"all end at {least}"
+    return f"{lowest} ends lowest ({least}), {highest} highest ({most})"

@@ -15,33 +15,49 @@ _MEAN_BELOW = 0.3
 
 @dataclass(frozen=True)
 class Dots:
-    """One optimizer's row.
+    """One optimizer's row. Words appear under the pointer."""
 
-    Attributes:
-        index: its place among those compared, which decides how it is drawn.
-        name: its label.
-        kind: what a dot stands for, such as "seeds". It is the ``meta`` of the dots' trace.
-        values: for each dot, the words that appear under the pointer, and the value.
-        mean: drawn as a diamond; ``None`` for none.
-        interval: drawn as a bar through the mean; ``None`` for none.
-        words: for the mean, the words that appear under the pointer.
-    """
-
-    index: int
+    index: int  # its place among those compared, which decides how it is drawn
     name: str
-    kind: str
-    values: Sequence[tuple[str, float]]
-    mean: float | None = None
-    interval: tuple[float, float] | None = None
-    words: str = ""
+    values: Sequence[tuple[str, float]]  # a dot each: words and value
+    mean: float | None  # a diamond
+    interval: tuple[float, float] | None  # a bar through the mean
+    words: str  # of the mean
 
 
 def dot_plot(rows: Sequence[Dots], what: str, references: Mapping[str, float]) -> go.Figure:
     """The rows from top to bottom, over an axis named ``what`` with a line at each reference."""
     plot = blank(height=130 + 56 * len(rows), labels=0)
     for place, row in enumerate(rows):
-        _draw(plot, row, place)
-    plot.update_xaxes(title_text=plotly_text(what, 60), zeroline=False)
+        colour, count = line(row.index).colour, len(row.values)
+        group = {"name": plotly_text(row.name), "legendgroup": str(row.index), "mode": "markers"}
+        plot.add_scatter(
+            x=[value for _, value in row.values],
+            # Equal dots would hide each other, so each lies a little lower than the one before.
+            y=[place + 0.3 * ((i + 1) / (count + 1) - 0.5) for i in range(count)],
+            text=[words for words, _ in row.values],
+            marker={"color": transparent(colour, 0.6), "size": 10},
+            meta="values",
+            **group,
+        )
+        if row.mean is None:
+            continue
+        bar = None
+        if row.interval is not None:
+            low, high = row.interval
+            ends = {"array": [high - row.mean], "arrayminus": [row.mean - low]}
+            bar = {**ends, "color": colour, "thickness": 2.5}
+        plot.add_scatter(
+            x=[row.mean],
+            y=[place + _MEAN_BELOW],
+            text=[row.words],
+            marker={"color": colour, "symbol": "diamond", "size": 11},
+            error_x=bar,
+            meta="mean",
+            **group,
+        )
+    plot.update_traces(hovertemplate="%{text}")
+    plot.update_xaxes(title_text=plotly_text(what, 60))
     plot.update_yaxes(
         tickvals=[place + _MEAN_BELOW / 2 for place in range(len(rows))],
         ticktext=[plotly_text(row.name, 22) for row in rows],
@@ -54,41 +70,4 @@ def dot_plot(rows: Sequence[Dots], what: str, references: Mapping[str, float]) -
         plot.add_annotation(
             x=value, text=words, yref="paper", y=1, yanchor="bottom", showarrow=False
         )
-    plot.update_layout(showlegend=False, hovermode="closest", margin={"t": 56})
-    return plot
-
-
-def _draw(plot: go.Figure, row: Dots, place: int) -> None:
-    style = line(row.index)
-    shared = {
-        "name": plotly_text(row.name),
-        "legendgroup": str(row.index),
-        "hovertemplate": "%{text}",
-        "mode": "markers",
-    }
-    count = len(row.values)
-    plot.add_scatter(
-        x=[value for _, value in row.values],
-        # Equal dots would hide each other, so each lies a little lower than the one before.
-        y=[place + 0.3 * ((i + 1) / (count + 1) - 0.5) for i in range(count)],
-        text=[words for words, _ in row.values],
-        marker={"color": transparent(style.colour, 0.6), "size": 10},
-        meta=row.kind,
-        **shared,
-    )
-    if row.mean is None:
-        return
-    bar = None
-    if row.interval is not None:
-        low, high = row.interval
-        ends = {"array": [high - row.mean], "arrayminus": [row.mean - low]}
-        bar = {**ends, "color": style.colour, "thickness": 2.5}
-    plot.add_scatter(
-        x=[row.mean],
-        y=[place + _MEAN_BELOW],
-        text=[row.words],
-        marker={"color": style.colour, "symbol": "diamond", "size": 11},
-        error_x=bar,
-        meta="mean",
-        **shared,
-    )
+    return plot.update_layout(showlegend=False, hovermode="closest", margin_t=56)

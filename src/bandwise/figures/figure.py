@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import html
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.colors import hex_to_rgb
 
 # The colours of Okabe and Ito, which every kind of colour vision can tell apart. Black and yellow
 # are left out: they vanish on a dark or a white page. The baseline is grey. Six and five share no
@@ -29,8 +31,8 @@ class Figure:
         title: what the figure shows, in words.
         note: how to read it.
         plot: the plotly figure.
-        views: changes of the layout that the page offers as buttons, by the button's words. The
-            figure starts in the first.
+        views: changes of the plot's layout, by name. The plot starts in the first. Where there are
+            several, the page has a button for each.
         small: whether it may stand beside another figure.
     """
 
@@ -40,6 +42,10 @@ class Figure:
     plot: go.Figure
     views: dict[str, dict[str, Any]] = field(default_factory=dict)
     small: bool = False
+
+    def __post_init__(self) -> None:
+        for view in list(self.views.values())[:1]:
+            self.plot.update_layout(view)
 
 
 @dataclass(frozen=True)
@@ -59,12 +65,10 @@ def line(index: int) -> Line:
 
 
 def blank(height: int, labels: int, **panels: Any) -> go.Figure:
-    """A plot with axes alone. The page's style colours its text and grid.
+    """A plot with axes alone, of a height in pixels for a legend of few ``labels``.
 
-    Args:
-        height: in pixels, if the legend is short.
-        labels: how many names the legend has.
-        panels: for several panels, the arguments of ``plotly.subplots.make_subplots``.
+    The page's style colours its text and grid. ``panels`` are the arguments of
+    ``plotly.subplots.make_subplots``.
     """
     plot = go.Figure()
     if panels:
@@ -79,31 +83,15 @@ def blank(height: int, labels: int, **panels: Any) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13, "color": "#444"},
         hovermode="x unified" if labels <= 6 else "closest",
-        hoverlabel={"namelength": -1},
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "y": 1.02,
-            "yanchor": "bottom",
-            "traceorder": "normal",
-            "itemdoubleclick": False,
-        },
+        hoverlabel_namelength=-1,
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        legend_traceorder="normal",
+        legend_itemdoubleclick=False,
     )
-    axis = {
-        "automargin": True,
-        "title_font_size": 13,
-        "showline": False,
-        "zeroline": False,
-        "gridcolor": "#ccc",
-    }
+    axis = {"automargin": True, "title_font_size": 13, "zeroline": False, "gridcolor": "#ccc"}
     plot.update_xaxes(**axis, showgrid=False, ticks="outside", tickcolor="#888")
     plot.update_yaxes(**axis)
     return plot
-
-
-def start_in(plot: go.Figure, view: dict[str, Any]) -> None:
-    """Make a view the one that the plot starts in."""
-    plot.update_layout({key.replace(".", "_"): value for key, value in view.items()})
 
 
 def plotly_text(text: str, width: int | None = None) -> str:
@@ -115,5 +103,11 @@ def plotly_text(text: str, width: int | None = None) -> str:
 
 def transparent(colour: str, opacity: float = 0.16) -> str:
     """The colour ``#rrggbb`` with an opacity."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    red, green, blue = hex_to_rgb(colour)
     return f"rgba({red},{green},{blue},{opacity})"
+
+
+def padded(values: Sequence[float], share: float) -> list[float]:
+    """The range of an axis that holds the values, wider by a share of it at both ends."""
+    margin = share * (max(values) - min(values)) or 1.0
+    return [min(values) - margin, max(values) + margin]

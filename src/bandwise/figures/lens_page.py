@@ -14,15 +14,10 @@ from bandwise.figures.words import plural
 
 @dataclass(frozen=True)
 class Chapter:
-    """The lens's figures as a page shows them, with one key for all.
+    """The lens's figures as a page shows them, with one key for all."""
 
-    Attributes:
-        key: place, name and looks of every label that is drawn.
-        sections: figures by heading.
-    """
-
-    key: list[tuple[int, str, Line]]
-    sections: dict[str, list[Figure]]
+    key: list[tuple[int, str, Line]]  # place, name and looks of every label that is drawn
+    sections: dict[str, list[Figure]]  # by heading
 
     @classmethod
     def of(cls, studies: Mapping[str, Runs]) -> Chapter | None:
@@ -80,14 +75,7 @@ def render_lens(studies: Mapping[str, Runs]) -> str:
 
 
 def write_lens(studies: Mapping[str, Runs], folder: Path) -> Path:
-    """Write every figure of what lenses recorded into ``lens.html``, whole or not at all.
-
-    Args:
-        studies: the rows of each run, by study and label. Several studies stand side by side.
-        folder: where the page goes.
-
-    Returns:
-        The path of the page.
+    """Write every figure of what lenses recorded into ``lens.html`` in a folder.
 
     Raises:
         ValueError: there is nothing to draw.

@@ -18,14 +18,9 @@ _T = TypeVar("_T")
 def runs_of_study(results: Results, folder: Path) -> Runs:
     """The lens's rows of every run and its evaluations as rows, in the order of the comparison.
 
-    Runs that diverged are left out: their figures stop where nothing can be measured any more.
-
-    Args:
-        results: of the study. They hold the rows of the whole model.
-        folder: of the study. The logs in it hold the rows of single tensors.
-
-    Raises:
-        DamagedRunError: a log is not what was written.
+    The rows of single tensors stand in the logs in the study's folder alone. Runs that diverged are
+    left out: their figures stop where nothing can be measured any more. A log that is not what was
+    written raises ``DamagedRunError``.
     """
     return {
         row.optimizer: [
@@ -52,11 +47,6 @@ def runs_of_folders(folders: Sequence[Path]) -> dict[str, Runs]:
     The runs of a study stand under its task's name, each under its optimizer's label. Single logs
     are one study without a name, each under the name of its folder. Where two names are the same,
     the folder's path follows each.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or neither a log nor a study in it.
-        ValueError: a log is empty or damaged, or a study was made without a lens.
-        DamagedRunError: a log of a study is not what was written.
     """
     studies: list[tuple[str, Path, Runs]] = []
     logs: list[tuple[str, Path, list[list[Row]]]] = []
@@ -65,17 +55,17 @@ def runs_of_folders(folders: Sequence[Path]) -> dict[str, Runs]:
             raise FileNotFoundError(f"there is no folder {folder}")
         if (folder / "results.json").exists():
             results = Results.load(folder)
-            studies.append((results.task, folder, runs_of_study(results, folder)))
-            if not any(studies[-1][-1].values()):
+            runs = runs_of_study(results, folder)
+            if not any(runs.values()):
                 raise ValueError(
                     f"the study in {folder} has no run with a lens that did not diverge: "
                     "run `bandwise compare` with --lens"
                 )
-        else:
-            rows = Lens.read(folder)
-            if not rows:
-                raise ValueError(f"{folder / NAME} holds no rows yet")
+            studies.append((results.task, folder, runs))
+        elif rows := Lens.read(folder):
             logs.append((folder.resolve().name, folder, [rows]))
+        else:
+            raise ValueError(f"{folder / NAME} holds no rows yet")
     return _named(studies) | ({"": _named(logs)} if logs else {})
 
 

@@ -12,19 +12,11 @@ from bandwise.figures.lens_page import Chapter
 from bandwise.figures.lens_runs import runs_of_study
 from bandwise.figures.pages import fill, save
 from bandwise.figures.study_figures import study_figures
-from bandwise.figures.study_words import Decimals, all_diverged, baseline, rests_on
-from bandwise.study.results import Results, Verdict
+from bandwise.study.results import Results
 
 
 def write_report(results: Results, folder: Path) -> Path:
-    """Write the report of a study into ``report.html``, whole or not at all.
-
-    Args:
-        results: of the study.
-        folder: of the study. The lens's logs in it are drawn too.
-
-    Returns:
-        The path of the report.
+    """Write the report of a study into ``report.html`` in its folder, with the logs that lie there.
 
     Raises:
         DamagedRunError: a log of the lens is not what was written.
@@ -40,7 +32,7 @@ def render_report(results: Results, folder: Path) -> str:
         "study.html.jinja",
         results=results,
         words=study_words,
-        decimals=Decimals.of(results),
+        decimals=study_words.Decimals.of(results),
         title=_title(results),
         lead=_lead(results),
         figures=study_figures(results),
@@ -52,34 +44,28 @@ def render_report(results: Results, folder: Path) -> str:
 
 
 def _title(results: Results) -> str:
-    name, compared = baseline(results).optimizer, len(results.comparisons) - 1
-    if compared == 0:
+    name, *others = (row.optimizer for row in results.comparisons)
+    if not others:
         return f"{name} alone on {results.task}"
-    if compared == 1:
-        return f"Does {results.comparisons[1].optimizer} help on {results.task}?"
-    return f"Does any of {compared} optimizers help on {results.task}?"
+    who = others[0] if len(others) == 1 else f"any of {len(others)} optimizers"
+    return f"Does {who} help on {results.task}?"
 
 
 def _lead(results: Results) -> str:
     """The whole study in a sentence."""
-    if lost := all_diverged(results):
+    if lost := study_words.all_diverged(results):
         return lost
-    rows = results.comparisons[1:]
-    name = baseline(results).optimizer
-    if not rows:
-        return rests_on(results)
-    if all(row.verdict == "one seed: cannot tell" for row in rows):
-        return f"One seed cannot tell: run more seeds to know whether anything beats {name}."
-    kinds: dict[Verdict, str] = {
-        "better": "better",
-        "worse": "worse",
-        "identical": "identical",
-        "all diverged": "diverged as it did",
-        "no detectable difference": "with no detectable difference",
-    }
+    base, *rows = results.comparisons
     verdicts = Counter(row.verdict for row in rows)
-    parts = [f"{verdicts[kind]} {words}" for kind, words in kinds.items() if verdicts[kind]]
-    return f"Against {name}: {', '.join(parts)}."
+    if not rows:
+        return study_words.rests_on(results)
+    if verdicts["one seed: cannot tell"] == len(rows):
+        return (
+            f"One seed cannot tell: run more seeds to know whether anything beats {base.optimizer}."
+        )
+    kinds = study_words.VERDICTS.items()
+    parts = [f"{verdicts[kind]} {words}" for kind, (_, words) in kinds if words and verdicts[kind]]
+    return f"Against {base.optimizer}: {', '.join(parts)}."
 
 
 def configurations(results: Results) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
@@ -89,19 +75,16 @@ def configurations(results: Results) -> tuple[dict[str, str], dict[str, dict[str
     """
     each: dict[str, dict[str, str]] = {}
     for row in results.comparisons:
-        values: dict[str, dict[str, None]] = {}
-        for run in results.runs_of(row.optimizer):
-            for key, value in _flat(run.config).items():
-                values.setdefault(key, {})[value] = None
-        each[row.optimizer] = {key: ", ".join(found) for key, found in values.items()}
+        flat = [_flat(run.config) for run in results.runs_of(row.optimizer)]
+        keys = dict.fromkeys(key for values in flat for key in values)
+        each[row.optimizer] = {
+            key: ", ".join(dict.fromkeys(values[key] for values in flat if key in values))
+            for key in keys
+        }
     first, *others = each.values()
-    shared = {
-        key: value
-        for key, value in first.items()
-        if all(other.get(key) == value for other in others)
-    }
-    return shared, {
-        name: {key: value for key, value in values.items() if key not in shared}
+    alike = {key for key in first if all(other.get(key) == first[key] for other in others)}
+    return {key: value for key, value in first.items() if key in alike}, {
+        name: {key: value for key, value in values.items() if key not in alike}
         for name, values in each.items()
     }
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from bandwise.figures.words import DASH, TIMES, number, plural
-from bandwise.study.results import Comparison, Results, Run
+from bandwise.study.results import Comparison, Results, Run, Verdict
 
 _SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
@@ -30,13 +30,9 @@ def baseline(results: Results) -> Comparison:
 
 @dataclass(frozen=True)
 class Decimals:
-    """Writes the metric with as many decimals everywhere as the study can tell apart.
+    """Writes the metric with as many decimals everywhere as the study can tell apart."""
 
-    Attributes:
-        places: digits after the point; ``None`` writes powers of ten, for very small figures.
-    """
-
-    places: int | None
+    places: int | None  # after the point; ``None`` writes powers of ten, for very small figures
 
     @classmethod
     def of(cls, results: Results) -> Decimals:
@@ -62,58 +58,54 @@ class Decimals:
 
     def spread(self, row: Comparison) -> str:
         """Mean ± standard deviation, as far as the row has them."""
-        if row.std is None or not math.isfinite(row.std):
-            return self.plain(row.mean)
-        return f"{self.plain(row.mean)} ± {self.plain(row.std)}"
+        mean, std = self.plain(row.mean), self.plain(row.std)
+        return mean if DASH in (mean, std) else f"{mean} ± {std}"
 
     def cell(self, row: Comparison) -> str:
         """The spread for a table, with the number of diverged runs."""
-        parts = [self.spread(row)] if math.isfinite(row.mean) else []
-        parts += [f"{row.diverged} of {row.n} diverged"] if row.diverged else []
-        return "\n".join(parts) or DASH
+        lost = f"{row.diverged} of {row.n} diverged" if row.diverged else DASH
+        return "\n".join(part for part in (self.spread(row), lost) if part != DASH) or DASH
 
     def interval(self, row: Comparison) -> str:
         """``+0.003 to +0.018``, or a dash where there is none."""
-        if row.interval is None or not all(map(math.isfinite, row.interval)):
-            return DASH
-        return " to ".join(map(self.signed, row.interval))
+        ends = [self.signed(end) for end in row.interval or (None,)]
+        return DASH if DASH in ends else " to ".join(ends)
+
+
+# By verdict: what follows an optimizer's name, and what follows a number of optimizers. The
+# baseline's name takes the place of the braces.
+VERDICTS: dict[Verdict, tuple[str, str]] = {
+    "baseline": ("the baseline", ""),
+    "better": ("better than {}", "better"),
+    "worse": ("worse than {}", "worse"),
+    "identical": ("identical to {} on every seed", "identical"),
+    "all diverged": ("every seed diverged, as did {}'s", "diverged as it did"),
+    "no detectable difference": (
+        "no detectable difference from {}",
+        "with no detectable difference",
+    ),
+    "one seed: cannot tell": ("one seed cannot tell whether it differs from {}", ""),
+}
 
 
 def sentence(results: Results, row: Comparison) -> str:
     """What the study says of one optimizer, to follow its name and a colon."""
-    base = baseline(results)
-    name = base.optimizer
-    text = {
-        "baseline": "the baseline",
-        "better": f"better than {name}",
-        "worse": f"worse than {name}",
-        "no detectable difference": f"no detectable difference from {name}",
-        "one seed: cannot tell": f"one seed cannot tell whether it differs from {name}",
-        "identical": f"identical to {name} on every seed",
-        "all diverged": f"every seed diverged, as did {name}'s",
-    }[row.verdict]
-    text += f" (n = {row.n})"
+    base, decimals = baseline(results), Decimals.of(results)
+    text = f"{VERDICTS[row.verdict][0].format(base.optimizer)} (n = {row.n})"
     if row.verdict in ("identical", "all diverged"):
         return text
-    whose = [(row, "")] if row is base else [(row, ""), (base, f" of {name}")]
-    lost = [
+    metric, interval = decimals.spread(row), ""
+    if row is not base:
+        metric, between = decimals.signed(row.difference), decimals.interval(row)
+        interval = ", no interval" if between == DASH else f", 95% interval {between}"
+    parts = [] if metric == DASH else [f"{readable(results.metric)} {metric}{interval}"]
+    whose = [(row, "")] if row is base else [(row, ""), (base, f" of {base.optimizer}")]
+    parts += [
         f"{some.diverged} of {plural(some.n, 'seed')}{of} diverged"
         for some, of in whose
         if some.diverged
     ]
-    return f"{text}: {'; '.join([*_metric(results, row), *lost])}"
-
-
-def _metric(results: Results, row: Comparison) -> list[str]:
-    """The metric of the baseline, or the difference from it, if it is known."""
-    decimals, what = Decimals.of(results), readable(results.metric)
-    if row.verdict == "baseline":
-        return [f"{what} {decimals.spread(row)}"] if math.isfinite(row.mean) else []
-    difference, interval = decimals.signed(row.difference), decimals.interval(row)
-    if difference == DASH:
-        return []
-    between = "no interval" if interval == DASH else f"95% interval {interval}"
-    return [f"{what} {difference}, {between}"]
+    return f"{text}: {'; '.join(parts)}"
 
 
 def all_diverged(results: Results) -> str:
@@ -148,7 +140,7 @@ def pace(results: Results, row: Comparison) -> tuple[float, float] | None:
     ``None`` if a seed never reached it. The time is only as exact as the median step times are.
     """
     whole = results.steps * baseline(results).seconds_per_step
-    if row.steps_to_baseline is None or not results.steps or not whole > 0:
+    if row.steps_to_baseline is None or not whole > 0:
         return None
     time = row.steps_to_baseline * row.seconds_per_step
     return row.steps_to_baseline / results.steps, time / whole
@@ -171,11 +163,11 @@ def soon(results: Results, row: Comparison) -> str:
     if row is base or row.diverged or base.diverged:
         return ""
     target = f"{base.optimizer}'s final {readable(results.metric)}"
-    if row.steps_to_baseline is None or reached is None:
+    if reached is None:
         return f"Not every seed reached {target}."
     steps, time = reached
     return (
-        f"It reached {target} after {row.steps_to_baseline:,.0f} of {results.steps:,} steps "
+        f"It reached {target} after {steps * results.steps:,.0f} of {results.steps:,} steps "
         f"({steps:.2f}{TIMES}), in {time:.2f}{TIMES} the time."
     )
 

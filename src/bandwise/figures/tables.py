@@ -8,40 +8,23 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from bandwise.figures import study_words as words
 from bandwise.figures.instruments import Runs
-from bandwise.figures.instruments.rows import (
-    Value,
-    figure,
-    last_of,
-    means,
-    ratio,
-    ratio_in_decibels,
-)
-from bandwise.figures.study_words import (
-    Decimals,
-    all_diverged,
-    baseline,
-    goal,
-    milliseconds,
-    readable,
-    rests_on,
-    steps_to_baseline,
-    times_note,
-)
+from bandwise.figures.instruments.rows import Value, last_of, means
 from bandwise.figures.words import DASH, MINUS, number, plural
-from bandwise.study.results import Comparison, Results
+from bandwise.study.results import Results
 
 _STYLES = {"better": "bold green", "worse": "bold red", "one seed: cannot tell": "yellow"}
 
 # Heading, quantity, value and format of each column of the lens's table.
 _LENS_COLUMNS: list[tuple[str, str, Value, str]] = [
-    ("low/high\nwithin\n(dB)", "temporal", ratio_in_decibels("gain_low", "gain_high"), "+.1f"),
-    ("size\nslope", "temporal", figure("size_slope"), "+.2f"),
-    ("rate\nslope", "temporal", figure("rate_slope"), "+.2f"),
-    ("low\nenergy\n/ white", "spatial", ratio("low", "white_low"), ".2f"),
-    ("mask\nkeeps", "spatial", figure("kept"), ".1%"),
-    ("spectral\nnorm", "weights", figure("spectral_norm"), ".3g"),
-    ("rank\nratio", "weights", figure("effective_rank_ratio"), ".3f"),
+    ("low/high\nwithin\n(dB)", "temporal", Value("gain_low", "gain_high", decibels=True), "+.1f"),
+    ("size\nslope", "temporal", Value("size_slope"), "+.2f"),
+    ("rate\nslope", "temporal", Value("rate_slope"), "+.2f"),
+    ("low\nenergy\n/ white", "spatial", Value("low", "white_low"), ".2f"),
+    ("mask\nkeeps", "spatial", Value("kept"), ".1%"),
+    ("spectral\nnorm", "weights", Value("spectral_norm"), ".3g"),
+    ("rank\nratio", "weights", Value("effective_rank_ratio"), ".3f"),
 ]
 
 
@@ -49,62 +32,42 @@ def study_table(results: Results) -> Table:
     """Every optimizer against the baseline, a row each.
 
     It fits 80 columns. Words say all that its colours say.
-
-    Args:
-        results: of the study.
     """
+    decimals, metric = words.Decimals.of(results), words.readable(results.metric)
+    same = [f"{r.optimizer}: {r.why}" for r in results.comparisons if r.verdict == "identical"]
+    notes = [
+        words.all_diverged(results),
+        *same,
+        words.rests_on(results),
+        f"Steps to baseline: the first evaluation, median over seeds, at which {metric} "
+        f"({words.goal(results)}) was as good as {words.baseline(results).optimizer}'s last.",
+        words.times_note(results),
+    ]
     shown = _table(
-        f"{results.task}: {readable(results.metric)} after {plural(results.steps, 'step')}, "
+        f"{results.task}: {metric} after {plural(results.steps, 'step')}, "
         f"n = {plural(len(results.seeds), 'seed')}",
-        "\n".join(filter(None, _notes(results))),
+        "\n".join(filter(None, notes)),
     )
     shown.add_column("optimizer", overflow="fold", min_width=9)
     shown.add_column("mean ± std", justify="right", no_wrap=True)
-    shown.add_column("difference\n95% interval", justify="right")
-    shown.add_column("steps to\nbaseline", justify="right")
-    shown.add_column("ms per\nstep", justify="right")
+    for heading in ("difference\n95% interval", "steps to\nbaseline", "ms per\nstep"):
+        shown.add_column(heading, justify="right")
     shown.add_column("verdict", max_width=13)
-    decimals = Decimals.of(results)
     for row in results.comparisons:
+        difference, interval = decimals.signed(row.difference), decimals.interval(row)
         shown.add_row(
             _text(row.optimizer),
             _text(decimals.cell(row)),
-            _text(_difference(decimals, row)),
-            _text(steps_to_baseline(results, row).replace(" ", "\n")),
-            milliseconds(row.seconds_per_step),
+            _text(difference if interval == DASH else f"{difference}\n{interval}"),
+            _text(words.steps_to_baseline(results, row).replace(" ", "\n")),
+            words.milliseconds(row.seconds_per_step),
             Text(row.verdict, style=_STYLES.get(row.verdict, "")),
         )
     return shown
 
 
-def _difference(decimals: Decimals, row: Comparison) -> str:
-    difference, interval = decimals.signed(row.difference), decimals.interval(row)
-    return difference if interval == DASH else f"{difference}\n{interval}"
-
-
-def _notes(results: Results) -> list[str]:
-    return [
-        all_diverged(results),
-        *(
-            f"{row.optimizer}: {row.why}"
-            for row in results.comparisons
-            if row.verdict == "identical"
-        ),
-        rests_on(results),
-        f"Steps to baseline: the first evaluation, median over seeds, at which "
-        f"{readable(results.metric)} ({goal(results)}) was as good as "
-        f"{baseline(results).optimizer}'s last.",
-        times_note(results),
-    ]
-
-
 def lens_table(runs: Runs, name: str = "") -> Table:
-    """The last figures for the whole model: a row for each label, the mean over its runs.
-
-    Args:
-        runs: the rows of each run, by label.
-        name: of the study.
-    """
+    """The last figures for the whole model: a row for each label, the mean over its runs."""
     shown = _table(
         f"{name or 'the lens'}: the whole model, as last measured",
         "low/high within: how much more a single weight's slow changes are amplified than its fast "
@@ -130,9 +93,8 @@ def _last_measured(runs: Runs) -> str:
     said = []
     for quantity in dict.fromkeys(quantity for _, quantity, *_ in _LENS_COLUMNS):
         rows = [row for some in runs.values() for run in some for row in last_of(run, quantity)]
-        steps = sorted({row["step"] for row in rows})
-        if steps:
-            ends = dict.fromkeys((steps[0], steps[-1]))
+        if steps := {row["step"] for row in rows}:
+            ends = dict.fromkeys((min(steps), max(steps)))
             said.append(f"{quantity} at step {' to '.join(f'{step:,}' for step in ends)}")
     return f"Last measured: {', '.join(said)}." if said else ""
 

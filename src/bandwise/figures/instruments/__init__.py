@@ -6,20 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bandwise.figures.figure import Figure
 from bandwise.figures.instruments.activation_shares import ActivationShare
-from bandwise.figures.instruments.decision_map import decision_map
-from bandwise.figures.instruments.final_decisions import agreement, alignment
+from bandwise.figures.instruments.final_decisions import agreement, alignment, boundaries
 from bandwise.figures.instruments.function_space import function_space
 from bandwise.figures.instruments.instrument import Instrument
-from bandwise.figures.instruments.layer_map import layer_map
-from bandwise.figures.instruments.over_frequency import across, gain
-from bandwise.figures.instruments.rows import (
-    Runs,
-    figure,
-    ratio,
-    ratio_in_decibels,
-    rows_of,
-    scalar,
-)
+from bandwise.figures.instruments.over_frequency import across, gain, layers
+from bandwise.figures.instruments.rows import Runs, Value, known, rows_of
 from bandwise.figures.instruments.slopes import RATE, SIZE
 from bandwise.figures.words import headline, number
 from bandwise.lens import Row
@@ -30,50 +21,49 @@ __all__ = ["Runs", "lens_figures", "sections"]
 
 def _band(name: str) -> Instrument:
     return Instrument(
-        name=f"band-{name}",
-        title=f"{headline(name)} spatial frequencies",
-        quantity="spatial",
-        value=ratio(name, f"white_{name}"),
+        f"band-{name}",
+        f"{headline(name)} spatial frequencies",
+        "spatial",
+        Value(name, f"white_{name}"),
         y="energy / white noise's",
         note=f"The {name} band's share of the gradient's energy, over rows and columns of its "
         "matrices, as a multiple of white noise's share.",
         form=".2f",
-        references={"white noise": 1},
+        references=lambda runs: {"white noise": 1},
     )
 
 
-def _for_each_q(
-    words: str, value: Callable[[float], float]
-) -> Callable[[Runs], Mapping[str, float]]:
+def _for_each_q(runs: Runs, words: str, value: Callable[[float], float]) -> dict[str, float]:
     """A reference for each q that a mask was made with."""
-
-    def references(runs: Runs) -> dict[str, float]:
-        rows = [row for some in runs.values() for run in some for row in rows_of(run, "spatial")]
-        masked = [scalar(row, "q") for row in rows if scalar(row, "kept") is not None]
-        found = sorted({q for q in masked if q is not None})
-        if len(found) == 1:
-            return {words: value(found[0])}
-        return {f"{words}, q = {number(q)}": value(q) for q in found}
-
-    return references
+    rows = [row for some in runs.values() for run in some for row in rows_of(run, "spatial")]
+    masked = [row for row in rows if known(Value("kept"), [row])]
+    found = sorted(set(known(Value("q"), masked)))
+    if len(found) == 1:
+        return {words: value(found[0])}
+    return {f"{words}, q = {number(q)}": value(q) for q in found}
 
 
 def _weights(key: str, note: str) -> Instrument:
     words = key.replace("_", " ")
-    return Instrument(
-        name=f"weights-{key.replace('_', '-')}",
-        title=headline(words),
-        quantity="weights",
-        value=figure(key),
-        y=words,
-        note=f"{note} The mean over weight matrices.",
-    )
+    name, note = f"weights-{key.replace('_', '-')}", f"{note} The mean over weight matrices."
+    return Instrument(name, headline(words), "weights", Value(key), words, note)
 
 
 _WHOSE = "For optimizers without a mask, it is the mask that SMI would begin with."
 _NEAR_ZERO = (
     "The share of values below a tenth of their layer's root mean square, at the end of training."
 )
+_WEIGHTS = {
+    "spectral_norm": "The largest singular value: how much a matrix can stretch a vector.",
+    "condition_number": "The largest singular value over the smallest that is not negligible: "
+    "large where a matrix nearly flattens some directions.",
+    "effective_rank_ratio": "How evenly the singular values are spread: 1 if all are equal, near 0 "
+    "if a few directions do everything.",
+    "magnitude_variance": "How much the sizes of the weights differ.",
+    "kurtosis": "How heavy the tails of the weights are: 3 for normal values, more with outliers.",
+    "effective_parameter_ratio": "How evenly the sizes of the weights are spread: 1 if all are "
+    "equal, 0.75 for normal values, near 0 if few weights carry everything.",
+}
 
 _SECTIONS: dict[str, Sequence[Callable[[Runs], Figure | None]]] = {
     "Slow and fast gradients": [
@@ -84,97 +74,73 @@ _SECTIONS: dict[str, Sequence[Callable[[Runs], Figure | None]]] = {
         RATE.over_steps(),
         across,
         Instrument(
-            name="emphasis",
-            title="Low over high frequencies in all (dB)",
-            quantity="temporal",
-            value=ratio_in_decibels("response_low", "response_high"),
+            "emphasis",
+            "Low over high frequencies in all (dB)",
+            "temporal",
+            Value("response_low", "response_high", decibels=True),
             y="low / high (dB)",
             note="Update over gradient, all weights taken together: the low third of the temporal "
             "frequencies over the high third. Momentum and adaptivity both change it. 0 dB favours "
             "neither, 20 dB are ten times.",
             form="+.1f",
-            references={"neither": 0},
+            references=lambda runs: {"neither": 0},
         ),
-        layer_map,
+        layers,
     ],
     "What is learnt first": [
         function_space,
         alignment,
         agreement,
         Instrument(
-            name="accuracy",
-            title="Accuracy",
-            quantity="decisions",
-            value=figure("accuracy"),
+            "accuracy",
+            "Accuracy",
+            "decisions",
+            Value("accuracy"),
             y="accuracy",
             note="The share of examples put in the right class.",
             form=".1%",
         ),
         Instrument(
-            name="decision-loss",
-            title="Loss on the same examples",
-            quantity="decisions",
-            value=figure("loss"),
+            "decision-loss",
+            "Loss on the same examples",
+            "decisions",
+            Value("loss"),
             y="cross-entropy (nats)",
             note="The mean cross-entropy. It also rises when a wrong decision grows more "
             "confident.",
         ),
-        decision_map,
+        boundaries,
     ],
     "Gradients as matrices": [
-        _band("low"),
-        _band("mid"),
-        _band("high"),
+        *map(_band, ("low", "mid", "high")),
         Instrument(
-            name="mask-kept",
-            title="Energy that SMI's mask keeps",
-            quantity="spatial",
-            value=figure("kept"),
+            "mask-kept",
+            "Energy that SMI's mask keeps",
+            "spatial",
+            Value("kept"),
             y="share of energy",
             note="The mask's share of the gradient's energy. The dotted line is its share of the "
             "coefficients. Where the energy lies far above it, few coefficients carry the "
             f"gradient. {_WHOSE}",
             form=".1%",
-            references=_for_each_q("its share of the coefficients", lambda q: 1 - q),
+            references=lambda runs: _for_each_q(
+                runs, "its share of the coefficients", lambda q: 1 - q
+            ),
         ),
         Instrument(
-            name="mask-overlap",
-            title="Overlap of SMI's mask with itself",
-            quantity="spatial",
-            value=figure("overlap"),
+            "mask-overlap",
+            "Overlap of SMI's mask with itself",
+            "spatial",
+            Value("overlap"),
             y="overlap (Jaccard)",
             note="The coefficients in both this mask and the one measured before, over those in "
             "either. It is 1 if the mask stayed the same. Two unrelated masks lie at the dotted "
             f"line. {_WHOSE}",
             form=".2f",
-            references=_for_each_q("chance", lambda q: (1 - q) / (1 + q)),
+            references=lambda runs: _for_each_q(runs, "chance", lambda q: (1 - q) / (1 + q)),
         ),
     ],
-    "Weights": [
-        _weights(
-            "spectral_norm", "The largest singular value: how much a matrix can stretch a vector."
-        ),
-        _weights(
-            "condition_number",
-            "The largest singular value over the smallest that is not negligible: large where a "
-            "matrix nearly flattens some directions.",
-        ),
-        _weights(
-            "effective_rank_ratio",
-            "How evenly the singular values are spread: 1 if all are equal, near 0 if a few "
-            "directions do everything.",
-        ),
-        _weights("magnitude_variance", "How much the sizes of the weights differ."),
-        _weights(
-            "kurtosis",
-            "How heavy the tails of the weights are: 3 for normal values, more with outliers.",
-        ),
-        _weights(
-            "effective_parameter_ratio",
-            "How evenly the sizes of the weights are spread: 1 if all are equal, 0.75 for normal "
-            "values, near 0 if few weights carry everything.",
-        ),
-    ],
+    "Weights": [_weights(key, note) for key, note in _WEIGHTS.items()],
     "Activations": [
         ActivationShare("attention_weights", "Attention weights as good as zero", _NEAR_ZERO),
         ActivationShare(
@@ -195,7 +161,7 @@ def sections(runs: Runs) -> dict[str, list[Figure]]:
     """Every figure that the rows hold something for, by heading."""
     agreed = {label: [with_agreement(rows) for rows in some] for label, some in runs.items()}
     drawn = {
-        heading: [found for instrument in some if (found := instrument(agreed)) is not None]
+        heading: [found for instrument in some if (found := instrument(agreed))]
         for heading, some in _SECTIONS.items()
     }
     return {heading: figures for heading, figures in drawn.items() if figures}

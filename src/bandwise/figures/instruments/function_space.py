@@ -1,16 +1,16 @@
 """Which frequencies of a function a model learns first: the spectral bias.
 
-A task such as ``bandwise.tasks.sines.Sines`` reports an error for each frequency k. Its rows of
-quantity ``"evaluation"`` have ``val_error_k1``, ``val_error_k2``, …, each relative to the
-amplitude that is to be learnt.
+A task such as ``bandwise.tasks.sines.Sines`` reports ``val_error_k1``, ``val_error_k2``, …: an
+error for each frequency k, relative to the amplitude that is to be learnt.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
-from bandwise.figures.curves import Curve, curves_of, finite
+from bandwise.figures.curves import Curve, Points, curves_of, finite
 from bandwise.figures.figure import Figure
 from bandwise.figures.instruments.instrument import curve_figure
 from bandwise.figures.instruments.rows import Runs, rows_of, scalar
@@ -39,21 +39,13 @@ def function_space(runs: Runs) -> Figure | None:
         f"{label}, k = {k:g} ({missed} of {len(some)})"
         for label, some in learnt.items()
         for k in (some[0] if some else ())
-        if (missed := sum(first.get(k) is None for first in some))
+        if (missed := sum(math.isnan(first.get(k, math.nan)) for first in some))
     ]
     if late:
         note += f" Not half learnt in the run, with so many seeds: {'; '.join(late)}."
-    found = curve_figure(
-        "function-space",
-        drawn,
-        title=_title(drawn, ks),
-        note=note,
-        x="frequency of the function, k periods",
-        y="steps until half learnt",
-        small=False,
-    )
-    if found:
-        found.plot.update_xaxes(type="log", tickvals=ks, ticktext=[f"{k:g}" for k in ks])
+    x, y = "frequency of the function, k periods", "steps until half learnt"
+    found = curve_figure("function-space", drawn, _title(drawn, ks), note, y, x=x, small=False)
+    found.plot.update_xaxes(type="log", tickvals=ks, ticktext=[f"{k:g}" for k in ks])
     return found
 
 
@@ -70,14 +62,12 @@ def _title(drawn: Sequence[Curve], ks: Sequence[float]) -> str:
     return f"Low frequencies of the function are learnt first by {who}; {title}"
 
 
-def _half_learnt(rows: Sequence[Row]) -> dict[float, float | None]:
-    """The first step at which the error of each frequency was at most a half; ``None`` if none."""
-    first: dict[float, float | None] = {}
+def _half_learnt(rows: Sequence[Row]) -> Points:
+    """The first step at which the error of each frequency was at most a half; NaN if none."""
+    first: Points = {}
     for row in rows_of(rows, "evaluation"):
-        for key in row:
-            if match := _ERROR.fullmatch(key):
-                k, error = float(match[1]), scalar(row, key)
-                first.setdefault(k, None)
-                if first[k] is None and error is not None and error <= _HALF:
-                    first[k] = row["step"]
+        for match in filter(None, map(_ERROR.fullmatch, row)):
+            k = float(match[1])
+            if math.isnan(first.setdefault(k, math.nan)) and scalar(row, match[0]) <= _HALF:
+                first[k] = row["step"]
     return first

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 from bandwise.figures.dots import Dots, dot_plot
 from bandwise.figures.figure import Figure
 from bandwise.figures.instruments.instrument import Instrument
-from bandwise.figures.instruments.rows import SETTLED, Runs, figure, scalar, windows
+from bandwise.figures.instruments.rows import SETTLED, Runs, Value, scalar, windows
 from bandwise.figures.words import MINUS, number
-from bandwise.lens import Row
 
 _NEUTRAL = 0.1  # the largest slope that momentum alone can cause
 _FEW = 3  # labels that a title names one by one
@@ -43,38 +44,35 @@ class _Slope(NamedTuple):
 class Slopes:
     """Draws how the step per unit of gradient goes with a property of the gradient.
 
-    Attributes:
-        what: the property. The rows of ``temporal`` have ``{what}_slope`` and its 95% interval,
-            from ``{what}_slope_low`` to ``{what}_slope_high``.
-        below: what an optimizer with a slope below zero does, in words that follow its label.
-        above: the same of a slope above zero.
-        references: slopes of known optimizers.
-        note: what the slope means.
+    The rows of ``temporal`` have ``{what}_slope`` and its 95% interval, from ``{what}_slope_low``
+    to ``{what}_slope_high``.
     """
 
-    what: str
-    below: str
-    above: str
-    references: Mapping[str, float]
+    what: str  # the property
+    below: str  # what an optimizer with a slope below zero does, to follow its label
+    above: str  # the same of a slope above zero
+    references: Mapping[str, float]  # slopes of known optimizers
     note: str
 
     def __call__(self, runs: Runs) -> Figure | None:
         """For each label its windows as dots and their mean; ``None`` without any."""
+        keys = [f"{self.what}_slope{end}" for end in ("", "_low", "_high")]
         found: dict[str, _Slope] = {}
         dots = []
         for index, (label, some) in enumerate(runs.items()):
-            seen = [at for rows in some for row in windows(rows) if (at := self._read(row))]
+            rows = [row for run in some for row in windows(run)]
+            read = [(row["step"], _Slope(*(scalar(row, key) for key in keys))) for row in rows]
+            seen = [(step, at) for step, at in read if all(map(math.isfinite, at))]
             if not seen:
                 continue
-            slope = _Slope(*map(statistics.fmean, zip(*(at for _, at in seen), strict=True)))
-            found[label] = slope
+            mean, low, high = map(statistics.fmean, zip(*(at for _, at in seen), strict=True))
+            found[label] = _Slope(mean, low, high)
             values = [
                 (f"up to step {step:,}: {number(at.mean, _FORM)}", at.mean)
-                for step, at in sorted(seen, key=lambda window: window[0])
+                for step, at in sorted(seen, key=itemgetter(0))
             ]
-            words = f"mean {number(slope.mean, _FORM)}"
-            interval = (slope.low, slope.high)
-            dots.append(Dots(index, label, "windows", values, slope.mean, interval, words))
+            words = f"mean {number(mean, _FORM)}"
+            dots.append(Dots(index, label, values, mean, (low, high), words))
         if not dots:
             return None
         note = (
@@ -85,27 +83,23 @@ class Slopes:
         plot = dot_plot(dots, f"{self.what} slope (log per log)", self.references)
         return Figure(f"lens-{self.what}-slope", self._title(found), note, plot, small=True)
 
-    def _read(self, row: Row) -> tuple[int, _Slope] | None:
-        """A window's last step and slope."""
-        ends = [scalar(row, f"{self.what}_slope{end}") for end in ("", "_low", "_high")]
-        known = [end for end in ends if end is not None]
-        return (row["step"], _Slope(*known)) if len(known) == len(ends) else None
-
     def _title(self, found: Mapping[str, _Slope]) -> str:
         """Who lies lowest and who highest, who is neutral, and who may be."""
-        parts = []
-        for side, words in ((-1, self.below), (1, self.above)):
-            if there := [label for label, slope in found.items() if slope.side == side]:
-                parts.append(_outermost(found, there, side, words))
-        if neutral := [label for label, slope in found.items() if slope.side == 0]:
+        sides: dict[int | None, list[str]] = {-1: [], 1: [], 0: [], None: []}
+        for label, slope in found.items():
+            sides[slope.side].append(label)
+        low, high, neutral, unclear = sides.values()
+        parts = [_outermost(found, low, -1, self.below)] if low else []
+        parts += [_outermost(found, high, 1, self.above)] if high else []
+        if neutral:
             few = len(neutral) <= _FEW
             parts.append(f"neutral: {', '.join(neutral)}" if few else f"{len(neutral)} are neutral")
-        if unclear := [label for label, slope in found.items() if slope.side is None]:
+        if unclear:
             few, said = len(unclear) <= _FEW, "cannot be told from neutral"
             parts.append(f"{said}: {', '.join(unclear)}" if few else f"{len(unclear)} {said}")
-            if len(unclear) == 1:
-                mean, low, high = (number(value, _FORM) for value in found[unclear[0]])
-                parts[-1] += f" ({mean}, interval {low} to {high})"
+        if len(unclear) == 1:
+            mean, least, most = (number(value, _FORM) for value in found[unclear[0]])
+            parts[-1] += f" ({mean}, interval {least} to {most})"
         return f"{self.what.capitalize()} slope: {'; '.join(parts)}"
 
     def over_steps(self) -> Instrument:
@@ -114,11 +108,11 @@ class Slopes:
             name=f"{self.what}-slope-steps",
             title=f"{self.what.capitalize()} slope over training",
             quantity="temporal",
-            value=figure(f"{self.what}_slope"),
+            value=Value(f"{self.what}_slope"),
             y=f"{self.what} slope (log per log)",
             note="A cycle of p shows where it is longer than a window of steps.",
             form=_FORM,
-            references=self.references,
+            references=lambda runs: self.references,
         )
 
 
