@@ -114,10 +114,11 @@ def markdown(found: Sequence[Edition]) -> str:
         "",
         "`python -m papers claims` writes this page from stored results. Do not edit it.",
         "",
-        "- Differences are paired by seed. The 95% bootstrap interval of the mean stands in "
-        "brackets. For timings it is the interval of the median over the rounds of one process; "
+        "- Differences are paired by seed. The 95% t-interval of the mean stands in brackets. For "
+        "timings it is the bootstrap interval of the median over the rounds of one process; "
         "another process may differ by more.",
-        "- A difference is *real* if the interval excludes zero and a paired t-test agrees at 5%.",
+        "- A difference is *real* if its 95% t-interval excludes zero. Where all differences are "
+        "equal, the chance that all have one sign must be below 5% instead.",
         "- A claim with a figure *holds* if the difference is real, goes the way claimed and is at "
         "least half as large. It *does not hold* if a difference half as large is ruled out in the "
         "same way.",

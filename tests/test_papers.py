@@ -270,7 +270,7 @@ def test_a_difference_is_judged_by_half_of_what_is_claimed(found, claimed, verdi
 
 
 def test_a_difference_in_words():
-    assert percent(Sample((1.0, 3.0))) == "+2.00% [+1.00, +3.00], n = 2"
+    assert percent(Sample((1.0, 3.0))) == "+2.00% [\N{MINUS SIGN}10.71, +14.71], n = 2"
     assert written(Sample((-1.0,)), "+.2f") == "\N{MINUS SIGN}1.00, n = 1"
     assert percent(Sample((None,))) == "no figure for every seed, n = 1"
 

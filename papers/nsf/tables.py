@@ -47,7 +47,7 @@ def _slopes(task: str, data: Data) -> Table:
         f"Which frequencies each exponent favours ({task})",
         "How the step of a coordinate goes with how often its gradient changes sign, the slope of "
         "the logarithms: below 0 slow coordinates are favoured. Mean over seeds and its 95% "
-        "bootstrap interval.",
+        "t-interval.",
         ["optimizer", "slope"],
         [[name, written(study.sample(name, rate_slope), "+.2f")] for name in study.optimizers],
     )
@@ -69,7 +69,7 @@ def _table(title: str, data: Data) -> Table:
         rows.append(row + ([_mean(study.sample(name, final(tested)))] if has_test else []))
     note = (
         f"{data['steps']} steps; means over seeds, and the mean of the differences from "
-        f"{baseline} by seed with its 95% bootstrap interval."
+        f"{baseline} by seed with its 95% t-interval."
     )
     columns = ["optimizer", metric, "difference", *([tested] if has_test else [])]
     return Table(title, note, columns, rows)

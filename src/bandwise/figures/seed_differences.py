@@ -31,7 +31,7 @@ def difference_figure(results: Results) -> Figure | None:
         "all": {"xaxis.range": _extent(results, found)},
     }
     start_in(plot, views["close to the baseline"])
-    note = "Dots are seeds; the diamond is their mean, the bar its 95% interval."
+    note = "Dots are seeds; the diamond is their mean, the bar its 95% t-interval."
     if len(results.seeds) == 1:
         note = "Each optimizer has one dot, from one seed: a gap of any size may be chance."
     if missing := sum(len(results.seeds) - len(values) for values in found.values()):

@@ -112,7 +112,7 @@ def _metric(results: Results, row: Comparison) -> list[str]:
     difference, interval = decimals.signed(row.difference), decimals.interval(row)
     if difference == DASH:
         return []
-    between = "no interval" if interval == DASH else f"95% interval {interval}"
+    between = "no interval" if interval == DASH else f"95% t-interval {interval}"
     return [f"{what} {difference}, {between}"]
 
 
@@ -187,10 +187,10 @@ def step_time(results: Results, row: Comparison) -> str:
 
 
 def p_value(row: Comparison) -> str:
-    """The p-value, or a dash where there is none."""
-    if row.p_value is None:
+    """The corrected p-value, or a dash where there is none."""
+    if row.p_corrected is None:
         return DASH
-    return "< 0.001" if row.p_value < 0.001 else number(row.p_value, ".3f")
+    return "< 0.001" if row.p_corrected < 0.001 else number(row.p_corrected, ".3f")
 
 
 def final_of(run: Run, key: str) -> str:
@@ -208,9 +208,9 @@ def rests_on(results: Results) -> str:
         return f"{baseline(results).optimizer} ran alone: there is nothing to compare it with."
     if max(row.n for row in results.comparisons) == 1:
         return "One seed each: any difference may be chance. Run more seeds for a verdict."
-    many = f" (p times the {compared} comparisons: Bonferroni)" if compared > 1 else ""
+    many = f", corrected for {compared} comparisons (Holm)" if compared > 1 else ""
     return (
-        '"Better" and "worse" need fewer or more diverged runs than the baseline, or both a 95% '
-        f"bootstrap interval without zero and a paired t-test over seeds with p < 0.05{many}. "
+        '"Better" and "worse" need fewer or more diverged runs than the baseline, or a paired '
+        f"t-test over seeds with p < 0.05{many}. The 95% t-interval is of each comparison alone. "
         '"No detectable difference" does not mean equal.'
     )

@@ -60,7 +60,7 @@ def study_table(results: Results) -> Table:
     )
     shown.add_column("optimizer", overflow="fold", min_width=9)
     shown.add_column("mean ± std", justify="right", no_wrap=True)
-    shown.add_column("difference\n95% interval", justify="right")
+    shown.add_column("difference\n95% t-interval", justify="right")
     shown.add_column("steps to\nbaseline", justify="right")
     shown.add_column("ms per\nstep", justify="right")
     shown.add_column("verdict", max_width=13)
