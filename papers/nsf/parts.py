@@ -78,7 +78,7 @@ def lead(context: Context) -> dict[str, Any]:
 
 
 def ablation(context: Context) -> dict[str, Any]:
-    """The paper's cycle, with its period, shape, range and scale changed one at a time."""
+    """Our cycle, with its period, shape, range and scale changed one at a time."""
     scale = SCALES[context.scale]
     period = scale.short_steps // 5
     optimizers = [
