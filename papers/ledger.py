@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +12,43 @@ from typing import Any, get_args
 import papers
 from bandwise.figures.figure import Figure
 from bandwise.figures.pages import fill, save
-from bandwise.figures.words import MINUS
+from bandwise.figures.words import DASH, MINUS
 from bandwise.files import replacing
-from papers.paper import Claim, Data, Finding, Paper, ScaleName, Table
+from papers.paper import Claim, Data, Finding, Paper, ScaleName, Table, Verdict
 from papers.stored import read_part
+from papers.verdicts import together
+
+_RULES = """\
+**What is measured.** All optimizers of a part train with the same seeds. A difference is taken seed
+by seed, and its 95% t-interval stands in brackets. For timings it is the bootstrap interval of the
+median over the rounds of one process; another process may differ by more. A difference is *real* if
+the raw p-value of a paired t-test is below 5%. It is not corrected for the number of claims: where
+there is no difference, one test in twenty sees one.
+
+**When a claim holds.** A claim with a figure holds if our difference is real, goes the way claimed
+and is at least half as large. It does not hold if a difference half as large is ruled out by the
+same test. A claim without a figure holds if the difference is real and goes the way claimed. It
+does not hold if the difference is real and goes the other way. Performance is *maintained* if the
+loss is at most 1% above the baseline's. To be better is not asked, and the margin is ours. A run
+that diverged supports no claim.
+
+**What the verdicts say.**
+
+- *Reproduced*: the claim holds for what we trained.
+- *Not reproduced at this scale*: it does not hold for what we trained. How long that was stands
+  beside the verdict. A longer training or a larger model may show what the paper saw.
+- *Contradicted*: it does not hold, and the scale cannot matter. We say so only of memory, of counts
+  and of the speed of inference: a dense model runs the same operations whatever trained it.
+- *Cannot tell yet*: neither is shown. More seeds are needed, or the reason stands beside the
+  verdict. The time of a step is compared at the paper's tokens a step or not at all.
+- *Not defined in the paper*: the text that we have says neither by a formula nor by a standard term
+  what is measured. Our figure is by a definition of ours.
+
+**What is counted.** Claims with the same words in the column *comparison* rest on one comparison
+and count once. Together they are reproduced if each of them is, and not reproduced if one of them
+is not. What the authors state against their own method, or as a possibility, stands in a table
+apart and gets no verdict. Our own claims have a table of their own.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +62,7 @@ class Edition:
     """
 
     paper: Paper
-    scale: str
+    scale: ScaleName
     stored: Mapping[str, Mapping[str, Any]]
 
     @property
@@ -39,9 +73,29 @@ class Edition:
     def finding(self, claim: Claim) -> Finding:
         """The finding about a claim, whether it was measured or not."""
         if claim.part not in self.stored:
-            return Finding("not measured", "cannot tell yet")
+            return Finding("not measured")
         with _of_file(f"{self.paper.name}-{claim.part}-{self.scale}.json"):
             return claim.judge(self.data[claim.part])
+
+    def verdict(self, claim: Claim) -> tuple[Verdict, str]:
+        """The verdict on a claim, and what must be known of it; may be empty."""
+        return claim.verdict(self.finding(claim), self.paper.regime(claim.part, self.scale))
+
+    def counts(self) -> Counter[Verdict]:
+        """How often each verdict was reached; claims of one comparison count once."""
+        groups: dict[str, list[Claim]] = {}
+        for claim in self.paper.claims:
+            groups.setdefault(claim.comparison or claim.text, []).append(claim)
+        return Counter(self._of_group(claims) for claims in groups.values())
+
+    def _of_group(self, claims: Sequence[Claim]) -> Verdict:
+        """The verdict that all claims of a group have, or that on all of them together."""
+        verdicts = [self.verdict(claim)[0] for claim in claims]
+        if len(set(verdicts)) == 1:
+            return verdicts[0]
+        holds = together([self.finding(claim).holds for claim in claims])
+        regime = self.paper.regime(claims[0].part, self.scale)
+        return claims[0].verdict(Finding("", holds), regime)[0]
 
     def tables(self) -> Sequence[Table]:
         """The paper's tables, as far as there are data."""
@@ -114,57 +168,80 @@ def markdown(found: Sequence[Edition]) -> str:
         "",
         "`python -m papers claims` writes this page from stored results. Do not edit it.",
         "",
-        "- Differences are paired by seed. The 95% bootstrap interval of the mean stands in "
-        "brackets. For timings it is the interval of the median over the rounds of one process; "
-        "another process may differ by more.",
-        "- A difference is *real* if the interval excludes zero and a paired t-test agrees at 5%.",
-        "- A claim with a figure *holds* if the difference is real, goes the way claimed and is at "
-        "least half as large. It *does not hold* if a difference half as large is ruled out in the "
-        "same way.",
-        "- A claim without a figure holds if the difference is real and goes the way claimed. It "
-        "does not hold if the difference is real and goes the other way.",
-        "- A claim never holds where a run diverged. It does not hold if the optimizer diverged "
-        "with more seeds than its baseline.",
-        "- In all other cases we *cannot tell yet*: more seeds are needed.",
-        "- The tests are not corrected for the number of claims. Where there is no difference, one "
-        "test in twenty sees one.",
-        "- A verdict is valid for the scale that it stands under. The scale `small` is the paper's "
-        "design, shrunk to two processors.",
+        *_table(_summary(found)),
+        "",
+        "The scale *small* is the paper's design, shrunk to two processors.",
+        "",
+        "## How the verdicts are made",
+        "",
+        _RULES,
     ]
     for edition in found:
         paper = edition.paper
-        lines += ["", f"## {paper.name.upper()}, scale {edition.scale}", ""]
+        lines += [f"## {paper.name.upper()}, scale {edition.scale}", ""]
         lines += [f"*{_plain(paper.title)}*. {_plain(paper.source)}.", ""]
-        lines += _table(("where", "claim", "theirs", "ours", "verdict", "part"), _rows(edition))
-        lines += ["", "### How each part was run", ""]
-        lines += _table(("part", "command", "date", "versions"), _commands(edition))
-        for table in edition.tables():
-            lines += ["", f"### {_plain(table.title)}", "", _plain(table.note), ""]
-            lines += _table(table.columns, table.rows)
-    return "\n".join(lines) + "\n"
+        for table in (*_claims(edition), _commands(edition), *edition.tables()):
+            lines += [f"### {_plain(table.title)}", ""]
+            lines += [_plain(table.note), ""] if table.note else []
+            lines += [*_table(table), ""]
+    return "\n".join(lines)
 
 
-def _rows(edition: Edition) -> list[Sequence[str]]:
-    rows: list[Sequence[str]] = []
-    for claim in edition.paper.claims:
-        found = edition.finding(claim)
-        theirs = claim.theirs.replace("-", MINUS)
-        rows.append((claim.where, claim.text, theirs, found.ours, found.verdict, claim.part))
-    return rows
+def _summary(found: Sequence[Edition]) -> Table:
+    words: tuple[Verdict, ...] = get_args(Verdict)
+    rows = [
+        [f"{edition.paper.name.upper()}, {edition.scale}", *(str(counts[word]) for word in words)]
+        for edition, counts in ((edition, edition.counts()) for edition in found)
+    ]
+    return Table("", "", ("paper, scale", *words), rows)
 
 
-def _commands(edition: Edition) -> list[Sequence[str]]:
+def _claims(edition: Edition) -> list[Table]:
+    """The claims that get a verdict, what the authors state apart, and claims of ours."""
+    paper = edition.paper
+    scored = []
+    for claim in paper.claims:
+        word, more = edition.verdict(claim)
+        verdict = f"**{word}** ({more})" if more else f"**{word}**"
+        theirs, ours = claim.theirs.replace("-", MINUS), edition.finding(claim).ours
+        scored.append(
+            [claim.where, claim.text, theirs, ours, verdict, claim.comparison, claim.part]
+        )
+    apart = [
+        [claim.where, claim.text, claim.theirs, edition.finding(claim).ours, claim.part]
+        for claim in paper.apart
+    ]
+    seen = {True: "yes", False: "no", None: "cannot tell yet"}
+    beyond = [
+        [claim.text, found.ours, seen[found.holds], claim.part]
+        for claim in paper.beyond
+        for found in (edition.finding(claim),)
+    ]
+    tables = [
+        Table("Claims", "", ("where", "claim", "theirs", "ours", "verdict", "comparison", "part"),
+              scored),
+        Table("Apart: what the authors state against their method, or as a possibility",
+              "It gets no verdict.", ("where", "statement", "theirs", "ours", "part"), apart),
+        Table("Beyond the paper: claims of ours", "", ("claim", "measured", "holds", "part"),
+              beyond),
+    ]  # fmt: skip
+    return [table for table in tables if table.rows]
+
+
+def _commands(edition: Edition) -> Table:
     rows: list[Sequence[str]] = []
     for name, part in edition.stored.items():
         versions = ", ".join(f"{key} {value}" for key, value in part["versions"].items())
-        rows.append((name, f"`{part['command']}`", part["date"], versions))
-    return rows
+        length = edition.paper.regime(name, edition.scale).length
+        rows.append((name, length or DASH, f"`{part['command']}`", part["date"], versions))
+    columns = ("part", "trained", "command", "date", "versions")
+    return Table("How each part was run", "", columns, rows)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    table = [columns, ["---"] * len(columns), *rows]
+def _table(table: Table) -> list[str]:
+    rows = [table.columns, ["---"] * len(table.columns), *table.rows]
     return [
-        "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in row) + " |" for row in table
+        "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in row) + " |" for row in rows
     ]
 
 
@@ -175,15 +252,12 @@ def _plain(text: str) -> str:
 
 def _page(edition: Edition, folder: Path) -> Path:
     paper = edition.paper
-    claims = Table("Claims", "", ("where", "claim", "theirs", "ours", "verdict"), [
-        row[:-1] for row in _rows(edition)
-    ])  # fmt: skip
     page = fill(
         "paper.html.jinja",
         package="papers",
         title=f"{paper.name.upper()}, scale {edition.scale}",
         paper=paper,
-        claims=claims,
+        claims=_claims(edition),
         tables=edition.tables(),
         figures=edition.figures(),
         commands=[part["command"] for part in edition.stored.values()],

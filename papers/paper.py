@@ -18,7 +18,15 @@ from bandwise.figures.figure import Figure
 from bandwise.study import Results, compare
 
 ScaleName = Literal["small", "paper"]
-Verdict = Literal["holds", "does not hold", "cannot tell yet"]
+Verdict = Literal[
+    "reproduced",
+    "not reproduced at this scale",
+    "contradicted",
+    "cannot tell yet",
+    "not defined in the paper",
+]
+Outcome: TypeAlias = bool | None
+"""Whether a claim holds for what was measured; ``None`` where these data cannot tell."""
 Data: TypeAlias = Mapping[str, Any]
 
 
@@ -104,11 +112,26 @@ class Finding:
 
     Attributes:
         ours: the figure, with its interval and n.
-        verdict: whether the claim holds.
+        holds: whether the claim holds for it.
+        why: why the figure cannot decide the claim, where more seeds would not help.
     """
 
     ours: str
-    verdict: Verdict
+    holds: Outcome = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Regime:
+    """What a part trains, beside what the paper trains.
+
+    Attributes:
+        length: how long both train, in words.
+        tokens: how many tokens a step both have, in words; empty if they are the same.
+    """
+
+    length: str
+    tokens: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,6 +144,11 @@ class Claim:
         theirs: the paper's figure.
         part: the name of the part whose data decides.
         judge: takes that data and returns the finding.
+        comparison: claims with the same name here rest on one comparison and count once.
+        scale: whether the size of the training matters for the claim. ``"same tokens"``: it is
+            judged only where a step has as many tokens as the paper's.
+        undefined: what the paper does not say, where it has neither a formula for what it measures
+            nor a standard term.
     """
 
     where: str
@@ -128,6 +156,28 @@ class Claim:
     theirs: str
     part: str
     judge: Callable[[Data], Finding]
+    comparison: str = ""
+    scale: Literal["matters", "does not matter", "same tokens"] = "matters"
+    undefined: str = ""
+
+    def verdict(self, found: Finding, regime: Regime) -> tuple[Verdict, str]:
+        """The verdict, and in words what the reader must know of it; may be empty.
+
+        Args:
+            found: what was measured.
+            regime: of the claim's part.
+        """
+        if self.undefined:
+            return "not defined in the paper", self.undefined
+        if self.scale == "same tokens" and regime.tokens:
+            return "cannot tell yet", regime.tokens
+        if found.holds is None:
+            return "cannot tell yet", found.why
+        if found.holds:
+            return "reproduced", ""
+        if self.scale == "does not matter":
+            return "contradicted", ""
+        return "not reproduced at this scale", regime.length
 
 
 @dataclass(frozen=True)
@@ -159,6 +209,10 @@ class Paper:
         claims: in the order of the paper.
         tables: makes the tables from the data of the stored parts, given by the parts' names.
         figures: makes the figures in the same way.
+        apart: what the authors state against their own method, or as a possibility. It is measured
+            and gets no verdict.
+        beyond: claims of ours.
+        regime: what a part trains, by the part's and the scale's names.
     """
 
     name: str
@@ -168,6 +222,9 @@ class Paper:
     claims: Sequence[Claim]
     tables: Callable[[Mapping[str, Data]], Sequence[Table]]
     figures: Callable[[Mapping[str, Data]], Sequence[Figure]]
+    apart: Sequence[Claim] = ()
+    beyond: Sequence[Claim] = ()
+    regime: Callable[[str, ScaleName], Regime] = lambda part, scale: Regime("")
 
 
 def one_of(name: str, value: object, choices: Sequence[object]) -> None:

@@ -17,7 +17,7 @@ from test_study import quiet
 
 def test_a_damaged_part_of_a_paper_is_named(tmp_path, monkeypatch, capsys):
     part = Part("first", "One", lambda context: {"value": 2.0})
-    claim = Claim("1", "a", "1", "first", lambda d: Finding(f"{d['value']:.1f}", "holds"))
+    claim = Claim("1", "a", "1", "first", lambda d: Finding(f"{d['value']:.1f}", True))
     made = Paper("smi", "A title", "A source", (part,), (claim,), lambda data: (), lambda data: ())
     monkeypatch.setattr(papers, "load", lambda name: made)
     (path,) = reproduce("smi", out=tmp_path, console=quiet())

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from papers.nsf import PAPER, authors, claims, parts, scales
+from papers.nsf import PAPER, authors, claims, parts, regimes, scales
 from papers.nsf.by_layer import MuonAdamW, layer_kind, nsf_by_layer
 from papers.nsf.factored import FactoredNSF, split
 from papers.paper import Context
@@ -52,39 +52,67 @@ def shifted(by, spread=0.01, n=5):
 
 
 SHIFTS = [
-    (shifted(-0.1), "holds"),
-    (shifted(0.1), "does not hold"),
+    (shifted(-0.1), True),
+    (shifted(0.1), False),
     # That five seeds show nothing says no more than that three do.
-    (shifted(0.0, 0.1), "cannot tell yet"),
-    (shifted(0.0, 0.1, 3), "cannot tell yet"),
-    (shifted(-0.1, n=1), "cannot tell yet"),
-    ([*shifted(-0.1)[:4], None], "does not hold"),
+    (shifted(0.0, 0.1), None),
+    (shifted(0.0, 0.1, 3), None),
+    (shifted(-0.1, n=1), None),
+    ([*shifted(-0.1)[:4], None], False),
 ]
 
 
 # --- judges -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("ours", "verdict"), SHIFTS)
-def test_lower_figures(ours, verdict):
+@pytest.mark.parametrize(("ours", "holds"), SHIFTS)
+def test_lower_figures(ours, holds):
     finals = {"adamw": BASE[: len(ours)], CYCLE: ours, "nsf:p=0.7": ours}
-    assert claims.lower_loss(study(finals)).verdict == verdict
-    assert claims.seven_tenths(study(finals)).verdict == verdict
+    assert claims.lower_loss(study(finals)).holds == holds
+    assert claims.seven_tenths(study(finals)).holds == holds
     images = study(finals, metric="val_error")
-    assert claims.lower_test_error({"mnist-5k": images}).verdict == verdict
+    assert claims.lower_test_error({"mnist-5k": images}).holds == holds
     lengths = {"500": study(finals), "1000": study(finals)}
-    assert claims.at_every_length(lengths).verdict == verdict
+    assert claims.at_every_length(lengths).holds == holds
+
+
+def test_no_claim_of_the_abstract_is_decided_by_a_cycle_a_measure_or_a_text_of_ours():
+    """Only the part with the authors' rule and regime may decide one."""
+    everything = {
+        "lead": study({"adamw": BASE, CYCLE: shifted(-0.1)}),
+        "images": aligning(20, 60),
+        "response": response({"adam": -0.5, "sgd:lr=0.05": 0.0, "nsf:p=-0.5": 0.5}),
+    }
+    for claim in PAPER.claims:
+        if claim.part != "authors":
+            found = claim.judge(everything[claim.part])
+            assert found.holds is None
+            assert "abstract" in found.why
+            assert "ours" in found.why
+    assert claims.lower_loss(everything["lead"]).holds is True
+
+
+def test_the_epochs_of_images_are_those_of_the_task():
+    task = mnist_5k.Mnist5k()
+    assert regimes.MNIST == (task.batch_size, len(task._data["train"][1]))
+    kinds = (("images", "small"), ("authors", "small"), ("authors", "paper"))
+    epochs = ((21, 2.84), (32, 7.11), (32, 150))
+    theirs = "the paper's are not known to us, 150 in its authors' earlier code"
+    for (part, scale), (mnist, cifar) in zip(kinds, epochs, strict=True):
+        here = f"{mnist} epochs of MNIST-5k, {cifar} of CIFAR-10 here"
+        assert regimes.regime(part, scale).length == f"{here}; {theirs}"
+    assert regimes.regime("lead", "small").length == ""
 
 
 def test_a_finding_says_what_was_measured():
     data = study({"adamw": BASE, CYCLE: shifted(-0.1, 0.01)})
     assert (
         claims.lower_loss(data).ours
-        == "\N{MINUS SIGN}0.098 [\N{MINUS SIGN}0.106, \N{MINUS SIGN}0.09], n = 5"
+        == "\N{MINUS SIGN}0.098 [\N{MINUS SIGN}0.1116, \N{MINUS SIGN}0.0844], n = 5"
     )
     images = {"mnist-5k": study({"adamw": BASE, CYCLE: shifted(-0.1)}, metric="val_error")}
     assert (
-        "mnist-5k: \N{MINUS SIGN}9.80 points [\N{MINUS SIGN}10.60, \N{MINUS SIGN}9.00], n = 5"
+        "mnist-5k: \N{MINUS SIGN}9.80 points [\N{MINUS SIGN}11.16, \N{MINUS SIGN}8.44], n = 5"
         in claims.lower_test_error(images).ours
     )
 
@@ -93,45 +121,95 @@ def test_the_test_error_is_that_of_the_test_split():
     data = study({"adamw": BASE, CYCLE: shifted(-0.1)}, metric="val_error")
     for run in Study(data).runs(CYCLE):
         run["final"]["test_error"] += 0.3
-    assert claims.lower_test_error({"mnist-5k": data}).verdict == "does not hold"
+    assert claims.lower_test_error({"mnist-5k": data}).holds is False
 
 
 def test_consistently_means_on_every_task_and_some_means_one():
     good, bad = (study({"adamw": BASE, CYCLE: shifted(by)}) for by in (-0.1, 0.1))
     skipped = {"skipped": "no file"}
-    for data, verdict in (
-        ({"a": good, "b": bad}, "does not hold"),
-        ({"a": good, "b": skipped}, "holds"),
-        ({"b": skipped}, "cannot tell yet"),
+    for data, holds in (
+        ({"a": good, "b": bad}, False),
+        ({"a": good, "b": skipped}, True),
+        ({"b": skipped}, None),
     ):
-        assert claims.lower_test_error(data).verdict == verdict
+        assert claims.lower_test_error(data).holds == holds
     early, late = curves(20, 100), curves(60, 100)
-    assert claims.quarter_of_the_cost({"a": early, "b": late}).verdict == "holds"
-    assert claims.quarter_of_the_cost({"b": late}).verdict == "does not hold"
-    assert claims.faster({"a": early, "b": late}).verdict == "holds"
-    assert claims.faster({"a": early, "b": curves(100, 100)}).verdict == "cannot tell yet"
-    assert claims.faster({"a": early, "b": curves(100, 50)}).verdict == "does not hold"
+    assert claims.faster({"a": early, "b": late}).holds is True
+    assert claims.faster({"a": early, "b": curves(100, 100)}).holds is None
+    assert claims.faster({"a": early, "b": curves(100, 50)}).holds is False
 
 
-def curves(ours, theirs):
-    """Both reach AdamW's last error of 0.1 at steps of their own; AdamW sooner with two seeds."""
-    data = study({"adamw": [0.1] * 5, CYCLE: [0.1] * 5}, metric="val_error")
+def curves(ours, theirs, baseline="adamw", cycles=(CYCLE,)):
+    """All reach the baseline's last error of 0.1 at their own steps; it sooner with two seeds."""
+    data = study({name: [0.1] * 5 for name in (baseline, *cycles)}, metric="val_error")
     for run in data["runs"]:
-        reached = theirs - 10 * (run["seed"] % 2) if run["optimizer"] == "adamw" else ours
+        reached = theirs - 10 * (run["seed"] % 2) if run["optimizer"] == baseline else ours
         steps = list(range(0, 101, 10))
         run["evals"] = {"step": steps, "val_error": [0.1 if s >= reached else 0.9 for s in steps]}
     return data
 
 
+SGD = authors.SGD
+BARE, OTHER = authors.cycled(0.1, 300), authors.cycled(0.25, 300)
+
+
 def test_a_quarter_is_of_what_the_baseline_itself_needed():
-    """Both are there after a fifth of the run: no merit of the cycle."""
-    finding = claims.quarter_of_the_cost({"a": curves(20, 20)})
-    assert finding.verdict == "does not hold"
-    assert "after 20% of the run (AdamW itself after 20%; 0 of 5 seeds never)" in finding.ours
-    never = claims.quarter_of_the_cost({"a": curves(200, 100)})
-    assert never.verdict == "does not hold"
-    assert "not reached (AdamW itself after 100%; 5 of 5 seeds never)" in never.ours
-    assert claims.faster({"a": curves(200, 100)}).verdict == "does not hold"
+    early, late = (curves(ours, 100, SGD, (BARE,)) for ours in (20, 60))
+    judge = claims.quarter_of_the_cost
+    assert judge({"a": early, "b": late}).holds is True
+    assert judge({"b": late}).holds is None
+    # Both are there after a fifth of the run: no merit of the cycle.
+    finding = judge({"a": curves(20, 20, SGD, (BARE,))})
+    assert finding.holds is None
+    assert (
+        "after 20% of the run (the baseline itself after 20%; 0 of 5 seeds never)" in finding.ours
+    )
+    never = judge({"a": curves(200, 100, SGD, (BARE,))})
+    assert never.holds is None
+    assert "not reached (the baseline itself after 100%; 5 of 5 seeds never)" in never.ours
+    assert claims.faster({"a": curves(200, 100)}).holds is False
+
+
+def test_a_cycle_of_the_authors_rule_may_show_a_claim_and_not_refute_it():
+    """The abstract names no range and no period, so other cycles may do what ours did not."""
+    judge = claims.authors_test_error
+    for ours, holds in ((shifted(-0.1), True), (shifted(0.1), None), (shifted(0, 0.1), None)):
+        data = study({SGD: BASE, BARE: shifted(0.2), OTHER: ours}, metric="val_error")
+        found = judge({"mnist-5k": data})
+        assert found.holds is holds
+        assert "p=cyclic(0.25,-0.25,300), the best of 2 cycles" in found.ours
+        assert found.why == (
+            "" if holds else "the abstract names no range and no period of the cycle"
+        )
+    lost = [*shifted(-0.1)[:4], None]
+    assert judge({"a": study({SGD: BASE, BARE: lost}, metric="val_error")}).ours == (
+        "a: every cycle diverged"
+    )
+
+
+def test_the_best_of_many_cycles_must_be_better_than_the_best_by_chance():
+    ours = shifted(-0.04, 0.02)
+    few = {SGD: BASE, BARE: ours}
+    many = few | {authors.cycled(0.05, period): shifted(0.1) for period in range(100, 400, 100)}
+    one, four = (
+        claims.authors_test_error({"a": study(finals, metric="val_error")})
+        for finals in (few, many)
+    )
+    less = Study(study(few)).difference(BARE, SGD, final("val_loss"))
+    assert 0.05 / 4 < less.p_raw < 0.05
+    assert (one.holds, four.holds) == (True, None)
+
+
+def test_controls_of_the_authors_rule_are_no_cycles_of_it():
+    weights, length = authors.cycled(0.1, 300, "sgd"), authors.length_only(0.25, 300)
+    finals = {SGD: BASE, BARE: shifted(0.1), weights: shifted(-0.1), length: shifted(0.1)}
+    data = {"mnist-5k": study(finals, metric="val_error")}
+    assert claims.authors_test_error(data).holds is None
+    assert "the best of 1 cycles" in claims.authors_test_error(data).ours
+    found = {claim.text[:3]: claim.judge(data) for claim in PAPER.beyond if claim.part == "authors"}
+    assert {name: each.holds for name, each in found.items()} == {"The": True, "SGD": False}
+    assert found["The"].ours.startswith("mnist-5k, amplitude 0.1: \N{MINUS SIGN}9.80 points [")
+    assert found["SGD"].ours.startswith("mnist-5k, amplitude 0.25: +10.20 points [")
 
 
 def test_one_run_that_never_is_as_good_says_little():
@@ -141,48 +219,51 @@ def test_one_run_that_never_is_as_good_says_little():
     late["evals"]["val_error"] = [0.9] * 11
     finding = claims.faster({"a": data})
     assert "1 of 5 seeds never" in finding.ours
-    assert finding.verdict == "cannot tell yet"
+    assert finding.holds is None
 
 
-@pytest.mark.parametrize("judge", [claims.faster, claims.quarter_of_the_cost])
-def test_a_diverged_seed_supports_no_claim_on_steps(judge):
+@pytest.mark.parametrize(
+    ("judge", "baseline", "cycle", "fewer"),
+    [(claims.faster, "adamw", CYCLE, False), (claims.quarter_of_the_cost, SGD, BARE, None)],
+)
+def test_a_diverged_seed_supports_no_claim_on_steps(judge, baseline, cycle, fewer):
     """It is not the same as a seed that never reaches the value, which only counts as late."""
-    data = curves(20, 100)
-    for run in Study(data).runs(CYCLE):
+    data = curves(20, 100, baseline, (cycle,))
+    for run in Study(data).runs(cycle):
         run["evals"]["val_error"][2:] = [0.1 if run["seed"] else 0.9] * 9
-    assert judge({"a": data}).verdict == "holds"
-    Study(data).runs(CYCLE)[0]["diverged"] = True
-    assert judge({"a": data}).verdict == "does not hold"
-    Study(data).runs("adamw")[1]["diverged"] = True  # as many of the baseline
-    assert judge({"a": data}).verdict == "cannot tell yet"
+    assert judge({"a": data}).holds is True
+    Study(data).runs(cycle)[0]["diverged"] = True
+    assert judge({"a": data}).holds is fewer
+    Study(data).runs(baseline)[1]["diverged"] = True  # as many of the baseline
+    assert judge({"a": data}).holds is None
 
 
 def test_a_diverged_seed_supports_no_claim_on_time_alignment_or_loss():
     data = study({"adamw": BASE, CYCLE: BASE})
     for run in Study(data).runs(CYCLE):
         run["seconds_per_step"] += 0.001 * run["seed"]
-    assert claims.negligible_cost(data).verdict == "holds"
+    assert claims.negligible_cost(data).holds is True
     Study(data).runs(CYCLE)[0]["diverged"] = True
-    assert claims.negligible_cost(data).verdict == "does not hold"
+    assert claims.negligible_cost(data).holds is False
     data = aligning(20, 60)
     judges = (claims.early_alignment, claims.accurate_at_high_loss)
-    assert [judge(data).verdict for judge in judges] == ["holds"] * 2
+    assert [judge(data).holds for judge in judges] == [True] * 2
     Study(data["mnist-5k"]).runs(CYCLE)[0]["diverged"] = True
-    assert [judge(data).verdict for judge in judges] == ["does not hold"] * 2
+    assert [judge(data).holds for judge in judges] == [False] * 2
 
 
 def test_more_diverged_seeds_than_the_baseline_decide_and_as_many_do_not():
-    for ours, theirs, verdict in (
-        (1, 0, "does not hold"),
-        (4, 1, "does not hold"),
-        (1, 1, "cannot tell yet"),
-        (1, 4, "cannot tell yet"),
+    for ours, theirs, holds in (
+        (1, 0, False),
+        (4, 1, False),
+        (1, 1, None),
+        (1, 4, None),
     ):
         finals = {
             "adamw": [None] * theirs + list(BASE[theirs:]),
             CYCLE: shifted(-0.1)[: 5 - ours] + [None] * ours,
         }
-        assert claims.lower_loss(study(finals)).verdict == verdict
+        assert claims.lower_loss(study(finals)).holds == holds
 
 
 def response(slopes, n=3):
@@ -198,17 +279,17 @@ def response(slopes, n=3):
 
 
 @pytest.mark.parametrize(
-    ("adam", "sgd", "negative", "verdicts"),
+    ("adam", "sgd", "negative", "outcomes"),
     [
-        (-0.5, 0.0, 0.5, ("holds", "holds", "holds")),
-        (0.5, 0.3, -0.5, ("does not hold",) * 3),
-        (None, None, None, ("cannot tell yet",) * 3),
+        (-0.5, 0.0, 0.5, (True, True, True)),
+        (0.5, 0.3, -0.5, (False,) * 3),
+        (None, None, None, (None,) * 3),
     ],
 )
-def test_frequencies(adam, sgd, negative, verdicts):
+def test_frequencies(adam, sgd, negative, outcomes):
     data = response({"adam": adam, "sgd:lr=0.05": sgd, "nsf:p=-0.5": negative})
     judges = (claims.adaptive_favours_low, claims.sgd_is_neutral, claims.negative_favours_high)
-    assert tuple(judge(data).verdict for judge in judges) == verdicts
+    assert tuple(judge(data).holds for judge in judges) == outcomes
 
 
 def aligning(ours, theirs, ours_loss=1.0, theirs_loss=0.5):
@@ -232,27 +313,27 @@ def aligning(ours, theirs, ours_loss=1.0, theirs_loss=0.5):
 
 
 def test_alignment():
-    assert claims.early_alignment(aligning(20, 60)).verdict == "holds"
-    assert claims.early_alignment(aligning(60, 20)).verdict == "does not hold"
+    assert claims.early_alignment(aligning(20, 60)).holds is True
+    assert claims.early_alignment(aligning(60, 20)).holds is False
     assert "after 20% of the run, AdamW after 60%" in claims.early_alignment(aligning(20, 60)).ours
-    assert claims.accurate_at_high_loss(aligning(20, 60)).verdict == "holds"
-    assert claims.accurate_at_high_loss(aligning(20, 60, 0.2)).verdict == "does not hold"
+    assert claims.accurate_at_high_loss(aligning(20, 60)).holds is True
+    assert claims.accurate_at_high_loss(aligning(20, 60, 0.2)).holds is False
     # At the first evaluation, or at the last, which is the end, nothing was seen of when.
-    assert claims.early_alignment(aligning(0, 60)).verdict == "cannot tell yet"
-    assert claims.early_alignment(aligning(100, 100)).verdict == "cannot tell yet"
+    assert claims.early_alignment(aligning(0, 60)).holds is None
+    assert claims.early_alignment(aligning(100, 100)).holds is None
     # It never is as accurate: nothing to compare.
-    assert claims.accurate_at_high_loss(aligning(200, 60)).verdict == "cannot tell yet"
+    assert claims.accurate_at_high_loss(aligning(200, 60)).holds is None
 
 
 @pytest.mark.parametrize(
-    ("percent", "verdict"),
-    [((1, 2, 3), "holds"), ((20, 22, 21), "does not hold"), ((-9, 25, 4), "cannot tell yet")],
+    ("percent", "holds"),
+    [((1, 2, 3), True), ((20, 22, 21), False), ((-9, 25, 4), None)],
 )
-def test_cost_of_a_step(percent, verdict):
+def test_cost_of_a_step(percent, holds):
     data = study({"adamw": BASE[:3], CYCLE: BASE[:3]})
     for run, more in zip(Study(data).runs(CYCLE), percent, strict=True):
         run["seconds_per_step"] = 1 + more / 100
-    assert claims.negligible_cost(data).verdict == verdict
+    assert claims.negligible_cost(data).holds == holds
 
 
 def test_tuned_optimizers_are_found_by_what_they_were_tuned_to():
@@ -265,13 +346,13 @@ def test_tuned_optimizers_are_found_by_what_they_were_tuned_to():
     ours = (BASE, shifted(-0.2, 0.02), shifted(-0.1))
     finals = dict(zip(names.values(), ours, strict=True))
     finding = claims.when_tuned(study(finals, tuning=tuning))
-    assert finding.verdict == "holds"
+    assert finding.holds is True
     assert finding.ours.startswith("adamw: \N{MINUS SIGN}0.098 [")
     finding = claims.beyond_others(study(finals, tuning=tuning))
-    assert finding.verdict == "does not hold"  # Lion is better
+    assert finding.holds is False  # Lion is better
     assert finding.ours.startswith("Lion: +0.098 [")
     finals["some.Lion:lr=0.002"] = shifted(0.3, 0.02)
-    assert claims.beyond_others(study(finals, tuning=tuning)).verdict == "holds"
+    assert claims.beyond_others(study(finals, tuning=tuning)).holds is True
 
 
 def test_an_optimizer_is_told_from_others_that_begin_alike():
@@ -294,15 +375,15 @@ def test_values():
     assert written(Sample((2.0,)), "+.1f") == "+2.0, n = 1"
 
 
-def test_what_one_of_two_tests_sees_cannot_be_told_yet():
+def test_five_seeds_on_one_side_may_still_be_chance():
     seen = Sample((-0.0029, -0.0061, -0.0227, -0.0081, -0.0065))  # p = 0.06
-    assert seen.interval[1] < 0
+    assert seen.interval[0] < 0 < seen.interval[1]
     assert not seen.below(0)
-    assert lower(seen) == "cannot tell yet"
-    assert lower(Sample((-0.03, 0.01, -0.02, 0.02, 0.01))) == "cannot tell yet"
+    assert lower(seen) is None
+    assert lower(Sample((-0.03, 0.01, -0.02, 0.02, 0.01))) is None
 
 
-def test_every_claim_has_a_part():
+def test_the_parts_run_in_this_order():
     names = [part.name for part in PAPER.parts]
     assert names == [
         "lead",
@@ -312,9 +393,9 @@ def test_every_claim_has_a_part():
         "layers",
         "mechanism",
         "tuned",
+        "authors",
         "response",
     ]
-    assert {claim.part for claim in PAPER.claims} <= set(names)
 
 
 def test_a_table_says_what_its_study_found():
@@ -324,7 +405,8 @@ def test_a_table_says_what_its_study_found():
     assert [row[1] for row in table.rows] == ["1", "0.902", "1 of 5 diverged"]
     assert table.rows[0][2] == "baseline"
     assert (
-        table.rows[1][2] == "\N{MINUS SIGN}0.098 [\N{MINUS SIGN}0.106, \N{MINUS SIGN}0.09], n = 5"
+        table.rows[1][2]
+        == "\N{MINUS SIGN}0.098 [\N{MINUS SIGN}0.1116, \N{MINUS SIGN}0.0844], n = 5"
     )
     images = {"mnist-5k": study({"adamw": BASE}, metric="val_error"), "cifar10": {"skipped": "no"}}
     (table,) = PAPER.tables({"images": images})

@@ -90,7 +90,8 @@ def a_row(label: str, verdict: Verdict, **changes: Any) -> Comparison:
         std=0.01,
         difference=None if verdict == "baseline" else 0.004,
         interval=None if verdict == "baseline" else (-0.012, 0.018),
-        p_value=None if verdict == "baseline" else 0.73,
+        p_raw=None if verdict == "baseline" else 0.365,
+        p_corrected=None if verdict == "baseline" else 0.73,
         verdict=verdict,
         why=f"Why {label} is so.",
         diverged=0,
@@ -124,7 +125,9 @@ def study() -> Results:
     rows = [
         a_row("adamw", "baseline"),
         a_row("smi-adamw", "no detectable difference", mean=2.0067, seconds_per_step=0.03),
-        a_row("nsf", "better", mean=1.9, difference=-0.1, interval=(-0.11, -0.09), p_value=0.0001),
+        a_row(
+            "nsf", "better", mean=1.9, difference=-0.1, interval=(-0.11, -0.09), p_corrected=0.0001
+        ),
     ]
     scheduled: dict[str, dict[str, Any]] = {
         "adamw": {},
@@ -143,7 +146,7 @@ def study() -> Results:
 def diverged() -> Results:
     """``sgd`` diverged on one of three seeds, ``lion`` on all."""
     lost = {"mean": math.nan, "std": math.nan, "difference": math.nan, "interval": None}
-    lost |= {"p_value": None, "steps_to_baseline": None}
+    lost |= {"p_raw": None, "p_corrected": None, "steps_to_baseline": None}
     rows = [
         a_row("adamw", "baseline"),
         a_row("sgd", "worse", diverged=1, **lost),
@@ -157,7 +160,7 @@ def diverged() -> Results:
 
 @pytest.fixture
 def one_seed() -> Results:
-    alone = {"n": 1, "std": None, "interval": None, "p_value": None}
+    alone = {"n": 1, "std": None, "interval": None, "p_raw": None, "p_corrected": None}
     rows = [
         a_row("adamw", "baseline", **alone),
         a_row("nsf", "one seed: cannot tell", **alone),
@@ -248,9 +251,11 @@ def test_verdicts_come_first_and_in_sentences(study: Results) -> None:
     text = page_of(study).text
     first = (
         "smi-adamw: no detectable difference from adamw (n = 3): validation loss +0.004, "
-        "95% interval -0.012 to +0.018"
+        "95% t-interval -0.012 to +0.018"
     )
-    second = "nsf: better than adamw (n = 3): validation loss -0.100, 95% interval -0.110 to -0.090"
+    second = (
+        "nsf: better than adamw (n = 3): validation loss -0.100, 95% t-interval -0.110 to -0.090"
+    )
     assert first in text
     assert second in text
     assert "Against adamw: 1 better, 1 with no detectable difference." in text
@@ -610,7 +615,7 @@ def test_table_fits_and_keeps_every_word(study: Results, width: int) -> None:
     assert "-0.012 to +0.018" in text
     assert "no detectable" in text
     assert "paired t-test" in text
-    assert "p times the 2 comparisons: Bonferroni" in " ".join(text.split())
+    assert "p < 0.05, corrected for 2 comparisons (Holm)" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("width", [80, 100])
@@ -692,7 +697,13 @@ def test_a_diverged_seed_is_said_beside_a_difference(study: Results) -> None:
 
 def test_diverged_seeds_of_both_are_said(study: Results) -> None:
     """The verdict compares the two numbers, so both must be seen."""
-    lost = {"mean": math.nan, "difference": None, "interval": None, "p_value": None}
+    lost = {
+        "mean": math.nan,
+        "difference": None,
+        "interval": None,
+        "p_raw": None,
+        "p_corrected": None,
+    }
     rows = [
         a_row("adamw", "baseline", **lost, diverged=1),
         a_row("nsf", "worse", **lost, diverged=2),
@@ -709,7 +720,14 @@ def test_diverged_seeds_of_both_are_said(study: Results) -> None:
 
 def test_where_all_runs_diverged_the_reader_is_told_what_to_do(diverged: Results) -> None:
     lost = [a_run(label, 0, 2.5, diverged=True) for label in ("adamw", "nsf")]
-    alone = {"mean": math.nan, "std": None, "interval": None, "p_value": None, "diverged": 1}
+    alone = {
+        "mean": math.nan,
+        "std": None,
+        "interval": None,
+        "p_raw": None,
+        "p_corrected": None,
+        "diverged": 1,
+    }
     rows = [
         a_row("adamw", "baseline", n=1, **alone),
         a_row("nsf", "all diverged", n=1, **alone | {"difference": math.nan}),

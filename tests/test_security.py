@@ -219,7 +219,7 @@ def test_a_page_of_the_lens_shows_text(hostile):
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_a_page_of_a_paper_shows_text(hostile, tmp_path, monkeypatch):
     part = Part("first", "One", lambda context: {"name": hostile})
-    claim = Claim(hostile, hostile, hostile, "first", lambda d: Finding(d["name"], "holds"))
+    claim = Claim(hostile, hostile, hostile, "first", lambda d: Finding(d["name"], True))
     made = Paper("smi", hostile, hostile, (part,), (claim,), lambda data: (), lambda data: ())
     monkeypatch.setattr(papers, "load", lambda name: made)
     (path,) = reproduce("smi", out=tmp_path, console=quiet())

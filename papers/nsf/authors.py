@@ -25,6 +25,7 @@ from papers.stored import condensed
 
 _HERE = "papers.nsf.authors"
 _DECAY = 5e-4
+EPOCHS = 150
 SGD = f"sgd:weight_decay={_DECAY:g}"
 ADAM = f"adam:lr=0.001,weight_decay={_DECAY:g}"
 # Where momentum is an average, a rate of 1 is what 0.1 is to torch's SGD, whose momentum is a sum.
@@ -50,7 +51,7 @@ class Cifar10(cifar10.Cifar10):
     def __init__(self, size: ScaleName = "small", path: str | None = None) -> None:
         super().__init__(size, path, model="small" if size == "small" else "wideresnet")
         if size != "small":
-            steps = 150 * 45_000 // self.batch_size  # 150 epochs
+            steps = EPOCHS * 45_000 // self.batch_size
             self.recipe = replace(_RECIPE, steps=steps, autocast="bfloat16")
 
 

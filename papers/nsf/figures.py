@@ -43,7 +43,7 @@ def _differences(name: str, title: str, data: Data) -> Figure:
         name,
         f"{title}: {seen}",
         f"{data['metric']} less {baseline}'s with the same seed, after {data['steps']} steps. "
-        "Dots are seeds, the diamond is their mean, the bar its 95% interval. Runs that diverged "
-        "are left out.",
+        "Dots are seeds, the diamond is their mean, the bar its 95% t-interval. Runs that "
+        "diverged are left out.",
         dot_plot(rows, f"{data['metric']} less {baseline}'s", {"baseline": 0}),
     )

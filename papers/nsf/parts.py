@@ -79,7 +79,7 @@ def lead(context: Context) -> dict[str, Any]:
 
 
 def ablation(context: Context) -> dict[str, Any]:
-    """The paper's cycle, with its period, shape, range and scale changed one at a time."""
+    """Our cycle, with its period, shape, range and scale changed one at a time."""
     scale = SCALES[context.scale]
     period = scale.short_steps // 5
     optimizers = [
@@ -245,7 +245,7 @@ PARTS = (
     Part("lead", "Exponents above Adam's on a character GPT", lead, ("pytorch_optimizer",)),
     Part("steps", "p = 0.7 over shorter and longer runs", steps),
     Part("images", "Images: error, cost, alignment", images),
-    Part("ablation", "The cycle's period, shape, range and scale", ablation),
+    Part("ablation", "Our cycle's period, shape, range and scale", ablation),
     Part("layers", "p = 0.7 by kind of layer", layers),
     Part("mechanism", "p = 0.7 by part of d", mechanism),
     Part(

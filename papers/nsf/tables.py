@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bandwise.figures.words import DASH, number
 from bandwise.study.paired import Sample
 from papers.nsf.measures import rate_slope
 from papers.paper import Data, Table
@@ -13,8 +14,9 @@ from papers.verdicts import written
 _TITLES = {
     "lead": "Everything else the same",
     "steps": "p = 0.7",
+    "authors": "The authors' rule in their regime, and its controls",
     "images": "Images",
-    "ablation": "The cycle's period, shape, range and scale",
+    "ablation": "Our cycle's period, shape, range and scale",
     "layers": "p = 0.7 for one kind of layer, AdamW for the others",
     "mechanism": "p = 0.7 for one part of d, AdamW's exponent for the others",
     "tuned": "Learning rate and decay tuned, the same budget for each",
@@ -47,7 +49,7 @@ def _slopes(task: str, data: Data) -> Table:
         f"Which frequencies each exponent favours ({task})",
         "How the step of a coordinate goes with how often its gradient changes sign, the slope of "
         "the logarithms: below 0 slow coordinates are favoured. Mean over seeds and its 95% "
-        "bootstrap interval.",
+        "t-interval.",
         ["optimizer", "slope"],
         [[name, written(study.sample(name, rate_slope), "+.2f")] for name in study.optimizers],
     )
@@ -61,17 +63,19 @@ def _table(title: str, data: Data) -> Table:
     rows = []
     for name in names:
         difference = study.difference(name, baseline, final(metric))
+        middle = DASH if difference.median is None else number(difference.median, "+.4g")
         row = [
             name,
             _mean(study.sample(name, final(metric))),
             "baseline" if name == baseline else written(difference),
+            DASH if name == baseline else middle,
         ]
         rows.append(row + ([_mean(study.sample(name, final(tested)))] if has_test else []))
     note = (
-        f"{data['steps']} steps; means over seeds, and the mean of the differences from "
-        f"{baseline} by seed with its 95% bootstrap interval."
+        f"{data['steps']} steps; means over seeds. Differences from {baseline} are taken by seed: "
+        "their mean with its 95% t-interval, and their median."
     )
-    columns = ["optimizer", metric, "difference", *([tested] if has_test else [])]
+    columns = ["optimizer", metric, "difference", "median", *([tested] if has_test else [])]
     return Table(title, note, columns, rows)
 
 

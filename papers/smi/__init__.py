@@ -1,9 +1,10 @@
 """The SMI paper rerun: Huang, Chen, Zheng, "Spectral momentum integration", 2025."""
 
 from papers.paper import Paper
-from papers.smi.claims import CLAIMS
+from papers.smi.claims import APART, CLAIMS
 from papers.smi.figures import figures
 from papers.smi.parts import PARTS
+from papers.smi.regimes import regime
 from papers.smi.tables import tables
 
 PAPER = Paper(
@@ -15,4 +16,6 @@ PAPER = Paper(
     claims=CLAIMS,
     tables=tables,
     figures=figures,
+    apart=APART,
+    regime=regime,
 )

@@ -24,6 +24,11 @@ _LATE = 1000 / 5000
 _SMOOTHED = 8
 
 
+def best_val(run: dict[str, Any]) -> float:
+    """The smallest validation loss of a run's evaluations."""
+    return float(min(run["evals"]["val_loss"]))
+
+
 def late_variance(run: dict[str, Any]) -> float | None:
     """The variance of the logged training losses in the last fifth of the steps.
 

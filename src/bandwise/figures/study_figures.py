@@ -73,7 +73,7 @@ def _difference_figure(results: Results) -> Figure | None:
     top = {"xref": "paper", "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False}
     plot.add_annotation(x=0, xanchor="left", text=f"← {left}", yshift=20, **top)
     plot.add_annotation(x=1, xanchor="right", text=f"{right} →", yshift=20, **top)
-    note = "Dots are seeds; the diamond is their mean, the bar its 95% interval."
+    note = "Dots are seeds; the diamond is their mean, the bar its 95% t-interval."
     if len(results.seeds) == 1:
         note = "Each optimizer has one dot, from one seed: a gap of any size may be chance."
     if missing := sum(len(results.seeds) - len(seeds) for seeds in found.values()):

@@ -97,7 +97,7 @@ def sentence(results: Results, row: Comparison) -> str:
     metric, interval = decimals.spread(row), ""
     if row is not base:
         metric, between = decimals.signed(row.difference), decimals.interval(row)
-        interval = ", no interval" if between == DASH else f", 95% interval {between}"
+        interval = ", no interval" if between == DASH else f", 95% t-interval {between}"
     parts = [] if metric == DASH else [f"{readable(results.metric)} {metric}{interval}"]
     whose = [(row, "")] if row is base else [(row, ""), (base, f" of {base.optimizer}")]
     parts += [
@@ -179,10 +179,10 @@ def step_time(results: Results, row: Comparison) -> str:
 
 
 def p_value(row: Comparison) -> str:
-    """The p-value, or a dash where there is none."""
-    if row.p_value is None:
+    """The corrected p-value, or a dash where there is none."""
+    if row.p_corrected is None:
         return DASH
-    return "< 0.001" if row.p_value < 0.001 else number(row.p_value, ".3f")
+    return "< 0.001" if row.p_corrected < 0.001 else number(row.p_corrected, ".3f")
 
 
 def final_of(run: Run, key: str) -> str:
@@ -200,9 +200,9 @@ def rests_on(results: Results) -> str:
         return f"{baseline(results).optimizer} ran alone: there is nothing to compare it with."
     if max(row.n for row in results.comparisons) == 1:
         return "One seed each: any difference may be chance. Run more seeds for a verdict."
-    many = f" (p times the {compared} comparisons: Bonferroni)" if compared > 1 else ""
+    many = f", corrected for {compared} comparisons (Holm)" if compared > 1 else ""
     return (
-        '"Better" and "worse" need fewer or more diverged runs than the baseline, or both a 95% '
-        f"bootstrap interval without zero and a paired t-test over seeds with p < 0.05{many}. "
+        '"Better" and "worse" need fewer or more diverged runs than the baseline, or a paired '
+        f"t-test over seeds with p < 0.05{many}. The 95% t-interval is of each comparison alone. "
         '"No detectable difference" does not mean equal.'
     )

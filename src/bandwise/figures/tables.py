@@ -50,7 +50,7 @@ def study_table(results: Results) -> Table:
     )
     shown.add_column("optimizer", overflow="fold", min_width=9)
     shown.add_column("mean ± std", justify="right", no_wrap=True)
-    for heading in ("difference\n95% interval", "steps to\nbaseline", "ms per\nstep"):
+    for heading in ("difference\n95% t-interval", "steps to\nbaseline", "ms per\nstep"):
         shown.add_column(heading, justify="right")
     shown.add_column("verdict", max_width=13)
     for row in results.comparisons:

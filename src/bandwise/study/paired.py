@@ -92,25 +92,19 @@ class Sample:
 
     @property
     def median(self) -> float | None:
-        """The median over seeds, where a missing figure counts as larger than any other.
-
-        ``None`` if that puts a missing figure in the middle.
-        """
+        """The median, where a missing figure is larger than any other; ``None`` if it is one."""
         ranked = sorted(math.inf if value is None else value for value in self.values)
         middle = statistics.median(ranked) if ranked else math.inf
         return middle if math.isfinite(middle) else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95% interval of the mean; ``None`` for one seed, or without a mean."""
+        """The 95% t-interval of the mean; ``None`` for one seed, or without a mean."""
         return mean_interval(self._known) if self._testable else None
 
     @property
-    def p_value(self) -> float | None:
-        """The p-value of the test that the mean is zero, for one test alone.
-
-        ``None`` for one seed, or without a mean.
-        """
+    def p_raw(self) -> float | None:
+        """The p-value of the test that the mean is zero; ``None`` where ``interval`` is."""
         return p_value(self._known) if self._testable else None
 
     @property
@@ -118,19 +112,10 @@ class Sample:
         return self.complete and self.n > 1
 
     def above(self, value: float, tests: int = 1) -> bool:
-        """Whether the mean lies above a value by more than chance.
-
-        Two conditions must hold: the 95% interval lies above the value, and the p-value times the
-        number of tests (Bonferroni) is below 5%.
-
-        Args:
-            value: what the mean is compared with, in the figure's unit.
-            tests: the number of tests that are made at once.
-        """
-        if not self._testable:
-            return False
-        beyond = [known - value for known in self._known]
-        return mean_interval(beyond)[0] > 0 and tests * p_value(beyond) < 1 - LEVEL
+        """Whether the mean lies above a value by more than chance, at 5% / ``tests``."""
+        beyond = self.each(lambda known: known - value)
+        mean, p = beyond.mean, beyond.p_raw
+        return mean is not None and p is not None and mean > 0 and tests * p < 1 - LEVEL
 
     def below(self, value: float, tests: int = 1) -> bool:
         """Whether the mean lies below a value by more than chance: the mirror of ``above``."""
@@ -152,20 +137,14 @@ class Sample:
     def change_from(self, baseline: Sample) -> Sample:
         """The difference from a baseline, seed by seed: 100 (ours - theirs) / mean(theirs).
 
-        The unit is percent of the baseline's mean. Each seed's own figure is no good unit: one that
-        is near zero would decide everything.
+        The unit is percent of the baseline's mean. A seed's own figure may be near zero.
         """
         mean = baseline.mean
         return self.minus(baseline).each(lambda value: 100 * value / mean if mean else None)
 
     def ratio_to(self, baseline: Sample) -> Sample:
-        """The ratio to a baseline, seed by seed: ours / theirs.
-
-        A seed has none if either figure is missing, zero or negative.
-        """
-        return self._with(
-            baseline, lambda ours, theirs: ours / theirs if min(ours, theirs) > 0 else None
-        )
+        """The ratio to a baseline, seed by seed: ours / theirs, where both are above zero."""
+        return self._with(baseline, lambda a, b: a / b if min(a, b) > 0 else None)
 
     def bounded(self, bound: float) -> Sample:
         """The sample with a bound in the place of every missing figure."""
@@ -178,29 +157,20 @@ class Sample:
         return Sample(values, self.diverged, baseline.diverged)
 
     def by_divergence(self) -> Literal["better", "worse"] | None:
-        """The verdict by the number of runs that diverged.
-
-        An optimizer with more diverged runs than its baseline is worse, one with fewer is better.
-        Equal numbers give no verdict.
-        """
-        ours, theirs = sum(self.diverged), sum(self.baseline_diverged)
-        if ours == theirs:
-            return None
-        return "worse" if ours > theirs else "better"
+        """Worse with more diverged runs than the baseline, better with fewer, else no verdict."""
+        more = sum(self.diverged) - sum(self.baseline_diverged)
+        return "worse" if more > 0 else "better" if more < 0 else None
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95% percentile bootstrap interval of the mean of at least two values."""
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
-    result = scipy.stats.bootstrap(
-        (np.asarray(values),), np.mean, confidence_level=LEVEL, method="percentile", rng=0
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    """The 95% t-interval of the mean of at least two values."""
+    n, mean = len(values), statistics.fmean(values)
+    half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1)) * statistics.stdev(values) / n**0.5
+    return mean - half, mean + half
 
 
 def p_value(values: Sequence[float]) -> float:
-    """The t-test's p-value that the mean of at least two values is zero.
+    """The t-test's p-value that the mean of at least two values is zero, not corrected.
 
     Equal values, as of errors that are counted, have no spread for a t-test. Their p-value is the
     chance that all of them have one sign.
@@ -211,29 +181,31 @@ def p_value(values: Sequence[float]) -> float:
     return float(scipy.stats.ttest_1samp(values, 0).pvalue)
 
 
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's correction for m p-values: the smallest times m, the next times m - 1, and so on.
+
+    No corrected value is less than one before it. A ``None`` counts and stays.
+    """
+    found: list[float | None] = [None] * len(p_values)
+    least = 0.0
+    ranked = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    for rank, (p, place) in enumerate(ranked):
+        found[place] = least = min(1.0, max(least, (len(p_values) - rank) * p))
+    return found
+
+
 def steps_to(targets: Sample, curves: Sequence[Curve], direction: Direction) -> Sample:
     """The first evaluated step, seed by seed, at which a metric is as good as a target.
 
-    With the baseline's last values as targets, these are the steps to the baseline.
-
-    Args:
-        targets: for each seed, the value to reach.
-        curves: for each seed, the evaluations of a run.
-        direction: ``"min"`` if a small metric is good.
-
-    Returns:
-        The steps. A seed has none if it never reached its target, or has no target.
+    With the baseline's last values as targets, these are the steps to the baseline. A seed has none
+    if it never reached its target, or has no target.
     """
     sign = 1 if direction == "min" else -1
-    steps = []
+    found: list[float | None] = []
     for target, curve in zip(targets.values, curves, strict=True):
-        reached = (
-            float(step)
-            for step, value in curve
-            if target is not None and sign * value <= sign * target
-        )
-        steps.append(next(reached, None))
-    return Sample(tuple(steps))
+        bound = math.nan if target is None else sign * target
+        found.append(next((float(step) for step, value in curve if sign * value <= bound), None))
+    return Sample(tuple(found))
 
 
 def compare_runs(
@@ -246,42 +218,41 @@ def compare_runs(
         metric: a key of ``Run.final``.
         direction: ``"min"`` if a small metric is good.
     """
-    baseline = groups[0]
-    return [_compare(runs, baseline, metric, direction, tests=len(groups) - 1) for runs in groups]
-
-
-def _compare(
-    runs: Sequence[Run], baseline: Sequence[Run], metric: str, direction: Direction, tests: int
-) -> Comparison:
-    ours, theirs = last_values(runs, metric), last_values(baseline, metric)
-    difference = Sample(()) if runs is baseline else ours.minus(theirs)
-    evals = [[(row["step"], row[metric]) for row in run.evals] for run in runs]
-    steps = steps_to(theirs, evals, direction)
-    verdict: Verdict
-    if runs is baseline:
-        verdict, why = "baseline", "The others are compared with it."
-    elif all(map(_same, runs, baseline)):
-        verdict, why = (
-            "identical",
-            (f"Identical to {baseline[0].optimizer} on every seed: did the setting do anything?"),
+    samples = [last_values(runs, metric) for runs in groups]
+    differences = [sample.minus(samples[0]) for sample in samples]
+    p_values = [None, *holm([difference.p_raw for difference in differences[1:]])]
+    rows = []
+    for runs, ours, difference, p in zip(groups, samples, differences, p_values, strict=True):
+        verdict: Verdict
+        if runs is groups[0]:
+            difference = Sample(())
+            verdict, why = "baseline", "The others are compared with it."
+        elif all(map(_same, runs, groups[0])):
+            base = groups[0][0].optimizer
+            verdict = "identical"
+            why = f"Identical to {base} on every seed: did the setting do anything?"
+        else:
+            verdict, why = _judge(difference, direction, p)
+        evals = [[(row["step"], row[metric]) for row in run.evals] for run in runs]
+        steps = steps_to(samples[0], evals, direction)
+        rows.append(
+            Comparison(
+                optimizer=runs[0].optimizer,
+                n=ours.n,
+                mean=math.nan if ours.mean is None else ours.mean,
+                std=ours.std,
+                difference=difference.mean,
+                interval=difference.interval,
+                p_raw=difference.p_raw,
+                p_corrected=p,
+                verdict=verdict,
+                why=why,
+                diverged=sum(ours.diverged),
+                steps_to_baseline=steps.median if steps.complete else None,
+                seconds_per_step=float(np.median([run.seconds_per_step for run in runs])),
+            )
         )
-    else:
-        verdict, why = judge(difference, direction, tests)
-    p = difference.p_value
-    return Comparison(
-        optimizer=runs[0].optimizer,
-        n=ours.n,
-        mean=math.nan if ours.mean is None else ours.mean,
-        std=ours.std,
-        difference=difference.mean,
-        interval=difference.interval,
-        p_value=None if p is None else min(1.0, tests * p),
-        verdict=verdict,
-        why=why,
-        diverged=sum(ours.diverged),
-        steps_to_baseline=steps.median if steps.complete else None,
-        seconds_per_step=float(np.median([run.seconds_per_step for run in runs])),
-    )
+    return rows
 
 
 def last_values(runs: Sequence[Run], metric: str) -> Sample:
@@ -297,34 +268,22 @@ def _same(run: Run, other: Run) -> bool:
     return not run.diverged and (run.final, run.evals, losses) == (other.final, other.evals, others)
 
 
-def judge(difference: Sample, direction: Direction, tests: int = 1) -> tuple[Verdict, str]:
-    """Say in words whether an optimizer differs from its baseline, and why.
-
-    Args:
-        difference: by seed, of the metric that is compared.
-        direction: ``"min"`` if a small metric is good.
-        tests: the number of optimizers that are compared with the baseline.
-    """
-    n = difference.n
+def _judge(difference: Sample, direction: Direction, p: float | None) -> tuple[Verdict, str]:
+    """Whether an optimizer differs from its baseline, and why; ``p`` is corrected."""
+    n, mean, interval = difference.n, difference.mean, difference.interval
     if difference.any_diverged:
         ours, theirs = sum(difference.diverged), sum(difference.baseline_diverged)
         why = f"The loss became inf or NaN with {ours} of {n} seeds, the baseline's with {theirs}."
         if ours == theirs == n:
             return "all diverged", why
         return difference.by_divergence() or "no detectable difference", why
-    p = difference.p_value
-    if p is None:
+    if mean is None or interval is None or p is None:
         return "one seed: cannot tell", "A single seed cannot tell a difference from chance."
-    p = min(1.0, tests * p)
-    rises, falls = difference.above(0, tests), difference.below(0, tests)
-    if rises or falls:
-        why = f"The interval excludes zero and the paired t-test agrees (p = {p:.2g})."
-        return "better" if falls == (direction == "min") else "worse", why
-    low, high = difference.interval or (0.0, 0.0)
-    # With few seeds the bootstrap interval alone is too narrow: of three equal methods' seeds one
-    # in four has all differences on one side. The t-test knows how few there are.
-    if low > 0 or high < 0:
-        why = f"So few seeds may differ this much by chance (paired t-test: p = {p:.2g})."
-    else:
-        why = f"The interval includes zero (paired t-test: p = {p:.2g})."
-    return "no detectable difference", why
+    test = f"(paired t-test: corrected p = {p:.2g})."
+    if p < 1 - LEVEL:
+        better = (mean < 0) == (direction == "min")
+        return "better" if better else "worse", f"The seeds differ by more than chance {test}"
+    # The interval is of this comparison alone. The p-value is corrected for all of them.
+    beside = interval[0] > 0 or interval[1] < 0
+    why = "So few seeds may differ this much by chance" if beside else "The interval includes zero"
+    return "no detectable difference", f"{why} {test}"

@@ -71,10 +71,12 @@ class Comparison:
             run diverged.
         difference: the mean over seeds of this optimizer's metric less the baseline's; ``None`` in
             the baseline's row, or if a run of either diverged.
-        interval: the 95% bootstrap interval of ``difference``; ``None`` for one seed, or without a
+        interval: the 95% t-interval of ``difference``; ``None`` for one seed, or without a
             difference.
-        p_value: of the paired t-test that the difference is zero, times the number of optimizers
-            that are compared with the baseline (Bonferroni). ``None`` where ``interval`` is.
+        p_raw: the p-value of the paired t-test that the difference is zero; ``None`` where
+            ``interval`` is.
+        p_corrected: the same, corrected for the number of optimizers that are compared with the
+            baseline (Holm). The verdict rests on it.
         verdict: the result in words.
         why: one sentence that says what the verdict rests on.
         diverged: the number of seeds whose loss became inf or NaN.
@@ -90,7 +92,8 @@ class Comparison:
     std: float | None
     difference: float | None
     interval: tuple[float, float] | None
-    p_value: float | None
+    p_raw: float | None
+    p_corrected: float | None
     verdict: Verdict
     why: str
     diverged: int
