@@ -99,9 +99,9 @@ def logistic():
     return torch.zeros(4, 4), loss
 
 
-# A learning rate for each problem and kind of step. For steps proportional to the gradient it is at
-# most 1 over the largest curvature: 1400 / 24.2 / 8 for Rosenbrock, 2 / 16 for the quadratic, near 1
-# for the others. Of steps of one length, a few hundred cover the distance.
+# A learning rate for each problem and kind of step. For steps proportional to the gradient it is
+# at most 1 over the largest curvature: 1400 / 24.2 / 8 for Rosenbrock, 2 / 16 for the quadratic,
+# near 1 for the others. Of steps of one length, a few hundred cover the distance.
 GRADIENT = {"rosenbrock": 0.1, "quadratic": 8.0, "saddle": 0.5, "logistic": 0.5}
 AVERAGED = {name: 10 * lr for name, lr in GRADIENT.items()}  # torch's momentum sums ten gradients
 LENGTH = {"rosenbrock": 0.02, "quadratic": 0.2, "saddle": 0.02, "logistic": 0.02}
