@@ -1,8 +1,8 @@
 """What the optimizers cost in time and memory, beside other optimizers and beside a floor.
 
-``smi``, ``nsf``, ``training`` and ``memory`` say what is measured. ``timing`` measures it, and
+``smi``, ``nsf``, ``training`` and ``memory`` define the cases. ``timing`` measures them, and
 ``results`` holds the results. ``table`` and ``draw`` show them. ``distributed`` is a program of its
-own, which counts what a step costs each of several ranks.
+own. It counts the cost of a step for each of several ranks.
 """
 
 from benchmarks.draw import draw

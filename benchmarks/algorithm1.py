@@ -1,7 +1,7 @@
-"""Algorithm 1 of the SMI paper as written: what its optimized forms are compared with.
+"""Algorithm 1 of the SMI paper as written. The benchmarks compare the library's speed with it.
 
-Full spectrum, ``torch.quantile``, no batches, nothing shared with the library. It is here to be
-timed; whether the library is right is judged by the tests, which have an Algorithm 1 of their own.
+It uses the full spectrum and ``torch.quantile``, no batches, and nothing of the library. The tests
+have an Algorithm 1 of their own, which judges whether the library is right.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# A larger input is refused by torch.quantile.
+# torch.quantile refuses a larger input.
 _QUANTILE_LIMIT = 2**24
 
 
 class Algorithm1:
-    """Filters matrices in place, as lines 7 to 29 say.
+    """Filters matrices in place by lines 7 to 29.
 
     Args:
-        gradients: matrices; every ``step`` reads and changes what they then hold.
-        alpha: the part of the filtered gradient.
+        gradients: matrices; every ``step`` reads and changes their current values.
+        alpha: the weight of the filtered gradient.
         beta: the decay of the magnitudes' moving average.
         q: the fraction of coefficients that is removed.
     """
@@ -47,7 +47,7 @@ class Algorithm1:
 
 
 def _quantile(values: Tensor, q: float) -> Tensor:
-    """``torch.quantile``, and beyond its limit what it does: sort and interpolate."""
+    """``torch.quantile``. Beyond its limit, sort and interpolate as it does."""
     if values.numel() <= _QUANTILE_LIMIT:
         return torch.quantile(values, q)
     ordered = values.flatten().sort().values

@@ -1,13 +1,13 @@
-"""What a step of SMI or NSF costs each of several ranks, on the matrices of the paper's GPT.
+"""The cost of a step of SMI or NSF for each of several ranks, on the matrices of SMI's paper's GPT.
 
     for n in 1 2 4; do
       torchrun --standalone --nproc-per-node $n -m benchmarks.distributed OUT
     done
     python -m benchmarks.distributed OUT --draw
 
-Bytes sent, bytes of history and operations of the transforms are counted, so a shared machine will
-do. Each figure is the largest over ranks. ``--rounds 20`` also times steps: that needs a machine of
-its own, with a core or, with ``--device cuda``, a GPU for every rank.
+It counts bytes sent, bytes of history and operations of the transforms, so a busy machine is good
+enough. Each figure is the largest over ranks. ``--rounds 20`` also times steps. That needs an idle
+machine with a core for every rank, or a GPU for every rank with ``--device cuda``.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ SHAPES = matrices(GPTConfig(vocabulary=65))
 
 
 class Transforms(TorchFunctionMode):
-    """Counts operations as is usual: 5 N log2 N for a complex transform, half for a real one."""
+    """Counts 5 N log2 N operations for a complex transform, and half of that for a real one."""
 
     operations = 0.0
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call a function of torch, and count if it is a transform."""
+        """Call a function of torch, and count its operations if it is a transform."""
         result = func(*args, **(kwargs or {}))
         name: str = getattr(func, "__name__", "")
         x: Any = args[0] if args else None
@@ -88,7 +88,7 @@ def counted(optimizer: Optimizer) -> tuple[float, float]:
 
     def reduce(tensor: Tensor, group: dist.ProcessGroup, **kwargs: Any) -> Any:
         nonlocal sent
-        # In a ring each rank sends that much.
+        # The bytes that each rank sends in a ring.
         ranks = dist.get_world_size(group)
         sent += 2 * (ranks - 1) / ranks * tensor.nbytes
         return all_reduce(tensor, group=group, **kwargs)
@@ -137,7 +137,7 @@ def measured(scheme: str, mesh: DeviceMesh, device: str, rounds: int) -> Costs:
 
 
 def timed(step: Callable[[], object], restore: Callable[[], None], device: str) -> float:
-    """The seconds of a step that all ranks begin together."""
+    """The seconds of a step. All ranks begin it together."""
     restore()
     dist.barrier()
     start = time.perf_counter()
@@ -148,7 +148,7 @@ def timed(step: Callable[[], object], restore: Callable[[], None], device: str) 
 
 
 def measure(out: Path, device: str, rounds: int) -> None:
-    """Measure all schemes on the ranks of this launch, and write what they cost."""
+    """Measure all schemes on the ranks of this launch, and write their costs."""
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     rank, ranks = dist.get_rank(), dist.get_world_size()
     if device == "cuda":
@@ -174,7 +174,7 @@ def measure(out: Path, device: str, rounds: int) -> None:
 
 
 def computed(scheme: str, ranks: int) -> dict[str, float]:
-    """The same costs, of the rank that has most, by the formulas of docs/distributed.md."""
+    """The costs of the most expensive rank, by the formulas of docs/distributed.md."""
     if scheme == "SMI, DDP":
         return {**computed("SMI, FSDP2", 1), "sent": 0}
     others = (ranks - 1) / ranks
@@ -195,7 +195,7 @@ def computed(scheme: str, ranks: int) -> dict[str, float]:
 
 
 def figure(out: Path) -> go.Figure:
-    """What each rank pays in a step, against the number of ranks."""
+    """The costs of a step for each rank, against the number of ranks."""
     found = {
         int(path.stem.split("-")[1]): json.loads(path.read_text(encoding="utf-8"))
         for path in out.glob("distributed-*.json")
@@ -211,7 +211,7 @@ def figure(out: Path) -> go.Figure:
         f"What each rank pays in a step: counted up to {max(found)} ranks (marks), computed "
         "beyond (dotted)",
     )
-    # Schemes that coincide show behind one another.
+    # Marks of equal schemes lie on one another, so they differ in size.
     for place, (scheme, symbol, size) in enumerate(
         zip(SCHEMES, ("circle", "square", "diamond", "triangle-up"), (14, 11, 7, 6), strict=True), 1
     ):

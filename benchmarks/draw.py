@@ -1,4 +1,4 @@
-"""A benchmark's figures: cost against size, beside the floor. They need stored results alone."""
+"""A benchmark's figures: cost against size, beside the floor. They need only stored results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def draw(results: Bench, folder: Path) -> list[Path]:
 
 
 def write(figure: go.Figure, path: Path) -> Path:
-    """Write a figure as a page that needs no network."""
+    """Write a figure as a page that works offline."""
     with replacing(path) as temporary:
         temporary.write_text(figure.to_html(div_id=path.stem), encoding="utf-8")
     return path
@@ -56,7 +56,7 @@ def _figure(title: str, note: str, cases: Sequence[Case]) -> go.Figure:
 
 
 def titled(figure: go.Figure, title: str, note: str = "") -> go.Figure:
-    """Give a figure what it needs without a page around it: a title, a note, a background."""
+    """Give a figure a title, a note and a background. On a page of ours the page has them."""
     figure.update_layout(
         title={"text": plotly_text(title, 100), "font_size": 15, "x": 0, "xref": "paper"},
         paper_bgcolor="white",
@@ -94,7 +94,7 @@ def _add(
 
 
 def finding(name: str, cases: Sequence[Case]) -> str:
-    """What the figure of a sweep shows, in words, from the numbers in it."""
+    """A sentence about the figure of a sweep, with its numbers."""
     if name == "smi-parameters":
         return law(Law.fit(cases))
     largest = cases[-1]

@@ -31,7 +31,7 @@ def smi(shapes: Sequence[torch.Size], device: torch.device) -> list[Footprint]:
         footprints.append(Footprint(f"SMI state, {name} history", kept, "parameters", parameters))
     largest = max(shape.numel() * equal * FLOAT_BYTES for shape, equal in Counter(shapes).items())
     optimizer = SMI(Idle(work.params), alpha=0.3)
-    optimizer.step()  # Makes the state, which is no part of the peak.
+    optimizer.step()  # Makes the state, which does not count as peak.
     work.restore()
     peak = peak_extra(optimizer.step, device)
     batch = "the largest batch of equal shapes"
@@ -62,9 +62,9 @@ def state_bytes(optimizer: Optimizer) -> int:
 
 
 def peak_extra(call: Callable[[], object], device: torch.device) -> int:
-    """The most bytes that a call holds at a time, beyond those that it finds.
+    """The largest number of bytes that a call allocates at a time.
 
-    They are counted at torch's allocator. On a CPU libraries have workspaces outside of it.
+    torch's allocator counts them. On a CPU the workspaces of libraries are not counted.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""What NSF's step costs, beside Adam's in several libraries and the memory traffic it needs."""
+"""The cost of NSF's step, beside Adam's in several libraries and the memory traffic it needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT, TORCH = "NSF, p = 0.7", "AdamW, fused"
 # gradient and moments and writes moments, another reads moments and parameter and writes parameter.
 # At p = 1/2 the update is Adam's, and one pass is enough.
 _ADAM_STREAMS, _NSF_STREAMS = 7, 9
-# Optimizers of other libraries, where they are installed: module, class, options.
+# Optimizers of other libraries, if they are installed: module, class, options.
 _OTHERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "PAdam (pytorch-optimizer)": ("pytorch_optimizer", "PAdam", {"partial": 0.35}),
     "AdamW (heavyball)": ("heavyball", "AdamW", {}),
@@ -51,7 +51,7 @@ def plans(extent: Extent, device: torch.device) -> Iterator[Plan]:
             sweep="nsf",
             finding=(DEFAULT, TORCH),
         )
-    # What only a GPU does in reasonable time.
+    # Only a GPU does these in reasonable time.
     if device.type == "cuda":
         makers: dict[str, MakeOptimizer] = {
             TORCH: partial(AdamW, fused=True),
@@ -68,7 +68,7 @@ def _steps(shapes: Sequence[torch.Size], device: torch.device, everyone: bool = 
 
     def add(name: str, make: Callable[..., Optimizer], streams: int, **options: Any) -> None:
         optimizer = make(work.params, lr=1e-3, **options)
-        # An optimizer that cannot run fails here, before it is among the contenders.
+        # An optimizer that cannot run fails here, before it becomes a contender.
         work.restore()
         optimizer.step()
         floor = floors[streams]
@@ -93,7 +93,7 @@ def _steps(shapes: Sequence[torch.Size], device: torch.device, everyone: bool = 
                 add(name, make, _ADAM_STREAMS, **settings)
             except ModuleNotFoundError as error:
                 lineup.absent[name] = f"{error.name} is not installed"
-            except Exception as error:  # The others can be measured.
+            except Exception as error:  # The other optimizers can still be measured.
                 lineup.absent[name] = f"{type(error).__name__}: {error}"
     lineup.contenders += floors.values()
     return lineup

@@ -1,4 +1,4 @@
-"""What is to be measured. A case is set up only when its turn comes."""
+"""Plans of the cases. A case is set up only when its turn comes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Extent:
     """How much is measured.
 
     Attributes:
-        rounds: of every case.
-        sides: of the single square matrices.
-        gpt: the model whose matrices are stepped.
-        batch: sequences in a batch of a whole training step.
-        stacks: how many matrices there are in every stack, in the sweep over parameters.
-        stack_side: of each of these.
+        rounds: the rounds of every case.
+        sides: the sides of the single square matrices.
+        gpt: the model whose matrices the optimizers step.
+        batch: the number of sequences in a batch of a whole training step.
+        stacks: the number of matrices in every stack, in the sweep over parameters.
+        stack_side: the side of a matrix of a stack.
     """
 
     rounds: Rounds
@@ -55,8 +55,8 @@ class Lineup:
     """The contenders of a case, and those that could not take part.
 
     Attributes:
-        contenders: to be timed.
-        absent: a name and a reason each.
+        contenders: the contenders to time.
+        absent: the reason of each one that could not take part, by name.
         renew: runs at the start of every round.
     """
 
@@ -81,11 +81,11 @@ class Plan:
 class Workload:
     """Parameters whose gradients are new in every round and the same for every contender.
 
-    The contenders share the parameters, whose values do not change the cost of a step. Each keeps a
-    state of its own.
+    The contenders share the parameters, because their values do not change the cost of a step. Each
+    contender keeps its own state.
 
-    Gradients are Gaussian noise. Its length changes from round to round by about 30%, as in
-    training, so that the last round's threshold is no good start for a search.
+    Gradients are Gaussian noise. Its length changes by about 30% from round to round, as in
+    training. So a search cannot start from the last round's threshold.
     """
 
     def __init__(self, shapes: Iterable[torch.Size], device: torch.device) -> None:
@@ -106,7 +106,7 @@ class Workload:
             gradient.normal_(std=length, generator=self._generator)
 
     def restore(self) -> None:
-        """Give the parameters the round's gradients again, which a step may have changed."""
+        """Restore the round's gradients, which a step may have changed."""
         for param, gradient in zip(self.params, self._gradients, strict=True):
             if param.grad is None:
                 param.grad = torch.empty_like(param)

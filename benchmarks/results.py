@@ -23,7 +23,7 @@ class Quartiles(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Quartiles:
-        """By linear interpolation."""
+        """Compute them by linear interpolation."""
         return cls(*np.quantile(values, (0.25, 0.5, 0.75)).tolist())
 
 
@@ -32,10 +32,10 @@ class Row:
     """A contender's times.
 
     Attributes:
-        name: of the contender.
-        seconds: of a call, in every round.
-        against: the row that this one's times are divided by, round by round.
-        moves: bytes that a call must move at the least.
+        name: the contender's name.
+        seconds: the time of a call in every round.
+        against: the row by whose times this row's are divided, round by round.
+        moves: the least number of bytes that a call must move.
     """
 
     name: str
@@ -50,14 +50,14 @@ class Case:
 
     Attributes:
         title: what was done.
-        parameters: number of parameters.
-        rows: a contender each.
+        parameters: the number of parameters.
+        rows: one row for each contender.
         orders: the order in which the contenders ran, round by round.
-        note: how to read it.
+        note: how to read the case.
         absent: contenders that could not be measured, and why.
-        sweep: the sweep over sizes that it is part of.
-        finding: two rows: the one that the sweep is about, and the one it is compared with.
-        added: whether ratios are read as time added, in percent.
+        sweep: the sweep over sizes that the case belongs to.
+        finding: the names of two rows: the sweep's subject, and the row it is compared with.
+        added: whether ratios are shown as time added, in percent.
     """
 
     title: str
@@ -91,7 +91,7 @@ class Footprint:
 
     @property
     def ratio(self) -> float:
-        """The first over the second."""
+        """The memory over the one that it is compared with."""
         return self.bytes / self.against_bytes
 
 
@@ -100,10 +100,10 @@ class Bench:
     """A whole benchmark, as ``bench.json`` holds it.
 
     Attributes:
-        command: what repeats it from a shell.
+        command: the shell command that repeats it.
         machine: processor, device, threads, versions.
-        cases: what was timed.
-        memory: the memory that was measured.
+        cases: the timed cases.
+        memory: the measured memory.
         skipped: cases that could not be measured, and why.
     """
 
@@ -120,7 +120,7 @@ class Bench:
         return {name: [case for case in by_size if case.sweep == name] for name in names}
 
     def save(self, path: Path) -> None:
-        """Write strict JSON: every round, and the figures that follow from the rounds."""
+        """Write strict JSON: every round, and the figures computed from the rounds."""
         data = dataclasses.asdict(self)
         for case, stored in zip(self.cases, data["cases"], strict=True):
             for row, entry in zip(case.rows, stored["rows"], strict=True):
@@ -147,12 +147,12 @@ class Bench:
 
 
 class Law(NamedTuple):
-    """How well measured times follow ``T = T_base (1 + γ ln P)``, the paper's (18).
+    """The fit of ``T = T_base (1 + γ ln P)``, the SMI paper's (18), to measured times.
 
     Attributes:
-        gamma: by least squares.
-        r_squared: the part of the ratios' variance over sizes that the law explains; negative where
-            a constant would do better.
+        gamma: γ by least squares.
+        r_squared: the share of the ratios' variance over sizes that the law explains; negative if
+            a constant fits better.
     """
 
     gamma: float

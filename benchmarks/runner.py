@@ -22,7 +22,7 @@ from benchmarks.timing import clock_of, interleaved
 
 
 class _Subject(NamedTuple):
-    """What is timed of a subject, and whose memory is measured."""
+    """The cases of a subject, and the function that measures its memory."""
 
     plans: Callable[[Extent, torch.device], Iterator[Plan]]
     memory: Callable[[Sequence[torch.Size], torch.device], list[Footprint]] | None = None
@@ -51,14 +51,14 @@ def run(
     Args:
         subject: ``"smi"``, ``"nsf"``, ``"lens"`` or ``"all"``.
         out: folder for the results.
-        device: where to measure: ``"cpu"``, ``"cuda"``, …
-        threads: how many threads torch uses on the CPU meanwhile; ``None`` leaves its number.
+        device: the device to measure on: ``"cpu"``, ``"cuda"``, …
+        threads: the number of torch's threads on the CPU meanwhile; ``None`` keeps its number.
         quick: fewer sizes and rounds.
         extent: sizes and rounds in detail, instead of ``quick``.
-        console: where to say what is done.
+        console: the console that shows the progress.
 
     Raises:
-        ValueError: there is no such subject.
+        ValueError: the subject does not exist.
         StudyError: another command works in ``out``.
     """
     choices = (*_SUBJECTS, "all")
@@ -119,7 +119,7 @@ def _measured(
 
 
 def _progress(console: Console) -> Progress:
-    """A bar that is drawn between rounds alone. A thread that draws would disturb the timing."""
+    """A bar that is drawn only between rounds. A thread that draws would disturb the timing."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -153,7 +153,7 @@ def _machine(device: torch.device) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The processor's model. Python itself knows it on few systems."""
+    """The processor's model. Python knows it on few systems."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

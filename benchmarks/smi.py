@@ -1,4 +1,4 @@
-"""What SMI's step costs: by itself, by size, and around an optimizer."""
+"""The cost of SMI's step: alone, by size, and around an optimizer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FLOOR_NOTE = (
 
 
 class Idle(Optimizer):
-    """A base that does nothing, so that SMI's step is SMI's own work."""
+    """A base that does nothing, so that the step is SMI's work alone."""
 
     def __init__(self, params: Sequence[Tensor]) -> None:
         super().__init__(params, {})
@@ -62,7 +62,7 @@ def plans(extent: Extent, device: torch.device) -> Iterator[Plan]:
             sweep="smi",
             finding=(DEFAULT, LITERAL),
         )
-    # What only a GPU does in reasonable time.
+    # Only a GPU does these in reasonable time.
     if device.type == "cuda":
         makers = {BASE: _adamw, AROUND: _smi_around_adamw, FUSED_AROUND: _fused_smi_around_adamw}
         yield training(extent, device, makers)
@@ -70,7 +70,7 @@ def plans(extent: Extent, device: torch.device) -> Iterator[Plan]:
 
 
 def stacks(extent: Extent, device: torch.device) -> Iterator[Plan]:
-    """Models from small to large, for the paper's law 1 + γ log P."""
+    """Models from small to large, for the paper's law (18)."""
     side = torch.Size((extent.stack_side, extent.stack_side))
     for size in extent.stacks:
         yield Plan(
@@ -108,7 +108,7 @@ def _alone(shapes: Sequence[torch.Size], device: torch.device) -> Lineup:
 
 
 def _two_ffts(params: Sequence[Tensor], device: torch.device) -> Callable[[], None]:
-    """Two transforms of all: in batches on a GPU, one by one on a CPU, whose cache is small."""
+    """Two transforms of every matrix: in batches on a GPU, one by one on a CPU for its cache."""
     batches = [param.detach() for param in params]
     if device.type == "cuda":
         by_shape: dict[torch.Size, list[Tensor]] = {}

@@ -81,7 +81,7 @@ def _sweep(cases: Sequence[Case]) -> Table:
 
 
 def _compared_with(rows: Sequence[Row]) -> str:
-    """Words that say what each ratio in a sweep is over."""
+    """A sentence about the denominator of each ratio in a sweep."""
     held: dict[str, list[str]] = {}
     for row in rows:
         if row.against:
@@ -125,7 +125,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def law(fitted: Law) -> str:
-    """The paper's law of cost, fitted to the times."""
+    """A sentence about the paper's law of cost, fitted to the times."""
     return (
         f"Fitted: T = T_base (1 + {fitted.gamma:.3g} ln P), the paper's (18), R2 = "
         f"{fitted.r_squared:.2f}, where T_base is AdamW's step; the paper's, with 0.05, is a whole "
@@ -143,7 +143,7 @@ def _ratio(case: Case, row: Row) -> str:
 
 
 def _law_of_one(case: Case) -> list[str]:
-    """The law's factor by the time that SMI adds to a whole training step."""
+    """The law's factor, from the time that SMI adds to a whole training step."""
     if not case.added:
         return []
     return [

@@ -1,4 +1,4 @@
-"""The stopwatch: contenders are timed in turns, so that a noisy machine is noisy to all."""
+"""The stopwatch. It times contenders in turns, so that a noisy machine affects all of them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to be timed.
+    """A function to time.
 
     Attributes:
         name: unique in its case.
-        call: what is timed.
+        call: the timed function.
         prepare: runs before every call and is not timed.
-        against: the contender whose time in the same round this one's is divided by.
-        moves: bytes that a call must move at the least.
-        calls: how many calls make up a round, whose mean counts. There is more than one where only
-            some of the calls do all the work.
+        against: the contender by whose time in the same round this one's is divided.
+        moves: the least number of bytes that a call must move.
+        calls: the number of calls in a round. Their mean counts. It is above 1 if only some calls
+            do all the work.
     """
 
     name: str
@@ -54,13 +54,13 @@ class Contender:
 
 @dataclass(frozen=True)
 class Rounds:
-    """How long a case is measured.
+    """The number of rounds of a case.
 
     Attributes:
         warmup: rounds at the start that do not count.
-        least: the least number of rounds.
+        least: the smallest number of rounds.
         most: the largest number of rounds.
-        seconds: no round starts after so many, if there are ``least``.
+        seconds: after ``least`` rounds, no round starts later than this.
     """
 
     warmup: int
@@ -70,9 +70,9 @@ class Rounds:
 
 
 def clock_of(device: torch.device) -> Clock:
-    """A clock in seconds that waits for the device, so that a call's work is inside its time.
+    """A clock in seconds that waits for the device, so that a call's time includes its work.
 
-    On a GPU a short call's time therefore includes its launches.
+    On a GPU the time of a short call therefore includes its launches.
     """
     if device.type != "cuda":
         return time.perf_counter
@@ -86,7 +86,7 @@ def clock_of(device: torch.device) -> Clock:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Let torch use so many threads on the CPU, or as many as it does if ``None``; then undo it."""
+    """Set torch's number of threads on the CPU, and restore it afterwards. ``None`` keeps it."""
     before = torch.get_num_threads()
     torch.set_num_threads(before if count is None else count)
     try:
@@ -104,18 +104,18 @@ def interleaved(
     each_round: Callable[[], object] = _nothing,
     seed: int = 0,
 ) -> tuple[list[Row], list[list[str]]]:
-    """Time every contender once a round, in an order that is drawn anew each round.
+    """Time every contender once a round, in a new random order each round.
 
     Args:
-        contenders: what to time.
-        rounds: how many rounds.
+        contenders: the contenders.
+        rounds: the number of rounds.
         clock: a monotonic clock, in seconds.
         renew: runs at the start of every round.
         each_round: runs at the end of every round.
-        seed: of the orders.
+        seed: the seed of the orders.
 
     Returns:
-        A row a contender, with its time in every round, and every round's order.
+        A row for each contender, with its time in every round, and the order of every round.
     """
     shuffler = random.Random(seed)
     seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}

@@ -1,4 +1,4 @@
-"""What a training step of the paper's GPT costs: with several optimizers, and with a lens."""
+"""The cost of a training step of the SMI paper's GPT, with several optimizers and with a lens."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def training(extent: Extent, device: torch.device, makers: Mapping[str, MakeOpti
 
 
 def watched(extent: Extent, device: torch.device) -> Iterator[Plan]:
-    """What a lens adds to a training step, at its default settings.
+    """The time that a lens adds to a training step, at its default settings.
 
-    On a CPU the batch is one sequence. The lens weighs more on such a short step than on others.
+    On a CPU the batch is one sequence. The lens adds a larger share to such a short step.
     """
     batch = extent.batch if device.type == "cuda" else 1
     yield Plan(
@@ -78,17 +78,17 @@ def _build_watched(config: GPTConfig, batch: int, device: torch.device) -> Lineu
 
 
 def some_tokens(config: GPTConfig, batch: int, device: torch.device) -> Tensor:
-    """A random batch of sequences, with one more token than the context to be predicted."""
+    """A random batch of sequences. Each has one token more than the context, for the targets."""
     return torch.randint(config.vocabulary, (batch, config.context + 1), device=device)
 
 
 class Training:
-    """A contender that trains a model of its own. All train on the same tokens.
+    """A contender that trains its own model. All train on the same tokens.
 
     Args:
-        config: of the model.
-        make: its optimizer, from its parameters.
-        tokens: every step's.
+        config: the model's configuration.
+        make: makes the optimizer from the parameters.
+        tokens: the tokens of every step.
         autocast: whether the forward pass is in bfloat16.
     """
 
@@ -110,12 +110,12 @@ class Training:
         self.optimizer.step()
 
     def steps(self) -> None:
-        """As many steps as there are to one that a lens measures."""
+        """The number of steps in which a lens measures once."""
         for _ in range(_EVERY):
             self.step()
 
     def watched_steps(self) -> None:
-        """The same steps, with a lens that measures one of them."""
+        """The same number of steps, with a lens that measures one of them."""
         # Otherwise the lens measures its first step too.
         with (
             tempfile.TemporaryDirectory() as folder,

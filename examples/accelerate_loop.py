@@ -1,10 +1,10 @@
-"""A loop of one's own with Accelerate, SMI around NSF: a small GPT-2 learns this very file.
+"""A training loop with Accelerate and SMI around NSF. A small GPT-2 learns the text of this file.
 
     WANDB_MODE=offline python examples/accelerate_loop.py OUT
 
-It saves its state in OUT every 20 steps. Started again, it continues from the last one and ends
-with the same weights as an uninterrupted run. Loss, alpha, p and kept energy are logged to Weights
-& Biases; offline, `wandb sync` sends them later.
+It saves its state in OUT every 20 steps. If you run it again, it continues from the last state and
+ends with the same weights as an uninterrupted run. It logs loss, alpha, p and kept energy to
+Weights & Biases. Offline, `wandb sync` sends them later.
 """
 
 import sys
@@ -39,7 +39,7 @@ schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
 
 chunks = torch.tensor(list(Path(__file__).read_bytes())).unfold(0, 64, 1)
 order = torch.randint(len(chunks), (STEPS * ACCUMULATED * BATCH,))
-# With a generator of its own: to start it must not draw from the one that dropout draws from.
+# The loader has its own generator, so that shuffling draws nothing from dropout's generator.
 batches = DataLoader(chunks[order], batch_size=BATCH, generator=torch.Generator())
 
 accelerator = Accelerator(cpu=True, gradient_accumulation_steps=ACCUMULATED, log_with="wandb")

@@ -1,9 +1,9 @@
-"""SMI with DistributedDataParallel: every process has all parameters and filters its share.
+"""SMI with DistributedDataParallel. Every process has all parameters and filters its share.
 
     torchrun --standalone --nproc-per-node 2 examples/ddp.py
 
-Run it again, with more --steps and any number of processes, and it continues from its checkpoint.
-It uses the GPUs if there are any.
+If you run it again, with more --steps and any number of processes, it continues from its
+checkpoint. It uses GPUs if there are any.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main(steps: int, folder: Path, shard_work: bool) -> None:
     if device == "cuda":
         torch.cuda.set_device(rank % torch.cuda.device_count())
 
-    torch.manual_seed(0)  # The same weights everywhere, as DDP makes sure of too.
+    torch.manual_seed(0)  # The same initial weights on all ranks. DDP ensures this too.
     layers = nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 1)
     model = DistributedDataParallel(nn.Sequential(*layers).to(device))
     base = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -55,7 +55,7 @@ def main(steps: int, folder: Path, shard_work: bool) -> None:
             if rank == 0:
                 print(f"step {step + 1}, loss {loss.item() / ranks:.6f}")
 
-    # All ranks save, each its share of the histories.
+    # All ranks save. Each saves its share of the histories.
     dcp.save(checkpoint(model, optimizer, steps), checkpoint_id=folder)
     dist.destroy_process_group()
 
@@ -66,7 +66,7 @@ def checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) ->
 
 
 def batch(step: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same for any number of processes: each takes its part."""
+    """The whole batch, the same for any number of processes. Each process takes its part."""
     x = torch.randn(64, 16, generator=torch.Generator().manual_seed(step))
     return x.to(device), x.sin().sum(1, keepdim=True).to(device)
 

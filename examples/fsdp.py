@@ -1,9 +1,9 @@
-"""SMI or NSF with fully_shard (FSDP2): every process has a part of each parameter.
+"""SMI or NSF with fully_shard (FSDP2). Every process has a part of each parameter.
 
     torchrun --standalone --nproc-per-node 2 examples/fsdp.py
 
-Run it again, with more --steps and any number of processes, and it continues from its checkpoint.
-It uses the GPUs if there are any.
+If you run it again, with more --steps and any number of processes, it continues from its
+checkpoint. It uses GPUs if there are any.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main(steps: int, folder: Path, name: str) -> None:
             if rank == 0:
                 print(f"step {step + 1}, loss {loss.item() / ranks:.6f}")
 
-    # All ranks save, each its part.
+    # All ranks save. Each saves its part.
     dcp.save(checkpoint(model, optimizer, steps), checkpoint_id=folder)
     dist.destroy_process_group()
 
@@ -73,7 +73,7 @@ def checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) ->
 
 
 def batch(step: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same for any number of processes: each takes its part."""
+    """The whole batch, the same for any number of processes. Each process takes its part."""
     x = torch.randn(64, 16, generator=torch.Generator().manual_seed(step))
     return x.to(device), x.sin().sum(1, keepdim=True).to(device)
 
@@ -85,6 +85,6 @@ if __name__ == "__main__":
     parser.add_argument("--optimizer", choices=["smi", "nsf"], default="smi")
     arguments = parser.parse_args()
     main(arguments.steps, arguments.checkpoint, arguments.optimizer)
-    # Sharded modules refer to themselves in circles, and to gloo's threads, which must end before
-    # Python does, or the process may abort.
+    # Sharded modules keep gloo's threads alive until the garbage collector finds them. If these
+    # threads outlive Python, the process may abort.
     gc.collect()

@@ -1,9 +1,9 @@
-"""Hugging Face's Trainer with SMI: a small Llama learns this very file, byte by byte.
+"""Hugging Face's Trainer with SMI. A small Llama learns the bytes of this file.
 
     python examples/huggingface_trainer.py OUT
 
-It saves checkpoints in OUT. Started again, it continues from the last one and ends with the same
-weights as an uninterrupted run. `tensorboard --logdir OUT` shows loss, alpha and kept energy.
+It saves checkpoints in OUT. If you run it again, it continues from the last one and ends with the
+same weights as an uninterrupted run. `tensorboard --logdir OUT` shows loss, alpha and kept energy.
 """
 
 import sys
@@ -53,12 +53,12 @@ trainer = Trainer(
         disable_tqdm=True,
     ),
     train_dataset=data,
-    optimizers=(optimizer, None),  # the scheduler of the learning rate stays the Trainer's
+    optimizers=(optimizer, None),  # None: the Trainer makes the scheduler of the learning rate
 )
 
 
 class Readings(TrainerCallback):
-    """Logs what the optimizer is at, between the gradients and the step."""
+    """Logs the optimizer's readings before each step."""
 
     def on_pre_optimizer_step(self, args, state, control, optimizer, **kwargs):
         if state.global_step % args.logging_steps == 0:

@@ -1,9 +1,9 @@
-"""A LightningModule with NSF: a small transformer learns this very file, byte by byte.
+"""A LightningModule with NSF. A small transformer learns the bytes of this file.
 
     python examples/lightning_module.py OUT
 
-It saves a checkpoint in OUT after every epoch. Started again, it continues from the last one and
-ends with the same weights as an uninterrupted run. Loss and p are written to OUT/lightning_logs/.
+It saves a checkpoint in OUT after every epoch. If you run it again, it continues from the last one
+and ends with the same weights as an uninterrupted run. It logs loss and p to OUT/lightning_logs/.
 """
 
 import sys
@@ -23,7 +23,7 @@ out = Path(sys.argv[1])
 
 
 class Bytes(lightning.LightningModule):
-    """Predicts the next byte from those before it."""
+    """Predicts the next byte from the bytes before it."""
 
     def __init__(self):
         super().__init__()

@@ -1,8 +1,8 @@
-"""The two papers rerun: every table, figure and claim beside our measurement.
+"""Reruns of the two papers: every table, figure and claim beside our measurement.
 
-``smi`` and ``nsf`` hold a paper each. Its parts are run, its claims are judged, its tables and
-figures are made. The rest serves both: ``reproduce`` runs parts and stores their data, ``stored``
-reads them, ``verdicts`` has the rule of a verdict, ``ledger`` writes the claims and the pages.
+``smi`` and ``nsf`` hold a paper each: its parts, claims, tables and figures. The other modules
+serve both. ``reproduce`` runs parts and stores their data, and ``stored`` reads them. ``verdicts``
+has the rule of a verdict. ``ledger`` writes the claims and the pages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def load(name: str) -> Paper:
         name: ``"smi"`` or ``"nsf"``.
 
     Raises:
-        ValueError: there is no such paper.
+        ValueError: no paper has this name.
     """
     one_of("PAPER", name, NAMES)
     return cast(Paper, importlib.import_module(f"papers.{name}").PAPER)

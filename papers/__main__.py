@@ -1,4 +1,4 @@
-"""The papers rerun: ``python -m papers reproduce smi``, ``python -m papers claims``."""
+"""Rerun the papers: ``python -m papers reproduce smi``, ``python -m papers claims``."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def _claims(
 ) -> None:
     """Judge every claim of the papers by stored results. Nothing is trained.
 
-    Writes a list of all claims. Beside the FOLDER it writes a page for each paper, with its tables
-    and figures.
+    It writes the list of all claims. Beside the FOLDER it writes a page for each paper, with its
+    tables and figures.
     """
     wrote(rebuild(folder, out))
 

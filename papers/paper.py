@@ -1,8 +1,8 @@
-"""What a paper consists of: parts that are run, and claims, tables and figures made from them.
+"""The pieces of a paper: parts, and claims, tables and figures made from the parts' data.
 
-A part trains with ``bandwise.study.compare``, so that it can be resumed and its result does not
-depend on the number of workers. It returns plain data, which is stored as
-``PAPER-PART-SCALE.json``. Claims, tables and figures read the stored data and nothing else.
+A part trains with ``bandwise.study.compare``. So it can be resumed, and its result does not depend
+on the number of workers. It returns plain data, which is stored as ``PAPER-PART-SCALE.json``.
+Claims, tables and figures read only the stored data.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Data: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Context:
-    """Where and how a part is run.
+    """The place and the settings of a part's run.
 
     Attributes:
-        folder: the part's own folder. Studies that are found in it are continued.
-        scale: ``"small"`` is the paper's design, shrunk to fit two processors.
+        folder: the part's own folder. Studies in it are continued.
+        scale: ``"small"`` is the paper's design, reduced to fit two processors.
         seeds: the number of seeds of every setting; ``None`` for each part's own number.
-        jobs: the number of runs at a time; ``None`` for one a processor, or one on a GPU.
+        jobs: the number of runs at a time; ``None`` for one per processor, or one on a GPU.
         device: ``"cpu"``, ``"cuda"``, …
         console: shows the progress.
     """
@@ -68,7 +68,7 @@ class Context:
             optimizers: the optimizers' texts, the baseline first.
             steps: the steps of a run; by default the task's own.
             seeds: the number of seeds, unless the context has one.
-            study: the name of the study's folder within the part's; by default the part's itself.
+            study: the name of the study's folder within the part's; by default the part's folder.
             lens: whether a lens watches the runs.
             options: the task's options.
         """
@@ -91,11 +91,11 @@ class Context:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a paper that is run by itself.
+    """A piece of a paper that runs alone.
 
     Attributes:
-        name: in commands and file names.
-        title: in headings.
+        name: its name in commands and file names.
+        title: its title in headings.
         run: trains and measures. It returns plain data, small enough to be committed.
         needs: the modules of the ``papers`` extra that it imports.
     """
@@ -108,7 +108,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Finding:
-    """What we measured about a claim.
+    """Our measurement of a claim.
 
     Attributes:
         ours: the figure, with its interval and n.
@@ -142,7 +142,7 @@ class Claim:
         where: the section, table, figure or equation.
         text: the claim, in our words.
         theirs: the paper's figure.
-        part: the name of the part whose data decides.
+        part: the name of the part whose data decides the verdict.
         judge: takes that data and returns the finding.
         comparison: claims with the same name here rest on one comparison and count once.
         scale: whether the size of the training matters for the claim. ``"same tokens"``: it is
@@ -187,8 +187,8 @@ class Table:
     Attributes:
         title: the table's number and subject.
         note: definitions, and how to read it.
-        columns: headings.
-        rows: cells.
+        columns: the headings.
+        rows: the cells.
     """
 
     title: str
@@ -204,9 +204,9 @@ class Paper:
     Attributes:
         name: ``"smi"`` or ``"nsf"``.
         title: the paper's title.
-        source: how the paper is cited, and how much of its text we have.
-        parts: in the order in which they are run.
-        claims: in the order of the paper.
+        source: the paper's citation, and how much of its text we have.
+        parts: the parts, in the order in which they run.
+        claims: the claims, in the order of the paper.
         tables: makes the tables from the data of the stored parts, given by the parts' names.
         figures: makes the figures in the same way.
         apart: what the authors state against their own method, or as a possibility. It is measured

@@ -33,11 +33,11 @@ def reproduce(
     again: bool = False,
     console: Console | None = None,
 ) -> list[Path]:
-    """Run the parts of a paper in order.
+    """Run the parts of a paper in their order.
 
     Each part's data is stored as ``out/results/PAPER-PART-SCALE.json`` as soon as it is done. A
-    part that is stored with the same seeds and device is not run again. Training that was stopped
-    continues where it was.
+    part that is stored with the same seeds and device does not run again. Stopped training
+    continues where it stopped.
 
     Args:
         name: the paper, ``"smi"`` or ``"nsf"``.
@@ -45,9 +45,9 @@ def reproduce(
         out: the folder for results and, in ``studies/``, the runs behind them.
         parts: the names of the parts to run; all by default.
         seeds: the number of seeds of every setting; by default each part's own number.
-        jobs: runs at a time, by default one a processor, or one on a GPU.
-        device: where to run: ``"cpu"``, ``"cuda"``, …
-        again: whether to run parts again that are stored. Their trained runs are kept.
+        jobs: the number of runs at a time; by default one per processor, or one on a GPU.
+        device: the device to train on: ``"cpu"``, ``"cuda"``, …
+        again: whether to run stored parts again. Their trained runs are kept.
         console: shows the progress; by default on standard error.
 
     Returns:
@@ -55,7 +55,7 @@ def reproduce(
 
     Raises:
         ImportError: a part needs a package of the ``papers`` extra that is not installed.
-        ValueError: there is no such paper, scale or part, or a stored part is damaged.
+        ValueError: the paper, scale or part does not exist, or a stored part is damaged.
         StudyError: a run failed, or another command works on the same part. The same call tries
             again.
         KeyboardInterrupt: the user stopped it. The same call continues.
@@ -65,7 +65,7 @@ def reproduce(
     wanted = _wanted(paper, parts)
     for part in wanted:
         for module in part.needs:
-            # The check comes before the hours that the first parts take.
+            # Fail here, before the first parts train for hours.
             if importlib.util.find_spec(module) is None:
                 raise ImportError(
                     f"the part {part.name!r} needs the package {module!r}: "

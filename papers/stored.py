@@ -1,4 +1,4 @@
-"""Studies as plain data, small enough to be committed: how they are stored and read."""
+"""Store studies as plain data, small enough to be committed, and read them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_part(path: Path) -> dict[str, Any]:
     """Read the file of a part.
 
     Raises:
-        ValueError: the file does not hold what was stored.
+        ValueError: the file is damaged.
     """
     try:
         part: dict[str, Any] = read_json(path)
@@ -40,12 +40,12 @@ def read_part(path: Path) -> dict[str, Any]:
 
 
 def condensed(results: Results, *, curves: bool = True, lens: Sequence[str] = ()) -> dict[str, Any]:
-    """The part of a study that tables and figures need, its numbers rounded to six digits.
+    """The part of a study that tables and figures need. Numbers are rounded to six digits.
 
     Args:
         results: the study.
-        curves: whether to keep the training curves beside those of the evaluations.
-        lens: the quantities of the lens whose rows to keep, without their lists.
+        curves: whether to keep the training curves. The curves of evaluations are always kept.
+        lens: the quantities of the lens whose rows are kept, without their lists.
     """
     return {
         "task": results.task,
@@ -115,18 +115,17 @@ class Study:
 
     @property
     def optimizers(self) -> list[str]:
-        """The optimizers in the order in which they were named, the baseline first."""
+        """The optimizers in the order of the command. The baseline is first."""
         return list(dict.fromkeys(run["optimizer"] for run in self.data["runs"]))
 
     def runs(self, optimizer: str) -> list[dict[str, Any]]:
         """The runs of one optimizer, by seed.
 
         Args:
-            optimizer: the optimizer's text. The beginning of a text will do if no other optimizer
-                begins so.
+            optimizer: the optimizer's text, or a beginning that no other text has.
 
         Raises:
-            LookupError: no optimizer has this text, or several do.
+            LookupError: no optimizer has this text, or several have it.
         """
         texts = self.optimizers
         found = [text for text in texts if text == optimizer] or [
@@ -138,7 +137,7 @@ class Study:
         return sorted(runs, key=lambda run: int(run["seed"]))
 
     def sample(self, optimizer: str, measure: Measure) -> Sample:
-        """A figure of each of an optimizer's runs; a run that diverged has none."""
+        """A figure of each of an optimizer's runs. A diverged run has none."""
         runs = self.runs(optimizer)
         return Sample(
             tuple(None if run["diverged"] else _finite(measure(run)) for run in runs),
@@ -146,15 +145,15 @@ class Study:
         )
 
     def difference(self, optimizer: str, baseline: str, measure: Measure) -> Sample:
-        """A figure less the baseline's, by seed."""
+        """A figure minus the baseline's, by seed."""
         return self.sample(optimizer, measure).minus(self.sample(baseline, measure))
 
     def change(self, optimizer: str, baseline: str, measure: Measure) -> Sample:
-        """A figure less the baseline's, by seed, in percent of the baseline's mean."""
+        """A figure minus the baseline's, by seed, in percent of the baseline's mean."""
         return self.sample(optimizer, measure).change_from(self.sample(baseline, measure))
 
     def steps_to_baseline(self, optimizer: str, baseline: str) -> Sample:
-        """The first evaluated step, by seed, with a metric as good as the baseline's last."""
+        """By seed, the first evaluated step whose metric is as good as the baseline's last."""
         metric, runs = self.data["metric"], self.runs(optimizer)
         targets = self.sample(baseline, final(metric))
         evals = [zip(run["evals"]["step"], run["evals"][metric], strict=True) for run in runs]

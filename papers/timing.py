@@ -1,4 +1,4 @@
-"""Timings in turns: every contender on the same number of threads, which is stored with them."""
+"""Timings in turns. All contenders have the same number of threads, which is stored with them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import scipy.stats
 import torch
 from benchmarks.timing import Contender, Rounds, clock_of, interleaved
 
-# Studies train on one thread too. More threads would measure how busy the machine is.
+# Studies train on one thread too. Times on several threads depend more on the machine's other work.
 THREADS = 1
 
 
 def in_turns(
     contenders: Sequence[Contender], rounds: Rounds, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of a call, in every round, for each contender by its name."""
+    """The seconds of a call in every round, for each contender by name."""
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:

@@ -1,8 +1,8 @@
-"""Algorithm 1 of the SMI paper, literally: the judge of ``bandwise.SMI``.
+"""Algorithm 1 of the SMI paper, literally. The tests compare ``bandwise.SMI`` with it.
 
-Full spectrum by ``fft2``, ``torch.quantile``, ``ifft2``; nothing is shared with the library. The
-one addition is what DESIGN says of conjugate pairs: their two magnitudes are made equal, so that
-rounding cannot split a pair.
+It uses ``fft2`` of the full spectrum, ``torch.quantile`` and ``ifft2``, and nothing of the library.
+There is one addition: the two magnitudes of a conjugate pair are made equal, so that rounding
+cannot split the pair.
 """
 
 import torch
@@ -34,6 +34,6 @@ class Algorithm1:
 
 
 def conjugate_place(M):
-    """M at (-i, -j), indices modulo the sides."""
+    """M at (-i, -j), with indices modulo the sides."""
     n, d = M.shape
     return M[(-torch.arange(n)) % n][:, (-torch.arange(d)) % d]

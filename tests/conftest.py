@@ -1,4 +1,4 @@
-"""What every test shares."""
+"""Settings for all tests."""
 
 import os
 
@@ -6,15 +6,15 @@ import pytest
 import torch
 
 if not torch.cuda.is_available():
-    # Before anything imports it: Triton then runs the kernels for GPUs on the CPU.
+    # Set before Triton is imported, so that it runs the kernels for GPUs on the CPU.
     os.environ["TRITON_INTERPRET"] = "1"
 from hypothesis import HealthCheck, Phase, settings
 
-# Examples take as long as the machine lets them; the suite has its own time limit.
+# An example has no time limit. The whole suite has one.
 settings.register_profile(
     "bandwise", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
-# For mutmut (pyproject.toml): whether a test fails, not at what.
+# For mutmut (pyproject.toml). It needs to know that a test fails, not the smallest example.
 settings.register_profile(
     "mutants",
     settings.get_profile("bandwise"),

@@ -1,6 +1,7 @@
-"""What ``test_distributed.py`` has processes check: functions of (rank, world), in this order.
+"""The checks that ``test_distributed.py`` runs in several processes: functions of (rank, world).
 
-Every process knows all gradients, so each holds what they share to what it computes alone.
+They run in this order. Every process knows all gradients, so it can compare the shared result with
+its own.
 """
 
 import copy
@@ -51,7 +52,7 @@ def check(worlds=(2, 4)):
 
 @contextmanager
 def noting(what):
-    """Say what was being checked, if it fails."""
+    """If a check fails, add its subject to the error."""
     try:
         yield
     except BaseException as error:
@@ -60,12 +61,12 @@ def noting(what):
 
 
 def outcome(folder, world, rank, name):
-    """The file that has what came of a check: nothing, or what was raised."""
+    """The file with the outcome of a check: empty, or the error."""
     return Path(folder) / f"{world}-{rank}-{name}.txt"
 
 
 def process(rank, world, folder, device, names):
-    """Run checks for so many processes, up to the first that fails."""
+    """Run the checks for this number of processes, until one fails."""
     global DEVICE
     DEVICE = device
     os.environ["BANDWISE_CHECKPOINTS"] = str(folder)
@@ -77,7 +78,7 @@ def process(rank, world, folder, device, names):
         init_method=f"file://{folder}/meeting-{world}",
         rank=rank,
         world_size=world,
-        # One may compile kernels while the others wait, on a busy machine.
+        # On a busy machine one process may compile kernels for long while the others wait.
         timeout=timedelta(seconds=200),
     )
     for name in names:
@@ -96,14 +97,14 @@ def whole(tensor):
 
 
 SHAPES = [(7, 6), (7, 6), (3, 4, 2, 2), (1, 9), (9,), (33, 1)]
-# Rounding of sums of a few hundred values, in another order.
+# The rounding of sums of a few hundred values in different orders.
 ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.complex64: 1e-5}
-# A value of 16 bits that float32's rounding brings to the other side of a half.
+# Rounding in float32 may move a value of 16 bits to its neighbour.
 ROUNDING |= {torch.bfloat16: 2.0**-7}
 
 
 def placements_of(mesh, shape):
-    """Those of a tensor of a shape on a mesh: replicated, by rows, by columns, by both."""
+    """The placements of a tensor on a mesh: replicated, by rows, by columns, by both."""
     row, column, all_of_it = Shard(0), Shard(1), Replicate()
     if mesh.ndim == 1:
         return [[all_of_it], [row], [column]] if len(shape) > 1 else [[all_of_it], [row]]
@@ -118,7 +119,7 @@ def random(shape, dtype, *seed):
 
 
 def gradient(shape, dtype, step, i):
-    """Now and then none, or one that is not finite."""
+    """A gradient. Some are None, and some hold inf or NaN."""
     result = random(shape, dtype, step, i)
     if (step + i) % 7 == 5:
         result.view(-1)[-1] = (math.nan, math.inf)[i % 2]
@@ -126,7 +127,7 @@ def gradient(shape, dtype, step, i):
 
 
 def compare_filters(mesh, shapes, dtype, shard_work=False, **settings):
-    """SMI's gradients and histories where they are shared, and on one process."""
+    """Compare SMI's gradients and histories between shared tensors and one process."""
     spread, alone = [], []
     for shape in shapes:
         zeros = torch.zeros(shape, dtype=dtype, device=DEVICE)
@@ -149,7 +150,7 @@ def compare_filters(mesh, shapes, dtype, shard_work=False, **settings):
             if a.grad is not None:
                 b.grad = a.grad.clone()
                 if not shard_work:
-                    # Now and then in another layout than the parameter's.
+                    # Some gradients have another layout than the parameter.
                     places = [Replicate()] * mesh.ndim if (step + i) % 3 == 0 else b.placements
                     b.grad = distribute_tensor(b.grad, mesh, places, src_data_rank=None)
         reference.step()
@@ -242,7 +243,7 @@ def nsf_steps_as_on_one_process(rank, world):
             compare_nsf(mesh, [(7, 5), (3, 4, 2), (5,), (1, 3)], torch.float64, **settings)
         for dtype in (torch.complex64, torch.bfloat16):
             compare_nsf(mesh, [(7, 5), (5,)], dtype, p=bw.Cyclic(0.7, -0.25, period=4))
-        # Kernels know nothing of other ranks' parts: none is taken, however small it be.
+        # Kernels cannot see other ranks' parts, so none runs, even for a small tensor.
         with mock.patch("bandwise.optim._paths.nsf_fused._CPU_NUMEL", 1):
             compare_nsf(mesh, [(7, 5)], torch.float32, p=0.7, fused=True)
 
@@ -258,7 +259,7 @@ def compare_nsf(mesh, shapes, dtype, **settings):
     for step in range(3):
         for i, (a, b) in enumerate(zip(alone, spread, strict=True)):
             a.grad = random(a.shape, dtype, step, i)
-            # In whatever layout it comes.
+            # In any layout.
             b.grad = distribute_tensor(a.grad.clone(), mesh, [Replicate()] * mesh.ndim)
         for optimizer in optimizers:
             optimizer.step()
@@ -294,7 +295,7 @@ def network():
 
 
 def train(model, optimizer, steps, place=0, places=1, scaler=None, clip=None):
-    """Steps on the ``place``-th part of each batch; its mean over places is that of the batch.
+    """Train on the ``place``-th part of each batch. The mean over places is that of the batch.
 
     With a scaler the last value of step 1's batch is infinite.
     """
@@ -332,8 +333,11 @@ OPTIMIZERS = {
 
 
 def same_weights(found, right):
-    """Double precision, but AdamW divides by sqrt(v) + 1e-8: where a gradient is 0 but for rounding
-    (1e-17), its step is lr (1e-2) times 1e-9."""
+    """Compare weights in double precision.
+
+    Rounding may turn a gradient of 0 into 1e-17. AdamW divides by sqrt(v) + 1e-8, so its step is
+    then lr (1e-2) times 1e-9.
+    """
     for a, b in zip(found.parameters(), right.parameters(), strict=True):
         torch.testing.assert_close(whole(a.detach()), b.detach(), rtol=1e-9, atol=1e-11)
 
@@ -346,7 +350,7 @@ def same_bits_everywhere(model):
 
 
 def parallel(kind, world):
-    """The model, spread as its name says; this rank's place among those that split the batch."""
+    """The model, distributed by its kind, and this rank's place among the parts of the batch."""
     model = network()
     if kind == "ddp":
         return nn.parallel.DistributedDataParallel(model), dist.get_rank(), world
@@ -379,7 +383,7 @@ def tensor_parallel(model, mesh):
 def training_equals_that_of_one_process(rank, world):
     for kind in ["ddp", "fsdp", "tp"] + (["hsdp", "fsdp and tp"] if world == 4 else []):
         for name, make in OPTIMIZERS.items():
-            # Each kind of base once; the others where the layouts are more involved.
+            # Each kind of base once. The more complex layouts have the other bases.
             if kind != "fsdp" and name not in ("SMI around AdamW", "SMI around SGD", "NSF"):
                 continue
             clip = 0.05 if name == "SMI around SGD" else None
@@ -411,7 +415,7 @@ def a_scaler_skips_the_step_that_any_rank_finds_infinite(rank, world):
 
 @check(worlds=[2])
 def one_rank_alone_looks_on(rank, world):
-    """What asked others for their parts would wait for them for ever."""
+    """Code that asked the other ranks for their parts would wait forever here."""
     kinds = {"ddp": {}, "ddp, shared": {"shard_work": True}, "fsdp": {}, "tp": {}}
     for kind, settings in kinds.items():
         model, place, places = parallel(kind.removesuffix(", shared"), world)
@@ -429,7 +433,7 @@ def one_rank_alone_looks_on(rank, world):
             rows = [row for row in bw.Lens.read(out) if row["quantity"] == "spatial"]
             plain = kind.startswith("ddp")
             assert {row["step"] for row in rows} == ({1, 2, 3, 4} if plain else set())
-            # From the second step on parts of the histories are elsewhere.
+            # From the second step on, other ranks hold parts of the histories.
             assert all(("smi/kept" in found) == (kind == "ddp") for found in readings[1:])
             assert all((row["kept"] is not None) == (kind == "ddp") for row in rows[-3:])
             assert all("smi/alpha" in found for found in readings)
@@ -438,7 +442,7 @@ def one_rank_alone_looks_on(rank, world):
 
 @check()
 def parameters_without_a_gradient_are_left_out(rank, world):
-    """One layer is frozen, another is used in every other step."""
+    """One layer is frozen. Another is used in every second step."""
 
     def run(model, optimizer, place=0, places=1):
         for step in range(4):
@@ -462,7 +466,7 @@ def parameters_without_a_gradient_are_left_out(rank, world):
 
 # ---------------------------------------------------------------- checkpoints
 
-# Under what a checkpoint is made, and by which optimizer.
+# The parallelism and the optimizer of each checkpoint.
 SAVERS = {
     "ddp": ("ddp", "SMI around AdamW", {}),
     "shared": ("ddp", "SMI around SGD", {"shard_work": True, "history_dtype": torch.float32}),
@@ -479,7 +483,7 @@ def folder():
 
 
 def on_one_process(name):
-    """Weights of the unbroken training, on one process."""
+    """The weights of the uninterrupted training, on one process."""
     _, optimizer, settings = SAVERS[name]
     model = network()
     settings = {key: value for key, value in settings.items() if key != "shard_work"}
@@ -511,7 +515,7 @@ def four_save(rank, world):
             dcp.save(parts(model, opt, **options), checkpoint_id=folder() / f"{name}-{how}")
         full = parts(model, opt, full_state_dict=True, cpu_offload=True)
         if rank == 0:
-            # Before torch 2.13 columns were gathered with gaps, and so broadcast to wrong places.
+            # Before torch 2.13 columns are gathered with gaps and broadcast to wrong places.
             full = tree_map_only(torch.Tensor, torch.Tensor.contiguous, full)
             torch.save(full, folder() / f"{name}.pt")
         # Saving changes nothing.
@@ -552,7 +556,7 @@ def load(name, how, model, opt, rank=0):
 
 
 def one_loads_what_four_saved_and_trains_on(name, how):
-    """In a process without others."""
+    """A single process loads the checkpoint of four and continues."""
     _, optimizer, settings = SAVERS[name]
     settings = {key: value for key, value in settings.items() if key != "shard_work"}
     model = network()
@@ -565,12 +569,12 @@ def one_loads_what_four_saved_and_trains_on(name, how):
 
 @check(worlds=[2])
 def two_load_what_one_saved(rank, world):
-    """A plain state_dict into work that is shared, and into sharded parameters."""
+    """Load a plain state_dict under ``shard_work`` and into sharded parameters."""
     for kind, more in [("ddp", {"shard_work": True}), ("ddp", {}), ("fsdp", {})]:
         alone = network()
         first = OPTIMIZERS["SMI around SGD"](alone.parameters())
         train(alone, first, range(SAVED))
-        # torch's optimizers share what they load.
+        # torch's optimizers share the tensors that they load.
         state = copy.deepcopy(parts(alone, first) if kind == "fsdp" else first.state_dict())
         model, place, places = parallel(kind, world)
         opt = OPTIMIZERS["SMI around SGD"](model.parameters(), **more)

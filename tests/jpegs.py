@@ -1,4 +1,4 @@
-"""Made-up images in the format of CIFAR-10's JPEG file: a class is a colour."""
+"""Synthetic images in the format of CIFAR-10's JPEG file. Each class has a colour."""
 
 import io
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def write_jpegs(path: Path, train: int, test: int) -> None:
-    """Images of ten colours with noise, sorted by class as such files may be."""
+    """Write images of ten colours with noise, sorted by class as real files may be."""
     random = np.random.default_rng(0)
     colours = random.integers(40, 216, (10, 3))
     arrays = {}

@@ -1,4 +1,4 @@
-"""Studies on clusters: two workers, one of which is killed while it trains."""
+"""Studies on clusters of two workers. One of them is killed while it trains."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from rich.console import Console
 from bandwise.study import Results, StudyError, compare
 from test_crashes import is_alive
 
-# Tells who trains which run, and waits to be killed.
+# Records which process trains which run, and waits to be killed.
 TASK = """
 import os, time
 from pathlib import Path
@@ -81,7 +81,7 @@ def ended(process):
 
 
 def trainers(folder):
-    """The processes that train, and what: {pid: [(seed, step), …]}."""
+    """The processes and the steps that they train: {pid: [(seed, step), …]}."""
     found = {}
     path = folder / "trainers"
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -91,7 +91,7 @@ def trainers(folder):
 
 
 def wait_for_two_past_a_checkpoint(process, folder):
-    """The evaluation after step 6 leaves one."""
+    """Wait until two processes are past step 6, whose evaluation leaves a checkpoint."""
     deadline = time.monotonic() + 120
     while sorted(steps[-1][1] for steps in trainers(folder).values())[-2:-1] < [8]:
         assert process.poll() is None, process.communicate()
@@ -100,7 +100,7 @@ def wait_for_two_past_a_checkpoint(process, folder):
 
 
 def figures(results):
-    """What must not depend on where a study was run."""
+    """The figures that must not depend on the place of training."""
     data = asdict(results)
     for row in (*data["runs"], *data["comparisons"]):
         row.pop("seconds_per_step")
@@ -111,7 +111,7 @@ def figures(results):
 
 @contextmanager
 def dask_cluster(folder):
-    """A scheduler and two workers in another folder, as if on other machines."""
+    """A scheduler and two workers in other folders, to stand in for other machines."""
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
     file = folder / "scheduler.json"
@@ -135,7 +135,7 @@ def dask_cluster(folder):
 
 @contextmanager
 def ray_cluster(folder):
-    """One that the command starts itself."""
+    """A cluster that the command starts itself."""
     yield {}
 
 
@@ -159,7 +159,7 @@ def test_a_study_that_loses_a_worker_ends_with_the_right_result(cluster, folder)
     assert steps[lost][-1][1] < 24
     assert process.pid not in steps
     begun = [at for of_one in steps.values() for at in of_one if at[1] == 1]
-    assert sorted(begun) == [(0, 1), (0, 1), (1, 1), (1, 1)]  # none twice: it went on
+    assert sorted(begun) == [(0, 1), (0, 1), (1, 1), (1, 1)]  # no step was trained again
 
     local = compare(
         "line.py:Line", OPTIMIZERS, seeds=2, jobs=1, out="local", console=Console(quiet=True),
@@ -235,7 +235,7 @@ def test_a_backend_that_there_is_not_is_refused(folder):
 
 
 def test_two_workers_never_train_one_run_at_once(folder):
-    """One was given up for lost and was not: the other waits for it and takes its result."""
+    """A worker is alive although dask has given it up. The other waits and takes its result."""
     out = str(folder / "out")
     code = (
         "from bandwise.study.run import train; from pathlib import Path\n"

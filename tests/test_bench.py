@@ -1,6 +1,6 @@
-"""The benchmark: rounds that take turns, ratios that follow from them, what is stored and shown.
+"""The benchmark: its rounds, the ratios computed from them, its files and its pictures.
 
-No test asks how fast anything is.
+No test depends on speed.
 """
 
 import json
@@ -36,7 +36,7 @@ TINY = bench.Extent(
 
 
 class FakeClock:
-    """Time passes only where the test says so."""
+    """A clock that only the test moves."""
 
     def __init__(self):
         self.now = 0.0
@@ -133,11 +133,11 @@ def test_threads_are_what_they_were_after_a_benchmark(monkeypatch, tmp_path, fai
     assert torch.get_num_threads() == before
 
 
-# What follows from the rounds
+# Figures computed from the rounds
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios():
-    # In a slow round both are slow: the medians' ratio would be 20 / 4 = 5.
+    # In a slow round both are slow. The ratio of the medians would be 20 / 4 = 5.
     case = Case(
         "case",
         10,
@@ -164,8 +164,8 @@ def test_the_law_is_found_where_it_holds():
 
 
 def test_algorithm_1_is_what_smi_does():
-    # 63 coefficients, of which the mean, the largest, has no twin: the quantile's place, 15.5,
-    # lies between two pairs, and rounding cannot decide which coefficients are kept.
+    # There are 63 coefficients. The largest, the mean, has no conjugate. So the quantile's place,
+    # 15.5, lies between two pairs, and rounding cannot change which coefficients are kept.
     grads = [torch.randn(7, 9) + 5 for _ in range(3)]
     ours = torch.nn.Parameter(torch.zeros(7, 9))
     theirs = torch.empty(7, 9)
@@ -187,7 +187,7 @@ def test_its_quantile_goes_on_beyond_torchs_limit(monkeypatch, q):
     torch.testing.assert_close(_quantile(values, q), expected)
 
 
-# What is measured
+# The measured cases
 
 
 def test_gradients_are_equal_for_all_and_new_each_round():
@@ -253,7 +253,7 @@ def built(plan: Plan) -> Case:
 
 
 def test_what_only_a_gpu_measures_runs(tmp_path):
-    """Here on the CPU."""
+    """The GPU's cases run on the CPU here."""
     makers = {smi.BASE: smi._adamw, smi.AROUND: smi._smi_around_adamw}
     cases = [built(smi.training(TINY, CPU, makers)), *map(built, smi.stacks(TINY, CPU))]
     machine = dict.fromkeys(("device", "processor", "threads", "torch"), "?")
@@ -320,7 +320,7 @@ def test_states_are_weighed():
     assert memory.nsf(shapes, CPU)[0].ratio == pytest.approx(1)
 
 
-# What is stored and shown
+# Files and pictures
 
 
 def test_the_file_is_strict_json_and_comes_back(measured):
@@ -432,7 +432,7 @@ def test_the_costs_of_ranks_are_drawn(tmp_path):
     figure = distributed.figure(tmp_path)
     counted = [trace for trace in figure.data if trace.mode == "lines+markers"]
     assert len(counted) == 4 * 3
-    # Without sharding a rank keeps the whole history: half a matrix and one column.
+    # Without sharding a rank keeps the whole history, half a matrix and one column.
     history = next(t for t in counted if (t.name, t.xaxis) == ("SMI, DDP", "x2"))
     assert list(history.y) == pytest.approx([0.5, 0.5], rel=0.01)
     # Two ranks share it.

@@ -1,4 +1,4 @@
-"""CIFAR-10: three kinds of file, one set of images; augmentation; the networks' sizes."""
+"""CIFAR-10: three kinds of file with the same images, augmentation, the networks' sizes."""
 
 import pickle
 import tarfile
@@ -15,7 +15,7 @@ from jpegs import write_jpegs
 
 @pytest.fixture
 def batches(tmp_path):
-    """The archive's folder, with 20 images a file."""
+    """The archive's folder, with 20 images per file."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def test_images_are_chosen_from_every_class_of_a_sorted_file(tmp_path):
     inputs, labels = task._data["train"]
     assert len(labels) == 180
     assert torch.bincount(labels, minlength=10).min() > 5
-    # A class has one colour.
+    # Each class has one colour.
     colour = inputs.mean((2, 3))
     spread = torch.stack([colour[labels == label].std(0).max() for label in range(10)])
     assert spread.max() < 0.1 < colour.std(0).min()

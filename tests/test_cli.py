@@ -1,4 +1,4 @@
-"""The command line as a user meets it."""
+"""The command line, from outside."""
 
 import os
 import pty
@@ -118,7 +118,7 @@ def test_an_error_is_one_message(words, says):
     assert "Traceback" not in err + out
 
 
-# Options with the names of the study's own, and values that look like options.
+# Task options with names of the study's options, and values that look like options.
 TAKES = """
 from bandwise.tasks import Recipe, Task
 
@@ -143,7 +143,7 @@ SHORT = st.one_of(
         ["", "-x", "--x", "--lr", "-h", "--", "=", "5", "'5'", '"5"', "null", "True", "(1,)", "\0"]
     ),
 )
-# What UTF-8 cannot hold is no text for pydantic.
+# pydantic accepts only text that UTF-8 can encode.
 TEXT = SHORT.filter(lambda text: text.encode("utf-8", "ignore").decode() == text)
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
@@ -199,7 +199,7 @@ def test_the_recorded_command_reads_back_to_the_same_study(
 
 @pytest.mark.parametrize("name", ["a=b.py", "it's.py", "(.py"])
 def test_optimizers_that_a_list_cannot_hold_are_refused(tmp_path, monkeypatch, name):
-    """The recorded command names them in one list."""
+    """The recorded command holds all optimizers in one list."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_text("from torch.optim import SGD as Mine\n")
     with pytest.raises(ValueError, match=r"told apart in a list|cannot read the options of"):
@@ -325,7 +325,7 @@ def test_list_and_version():
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_control_c_stops_cleanly_and_the_command_goes_on(slow, tmp_path, jobs):
-    """SIGINT to the whole group, as a terminal sends it."""
+    """Send SIGINT to the whole process group, as a terminal does."""
     words = ("compare", slow, "--seeds", 2, "--jobs", jobs, "--out", tmp_path / "out")
     process = command(*words)
     deadline = time.monotonic() + 90

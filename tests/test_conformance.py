@@ -1,7 +1,7 @@
-"""Every setting of the optimizers against what torch promises of its own.
+"""Every setting of the optimizers keeps the promises of torch's optimizers.
 
-``test_optimizer.py`` covers schedulers, GradScaler, copies and checkpoints; here are the parameters
-and gradients that an optimizer may meet. Where bandwise departs from torch the test says why.
+These tests cover parameters and gradients. ``test_optimizer.py`` covers schedulers, GradScaler,
+copies and checkpoints. If bandwise differs from torch, the test says why.
 """
 
 import copy
@@ -20,7 +20,7 @@ from torch_versions import needs_groups_that_are_added
 
 
 class Lion(torch.optim.Optimizer):
-    """A user's own optimizer, as short as they come: steps of one length, by sign."""
+    """A user's own optimizer, as short as possible. Its steps have one length and the sign."""
 
     def __init__(self, params, lr=1e-2, beta=0.9, maximize=False):
         super().__init__(params, {"lr": lr, "beta": beta, "maximize": maximize})
@@ -101,7 +101,7 @@ SHAPES = ((4, 6), (5,), (3, 2, 2))
 
 
 def run(opt, params, steps, gradients=None):
-    """Steps with the same random gradients whoever runs; ``gradients`` lays them out."""
+    """Step with the same random gradients for every optimizer; ``gradients`` lays them out."""
     for t in steps:
         for i, param in enumerate(params):
             (grad,) = tensors(param.shape, dtype=param.dtype, seed=100 * t + i)
@@ -111,21 +111,21 @@ def run(opt, params, steps, gradients=None):
 
 
 def close(found, right, dtype=torch.float32):
-    """Equal but for rounding: a few last digits of the largest value."""
+    """Compare up to rounding, a few last digits of the largest value."""
     slack = 100 * torch.finfo(dtype).eps
     for a, b in zip(found, right, strict=True):
         assert a.dtype == b.dtype
         torch.testing.assert_close(a, b, rtol=slack, atol=slack * b.abs().max().item())
 
 
-# ---------------------------------------------------------------- which tensors
+# ---------------------------------------------------------------- tensors
 
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64]
 
 
 def test_tensors_of_all_dtypes_side_by_side_are_as_each_alone(make):
-    """In one group and in groups of their own."""
+    """In one group, and in one group each."""
     starts = [x for dtype in DTYPES for x in tensors((4, 6), (5,), dtype=dtype)]
 
     def trained(groups):
@@ -175,8 +175,10 @@ def test_memory_layout_changes_nothing(make, layout, shapes, which):
 
 @pytest.mark.parametrize("name", NSFS)
 def test_complex_parameters_are_two_reals(name):
-    """SMI is not in this test: Algorithm 1 of a complex matrix is its whole spectrum, which is not
-    two half spectra; its judge covers it in test_smi_against_algorithm1."""
+    """NSF alone. SMI filters a complex matrix by its full spectrum, not by two half spectra.
+
+    test_smi_against_algorithm1 covers it.
+    """
     ours = tensors(*SHAPES, dtype=torch.complex64)
     theirs = [torch.view_as_real(x).clone() for x in ours]
     one, two = SETTINGS[name](ours), SETTINGS[name](theirs)
@@ -227,12 +229,12 @@ def test_shapes_at_the_edge(make, shape):
         *[
             (smi(base, foreach=False), smi(base))
             for base in BASES
-            if base != "Lion"  # a sign is no function of its argument to rounding
+            if base != "Lion"  # rounding can change a sign
         ],
     ],
 )
 def test_fast_paths_equal_the_loop(slow, fast):
-    """Groups that differ, parameters whose gradient is missing at times."""
+    """With different groups, and parameters whose gradient is sometimes missing."""
     results = []
     for make in (slow, fast):
         params = tensors(*SHAPES, (2, 3), (4, 6))
@@ -273,7 +275,7 @@ def test_a_default_dtype_of_double_changes_nothing(p, path):
 def test_without_gradients_a_step_does_nothing(make):
     params = tensors(*SHAPES)
     opt = make(params)
-    state = opt.state_dict()["state"]  # Adagrad is born with some
+    state = opt.state_dict()["state"]  # Adagrad has state from the start
     before = copy.deepcopy((params, [list(entries.values()) for entries in state.values()]))
     opt.step()
     assert all(map(torch.equal, params, before[0]))
@@ -300,7 +302,7 @@ def test_first_gradients_of_zero_move_nothing(make, set_to_none):
     "make", [SETTINGS[name] for name in SETTINGS if "Lion" not in name], ids=lambda f: ""
 )
 def test_a_step_is_counted_where_there_is_a_gradient(make):
-    """The groups' counters, which schedules follow, count every step of the optimizer."""
+    """The groups' counters, which schedules use, count every step of the optimizer."""
     params = tensors(*SHAPES)
     opt = make(params)
     for t in range(6):
@@ -336,7 +338,7 @@ def test_the_learning_rate_may_be_a_tensor_that_is_changed_in_place(name):
 
 
 def test_global_step_hooks_see_every_optimizer_that_steps(make):
-    """Torch's hook for all optimizers: SMI and its base are two of them, and both step."""
+    """Torch calls its hook for all optimizers for SMI and for the base, since both step."""
     params = tensors(*SHAPES)
     opt = make(params)
     calls = []
@@ -392,7 +394,7 @@ def test_a_group_that_is_no_dict_is_refused(make, wrong):
 
 
 def test_a_group_added_in_training_goes_on_as_one_that_was_there(make):
-    """Its parameters had no gradient until then: there is nothing else to tell them apart."""
+    """Compare it with a group that is there from the start and has no gradients until then."""
     settings = {"lr": 3e-2}
     there, added = tensors(*SHAPES), tensors(*SHAPES)
     one = make([{"params": there[:1]}, {"params": there[1:], **settings}])
@@ -427,7 +429,7 @@ def test_a_group_added_in_training_goes_on_as_one_that_was_there(make):
     ids=str,
 )
 def test_an_error_of_nsf_names_argument_and_value(settings, error, message):
-    """Others are in test_nsf, and SMI's in test_smi; a base's are its own."""
+    """test_nsf has more of them. test_smi has SMI's. A base has its own."""
     with pytest.raises(error, match=message):
         bw.NSF(tensors(*SHAPES), **settings)
 
@@ -442,7 +444,7 @@ def test_a_base_s_own_checks_come_first(base):
 
 
 def test_the_state_does_not_depend_on_who_had_gradients_first(make):
-    """Its keys are places in the groups, not the order in which the entries were made."""
+    """Its keys are places in the groups, not the order in which state was made."""
     forward, backward = tensors(*SHAPES), tensors(*SHAPES)
     one, two = make(forward), make(backward)
     for order, params, opt in ((1, forward, one), (-1, backward, two)):
@@ -460,7 +462,7 @@ def test_the_state_does_not_depend_on_who_had_gradients_first(make):
 
 @pytest.mark.parametrize("named", [(True, False), (False, True), (True, True)], ids=str)
 def test_names_neither_help_nor_hinder_loading(make, named):
-    """Parameters are matched by their place, as in torch, and take saved names where there are."""
+    """Parameters are matched by their place, as in torch, and take the saved names, if any."""
     params, others = tensors(*SHAPES), tensors(*SHAPES)
     one, two = (
         make([(f"{letter}{i}", x) for i, x in enumerate(some)] if has_names else some)
@@ -468,7 +470,7 @@ def test_names_neither_help_nor_hinder_loading(make, named):
     )
     run(one, params, range(3))
     run(two, others, range(1))
-    two.load_state_dict(copy.deepcopy(one.state_dict()))  # torch's own share what they load
+    two.load_state_dict(copy.deepcopy(one.state_dict()))  # torch's optimizers share what they load
     for a, b in zip(params, others, strict=True):
         b.copy_(a)
     run(one, params, range(3, 5))
@@ -482,13 +484,13 @@ def test_names_neither_help_nor_hinder_loading(make, named):
     "copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"]
 )
 def test_copies_have_all_that_a_copied_adamw_has(make, copied):
-    """Every public attribute, equal, and the state; not the hooks, which torch leaves behind."""
+    """Every public attribute and the state are equal. Torch does not copy hooks."""
     params = tensors(*SHAPES)
     opt = make(params)
     bare = torch.optim.AdamW(tensors(*SHAPES))
     run(opt, params, range(3))
     calls = []
-    if copied is copy.deepcopy:  # a function of a test has no name to pickle it by
+    if copied is copy.deepcopy:  # a function inside of a test cannot be pickled
         for some in (opt, bare):
             some.register_step_post_hook(lambda o, args, kwargs: calls.append(o))
             some.register_state_dict_post_hook(lambda o, saved: calls.append(o))
@@ -499,7 +501,7 @@ def test_copies_have_all_that_a_copied_adamw_has(make, copied):
 
     assert public(twin) == public(opt)
     assert {*public(bare_twin), "base", "shard_work"} >= public(opt) - {"param_groups", "state"}
-    # Unpickling gives torch's optimizers a default more.
+    # Unpickling adds a default to torch's optimizers.
     assert {**twin.defaults, **opt.defaults} == twin.defaults
     for a, b in zip(opt.param_groups, twin.param_groups, strict=True):
         assert {**a, "params": 0} == {**b, "params": 0}

@@ -1,4 +1,4 @@
-"""Small problems with known answers, which every setting solves or is listed as not solving."""
+"""Small problems with known answers. Every setting solves them or is in the list ``CANNOT``."""
 
 import math
 
@@ -9,7 +9,7 @@ import bandwise as bw
 from test_conformance import BASES
 
 STEPS = 1000
-# Each with the part of the start's loss that counts as solved.
+# Each problem with the fraction of the initial loss that counts as solved.
 PROBLEMS = {}
 
 
@@ -23,8 +23,12 @@ def problem(reached):
 
 @problem(reached=1 / 24.2)
 def rosenbrock():
-    """Eight valleys. From (-1.2, 1) at 24.2 the floor of the valley, at 4.8, is found at once. At 1
-    and below x is not negative, since (1 - x)^2 is a part of it: the valley's bend is passed."""
+    """Eight copies of Rosenbrock's valley.
+
+    The loss starts at 24.2 in (-1.2, 1). An optimizer soon reaches the floor of the valley, at 4.8.
+    The loss contains (1 - x)^2. So at a loss of 1 or less x is not negative, and the valley's bend
+    is passed.
+    """
     start = torch.tensor([-1.2, 1.0]).repeat(4, 2)
 
     def loss(w, t):
@@ -36,8 +40,11 @@ def rosenbrock():
 
 @problem(reached=0.1)
 def quadratic():
-    """Condition 10^4, in coordinates of its own, every one with the same share of the loss: a
-    tenth of it means that the flattest, 100 away from the minimum, are solved like the others."""
+    """A diagonal quadratic of condition 10^4.
+
+    Every coordinate starts with the same share of the loss. The flattest start 100 away from the
+    minimum. At a tenth of the loss they are solved too.
+    """
     curvatures = torch.logspace(-4, 0, 16).view(4, 4)
 
     def loss(w, t):
@@ -48,8 +55,11 @@ def quadratic():
 
 @problem(reached=0.1)
 def saddle():
-    """Down in x, then out along y, from a thousandth beside the ridge at loss 1 to 0 at y = ±1. On
-    the ridge, where one who only follows x ends, it is 1/2."""
+    """A saddle. The start is 0.001 beside its ridge, at loss 1.
+
+    The minima, at loss 0, are at y = ±1. An optimizer that only moves in x ends on the ridge, at
+    loss 1/2.
+    """
 
     def loss(w, t):
         x, y = w.reshape(-1, 2).unbind(1)
@@ -60,8 +70,11 @@ def saddle():
 
 @problem(reached=0.1)
 def logistic():
-    """Of 512 points one label in ten is wrong; batches of 32. The loss counts from the best that
-    Newton's method finds with all points, in units of the start's distance to it."""
+    """Logistic regression on 512 points in batches of 32. One label in ten is wrong.
+
+    The loss is measured from the minimum, which Newton's method finds with all points, in units of
+    the initial distance to it.
+    """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(512, 16, generator=generator, dtype=torch.float64)
     right = (x @ torch.randn(16, generator=generator, dtype=torch.float64)) > 0
@@ -86,9 +99,9 @@ def logistic():
     return torch.zeros(4, 4), loss
 
 
-# A learning rate for each problem, by what the optimizer's step is. Steps of the gradient: up to 1
-# over the largest curvature, which is 1400 / 24.2 / 8 for Rosenbrock and 2 / 16 for the quadratic,
-# and near 1 for the others. Steps of one length: a few hundred go the way, and one is short.
+# A learning rate for each problem and kind of step. For steps proportional to the gradient it is
+# at most 1 over the largest curvature: 1400 / 24.2 / 8 for Rosenbrock, 2 / 16 for the quadratic,
+# near 1 for the others. Of steps of one length, a few hundred cover the distance.
 GRADIENT = {"rosenbrock": 0.1, "quadratic": 8.0, "saddle": 0.5, "logistic": 0.5}
 AVERAGED = {name: 10 * lr for name, lr in GRADIENT.items()}  # torch's momentum sums ten gradients
 LENGTH = {"rosenbrock": 0.02, "quadratic": 0.2, "saddle": 0.02, "logistic": 0.02}
@@ -123,9 +136,10 @@ SETTINGS = {
     "NSF-cycled": nsf(bw.Cyclic(0.5, -0.25, 200), "adam"),
 }  # fmt: skip
 
-# A negative power of what is small is small: without a scale, and at rates for steps of one length,
-# p < 0 hardly moves once gradients are; the default scale cures that. Even with momentum SGD's step
-# length p < 0 spends it where gradients are large, and the quadratic's flattest parts wait.
+# With p < 0 small gradients give even smaller steps. Without a scale, at rates for steps of one
+# length, NSF then hardly moves once gradients are small. The default scale prevents that. At
+# momentum SGD's step length, p < 0 moves mostly the coordinates with large gradients. The flattest
+# coordinates of the quadratic hardly move.
 CANNOT = {
     ("NSF--0.25-none", "rosenbrock"): 0.166,
     ("NSF--0.25-none", "quadratic"): 0.716,
@@ -139,7 +153,8 @@ def trained(make, rates, name, steps=STEPS):
     start, loss = PROBLEMS[name][0]()
     param = start.clone().requires_grad_()
     opt = make([param], rates[name])
-    # Steps of one length settle only if they shrink: half the way at the full rate, then down to 0.
+    # Steps of one length converge only if they shrink. The rate is constant for half of the steps
+    # and then falls to 0.
     schedule = torch.optim.lr_scheduler.LambdaLR(opt, lambda t: min(1.0, 2 * (1 - t / steps)))
     for t in range(steps):
         opt.zero_grad()

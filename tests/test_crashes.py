@@ -4,8 +4,8 @@
     python tests/test_crashes.py --operations 1    # SIGKILL at every operation on a file
     python tests/test_crashes.py --flips 1         # a bit of every byte of every file of a run
 
-say what they found, and fail if a result differs or a damaged file is not named. The tests run the
-same with fewer.
+These commands print what they find. They fail if a result differs or a damaged file is not named.
+The tests do the same with smaller numbers.
 """
 # ruff: noqa: PT017 -- most damage may do no harm instead of raising.
 
@@ -54,17 +54,17 @@ def study(folder, **options):
 
 
 def told(results):
-    """What must be the same, bit for bit: all figures, and what the lens saw."""
+    """Everything that must be the same, bit for bit: all figures and the lens's rows."""
     data = figures(results)
     for run in data["runs"]:
-        run.pop("folder")  # named after the task's path
+        run.pop("folder")  # its name depends on the task's path
         run["config"].pop("task")
         run["config"].pop("data")
     return json.dumps(data)
 
 
 def weights(folder):
-    """Of the runs at their end, by their optimizer."""
+    """The final weights of the runs, by optimizer."""
     found = {}
     for path in sorted((folder / "out" / "runs").glob("*/checkpoint.pt")):
         model = torch.load(path, weights_only=True)["model"]
@@ -76,7 +76,7 @@ def weights(folder):
 
 
 def in_child(function, *arguments, killed_after=None):
-    """Whether a process of its own ended well, not killed by then."""
+    """Run a function in a child process. Return whether it succeeded before it was killed."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -94,7 +94,7 @@ def in_child(function, *arguments, killed_after=None):
 
 
 def killed_at_operation(number, folder):
-    """A study that kills itself before its operation of that number on a file."""
+    """Run a study that kills itself before its file operation of that number."""
     count = 0
 
     def watch(event, arguments):
@@ -109,7 +109,7 @@ def killed_at_operation(number, folder):
 
 
 def crash(kills, operations, seed=0):
-    """SIGKILL a study, at random moments or at every so many operations, and go on."""
+    """SIGKILL a study, at random moments or every few file operations, and continue it."""
     random.seed(seed)
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
@@ -156,7 +156,7 @@ def say(text):
 
 
 def script(*words):
-    """This file in a process of its own: forks of one that has threads may hang."""
+    """Run this file in a new process, because forks of a process with threads may hang."""
     done = subprocess.run(
         [sys.executable, __file__, *map(str, words)], capture_output=True, text=True, timeout=280
     )
@@ -171,7 +171,7 @@ def test_killed_and_out_of_disk():
 
 
 def test_a_run_that_another_process_trains_is_waited_for(tmp_path, monkeypatch):
-    """As a worker does whose study was killed. Here a thread is that process."""
+    """A worker may still train after its study was killed. Here a thread is that worker."""
     right = told(study(made(tmp_path / "right")))
     folder = made(tmp_path / "late")
     with monkeypatch.context() as patch:
@@ -257,7 +257,7 @@ def wait_until(true, process=None):
 
 
 def is_alive(pid):
-    """Whether a process is there and is no zombie."""
+    """Whether a process exists and is not a zombie."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -289,7 +289,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unfinished(tmp_path_factory):
-    """Both runs are cut off at step 14, their checkpoints at step 12."""
+    """A study whose two runs stopped at step 14, with checkpoints at step 12."""
     folder = tmp_path_factory.mktemp("unfinished")
     train_step = Training.train_step
 
@@ -307,7 +307,7 @@ def unfinished(tmp_path_factory):
 
 
 def damages(content, count):
-    """Ways to spoil a file's content; ``None`` removes it, and a dict makes a folder of it."""
+    """Ways to damage a file. ``None`` removes it, and a dict replaces it by a folder."""
     chance = random.Random(len(content))
     for _ in range(count):
         place = chance.randrange(len(content))
@@ -354,9 +354,9 @@ def test_a_damaged_file_is_named_or_does_no_harm(state, name, finished, unfinish
             assert str(path) in str(error)
             assert "is damaged" in str(error) or "Is a directory" in str(error)
             assert "Traceback" not in str(error)
-            # What was there is there still.
+            # The damaged file is unchanged.
             assert not isinstance(content, bytes) or path.read_bytes().startswith(content)
-        # The other run has gone on.
+        # The other run has continued.
         assert read_result(other)["steps"] == 24
     shutil.rmtree(out)
     shutil.copytree(kept, out)
@@ -367,7 +367,7 @@ def file_of(out, name):
 
 
 def flip(folder, step):
-    """Flip a bit of every so many bytes of every file of a finished run, and read it."""
+    """Flip a bit of every ``step``-th byte of every file of a finished run, and read the file."""
     out = folder / "out"
     results = Results.load(out)
     by_name = {run.folder: run for run in results.runs}
@@ -413,12 +413,12 @@ def assert_same(one, other):
 
 
 def test_a_flipped_bit_is_found_or_does_no_harm(finished):
-    """The seconds of a step are in metrics.jsonl, too: no digit of it goes unnoticed."""
+    """metrics.jsonl also holds the seconds of steps. A change of any digit is noticed."""
     counts = flip(finished[0], step=23)
     for name in ("metrics.jsonl", "lens.jsonl"):
         assert len(set(counts[name])) == 1
     flipped, found = counts["result.json"]
-    assert found > 0.8 * flipped  # the rest are blanks
+    assert found > 0.8 * flipped  # the others are blanks
 
 
 def test_runs_from_before_there_were_checksums_are_read(tmp_path):
@@ -430,11 +430,11 @@ def test_runs_from_before_there_were_checksums_are_read(tmp_path):
     assert told(study(tmp_path)) == right
 
 
-# --- a disk that is full, or for reading only ----------------------------------------------------
+# --- a full or read-only disk ---------------------------------------------------------------------
 
 
 def limited(folder, size):
-    """A study that can write no file longer than ``size``."""
+    """Run a study that cannot write a file longer than ``size``."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     try:
         study(folder)
@@ -459,7 +459,7 @@ def full():
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of its own: ``disk(options)`` sets its size, or that it is for reading only."""
+    """A separate file system. ``disk(options)`` sets its size or makes it read-only."""
     folder = made(tmp_path / "disk")
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
     try:
@@ -501,11 +501,11 @@ def test_a_disk_for_reading_only(disk, finished, monkeypatch, capsys):
     assert told(study(disk.folder)) == finished[1]
 
 
-# --- what is read again --------------------------------------------------------------------------
+# --- damaged files of finished studies ------------------------------------------------------------
 
 
 def fails(monkeypatch, capsys, *words, app=cli.app):
-    """The one line that a command fails with."""
+    """The one-line error of a command."""
     monkeypatch.setattr(sys, "argv", ["program", *map(str, words)])
     with pytest.raises(SystemExit) as ended:
         cli.run(app)
@@ -517,14 +517,14 @@ def fails(monkeypatch, capsys, *words, app=cli.app):
 
 
 def damaged(content):
-    """A file of JSON that is cut off, has a flipped bit, is empty, no JSON, or no object."""
+    """Damaged versions of a JSON file: cut off, with a flipped bit, empty, no JSON, no object."""
     yield content[: len(content) // 2]
     yield content.replace(b"1", b"3", 1)
     yield from (b"", b"null", b"[]", b"[" * 99_999, b"\xff\xfe")
 
 
 def mistyped(content):
-    """And one of before there were checksums, with a field of another type or none."""
+    """Versions without a checksum, as older files are, with a missing or mistyped field."""
     data = json.loads(content)
     del data["crc32"]
     for key in data:
@@ -565,7 +565,7 @@ def test_damaged_logs_are_named(finished, tmp_path, monkeypatch, capsys):
     for line in (b"{", b"null", b'{"step": "1", "quantity": "x", "tensor": "all"}', b"[" * 99_999):
         path.write_bytes(b"\n".join([lines[0], line, *lines[1:]]))
         assert f"{path}, line 2 is damaged" in fails(monkeypatch, capsys, "lens", tmp_path)
-    # A row that the figures cannot be drawn from, of a quantity that they know.
+    # A row of a known quantity that no figure can draw.
     row = json.loads(next(line for line in lines if b'"weights"' in line))
     path.write_text(json.dumps(dict.fromkeys(row, "x") | {"step": 1, "quantity": "weights"}) + "\n")
     assert str(tmp_path) in fails(monkeypatch, capsys, "lens", tmp_path)

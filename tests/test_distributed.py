@@ -1,7 +1,7 @@
-"""The optimizers on several processes: each check of ``distributed_checks.py``, by its name.
+"""The optimizers on several processes. Each check of ``distributed_checks.py`` is a test.
 
-Processes take seconds to start, so those of one number run all their checks in one go: four first,
-whose checkpoints two and one then load.
+Processes take seconds to start, so one start runs all checks for its number of processes. Four
+processes run first. Then two processes and one load their checkpoints.
 """
 
 import os
@@ -33,7 +33,7 @@ def run(folder, device, world, names):
 
 
 def judge(folder, world, name):
-    """Raise what the processes raised in a check."""
+    """Raise the error of the processes in a check."""
     results = [checks.outcome(folder, world, rank, name) for rank in range(world)]
     raised = [result.read_text() for result in results if result.exists()]
     assert not any(raised), "\n".join(raised)
@@ -43,7 +43,7 @@ def judge(folder, world, name):
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """Where the processes left their outcomes; one of pytest's own runs them for all."""
+    """The folder with the outcomes. One worker of pytest runs the processes for all workers."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
@@ -79,7 +79,7 @@ def test_a_share_alone_is_refused_by_a_process_without_others(folder):
 
 
 def torchrun(processes, script, *arguments):
-    """What an example says under torchrun: the losses by step."""
+    """The losses by step that an example prints under torchrun."""
     command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
         [sys.executable, *command, str(ROOT / "examples" / script), *map(str, arguments)],
@@ -107,7 +107,7 @@ def test_examples_train_and_go_on_with_another_number_of_processes(tmp_path):
 
 
 def test_batches_take_turns_while_they_wait():
-    """Two at a time, and the next as soon as one is done."""
+    """Two run at a time. The next starts as soon as one is done."""
     events = []
 
     def work(name, exchanges):
@@ -123,7 +123,7 @@ def test_shard_work_is_checked():
     base = torch.optim.SGD([torch.zeros(2, 2, requires_grad=True)])
     with pytest.raises(TypeError, match="shard_work must be True, False or a DeviceMesh, got 2"):
         bw.SMI(base, 5, shard_work=2)
-    opt = pickle.loads(pickle.dumps(bw.SMI(base, 5, shard_work=True)))  # and is not forgotten
+    opt = pickle.loads(pickle.dumps(bw.SMI(base, 5, shard_work=True)))  # pickling keeps it
     (param,) = opt.param_groups[0]["params"]
     param.grad = torch.ones(2, 2)
     with pytest.raises(RuntimeError, match="shard_work=True needs the processes"):

@@ -51,7 +51,7 @@ def examples(page, *parsers):
     return Sybil(parsers=[*parsers, SkipParser()]).parse(page)
 
 
-# Python: a page from top to bottom, as a reader pastes it; nothing is defined beforehand.
+# Python: each page runs from top to bottom, as a reader pastes it. Nothing is defined beforehand.
 
 
 @of(DOCS)
@@ -70,7 +70,7 @@ def test_a_name_that_a_page_does_not_define_is_found(tmp_path):
         example.evaluate()
 
 
-# Shell: nothing is run, but every command must be one that there is.
+# Shell: commands are not run, but they must exist.
 
 
 @of([*DOCS, *AROUND])
@@ -90,7 +90,7 @@ def check_shell(example):
 
 
 def parsed(app, words):
-    """The name of a command line's command, its parameters and the words that are left over."""
+    """The command's name, its parameters and the remaining words of a command line."""
     command = typer.main.get_command(app)
     with command.make_context(command.name, list(words)) as context:
         if not hasattr(command, "resolve_command"):
@@ -162,7 +162,7 @@ def check_pip(words):
 
 
 def check_files(words):
-    """Of Python programs and tests; the pages name several as tests/test_{this,that}.py."""
+    """Check that Python files exist. The pages may name several as tests/test_{this,that}.py."""
     for word in words:
         if word.endswith(".py") and not word.startswith("-"):
             before, names, after = re.fullmatch(r"([^{]*)\{?([^{}]*?)\}?(\.py)", word).groups()
@@ -220,7 +220,7 @@ def test_a_command_that_does_not_exist_is_found(line, why, tmp_path):
         check_commands(page)
 
 
-# Links, as GitHub follows them; the site's own are checked when it is built.
+# Links, as GitHub follows them. mkdocs checks those of the site.
 
 
 @of([*DOCS, *AROUND])
@@ -283,14 +283,14 @@ def test_every_public_name_is_in_the_reference(site, module, page):
     public = importlib.import_module(module)
     values = [getattr(public, name) for name in public.__all__]
     shown = {value for value in values if inspect.isclass(value) or inspect.isfunction(value)}
-    # Those of bandwise.lens have a page of their own.
+    # The names of bandwise.lens have their own page.
     for value in shown - ({bw.Lens, bw.readings} if public is bw else set()):
         places = {f"{place}.{value.__name__}" for place in (module, value.__module__)}
         ids = set(re.findall(r'<h\d id="([\w.]+)"', site[f"api/{page}.html"]))
         assert places & (ids - set(sys.modules)), value.__name__
 
 
-# Figures: the ledger's are the stored results', and the texts count as it does.
+# Figures: the ledger equals the stored results, and the pages equal the ledger.
 
 
 def test_the_ledger_is_made_from_the_stored_results():

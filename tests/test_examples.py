@@ -1,4 +1,4 @@
-"""The scripts in examples/ train, resume to the same weights, and log what optimizers are at."""
+"""The scripts in examples/ train, resume to the same weights, and log the optimizers' readings."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ def run(script, out):
 
 
 def resumed(script, tmp_path, checkpoint, name):
-    """Run at once, and from one of its checkpoints alone; the latter's weights must be its."""
+    """Run a script whole, and again from one of its checkpoints. The weights must be equal."""
     whole, rest = tmp_path / "whole", tmp_path / "rest"
     right = run(script, whole)
     (shutil.copytree if (whole / checkpoint).is_dir() else shutil.copy)(
@@ -82,7 +82,7 @@ def test_accelerate(tmp_path):
 
 
 def wandb_rows(folder):
-    """What an offline run of Weights & Biases has logged."""
+    """The rows that an offline run of Weights & Biases has logged."""
     from wandb.proto import wandb_internal_pb2
 
     (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
@@ -96,7 +96,7 @@ def wandb_rows(folder):
 
 
 def leveldb_records(data):
-    """The records of a LevelDB log, whose first 7 bytes are wandb's. Wandb has a reader no more."""
+    """The records of a LevelDB log after wandb's 7 bytes. Wandb no longer has a reader."""
     place, record = 7, b""
     while place < len(data):
         left = -place % 2**15  # a block's last bytes, too few for a header, are padding

@@ -1,4 +1,4 @@
-"""Whatever is typed or lies in a file: an answer, or an error that says what is wrong.
+"""Any typed text and any file gives a result, or an error that says what is wrong.
 
 HYPOTHESIS_PROFILE=long pytest tests/test_fuzz.py     # 200 times as many examples
 """
@@ -37,7 +37,7 @@ def fuzz(examples):
     )
 
 
-# --- what is typed -------------------------------------------------------------------------------
+# --- typed texts ----------------------------------------------------------------------------------
 
 NAMES = st.sampled_from(
     ["adamw", "nsf", "smi-adamw", "smi-", "torch.optim.Adam", "a.py:f", "", "."]
@@ -81,7 +81,7 @@ def test_specs(text):
         assert str(error)
         return
     for one in found:
-        # Nothing that was written is left out.
+        # No written option is lost.
         assert sum(text.count(name) for name in one.options) >= len(one.options)
         assert one.text in text
         assert spec.parse(one.text) == one or "nan" in text
@@ -137,7 +137,7 @@ TASKS = [name for name in tasks.names() if name not in ("cifar10", "cart-pole")]
 @given(st.data())
 @pytest.mark.filterwarnings("ignore")
 def test_tasks(data):
-    """No value stands for much memory: what a machine can bear is not asked here."""
+    """Values are small. The limits of the machine's memory are not tested here."""
     name = data.draw(st.sampled_from(TASKS))
     known = inspect.signature(tasks.find(name)).parameters
     keys = st.sampled_from([*known, "unknown"])
@@ -181,7 +181,7 @@ def test_words_of_the_command_line(words):
         assert len(options) <= len(words)
 
 
-# --- what lies in files --------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ SOURCES = st.one_of(
 
 @fuzz(60)
 @given(SOURCES)
-@example(b"import sys; sys.exit(0)")  # ended the command, and said nothing
+@example(b"import sys; sys.exit(0)")  # ended the command without a message
 @example(b":\x80")  # was a UnicodeDecodeError
 @example(b"from " + b"." * 99 + b" import a")  # was an IndexError
 @pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore::DeprecationWarning")
@@ -230,7 +230,7 @@ JSON = st.recursive(
 @fuzz(200)
 @given(st.dictionaries(st.text(max_size=6), JSON, max_size=4))
 def test_json_comes_back(folder, data):
-    # {"float": …} stands for what JSON has not.
+    # {"float": …} stands for numbers that JSON lacks.
     assume('"float"' not in json.dumps(data))
     assume("crc32" not in data)
     assert to_json(from_json(to_json(data))) == to_json(data)
@@ -253,7 +253,7 @@ def test_a_spoilt_byte_of_json_is_found(folder, data, drawn):
     except ValueError as error:
         assert str(error)
     else:
-        # Blanks, another way to write a number, or the checksum's own name.
+        # Blanks, another spelling of a number, or the checksum's name.
         assert to_json({key: read[key] for key in data}) == to_json(data)
 
 
@@ -309,7 +309,7 @@ def test_anything_as_a_corpus(folder, content):
 
 @pytest.fixture(scope="module")
 def images():
-    """Whole files of 20 images by what is to be damaged: a batch, its archive, one of JPEGs."""
+    """Whole files of 20 images, by the kind to damage: a batch, its archive, a file of JPEGs."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "cifar-10-batches-py"
         folder.mkdir()

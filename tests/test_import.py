@@ -1,4 +1,4 @@
-"""What an import brings in, and which module may import which."""
+"""The modules that an import loads, and the modules that may import each other."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def imported(statement):
-    """The packages that a fresh interpreter holds after a statement."""
+    """The packages that a new interpreter has loaded after a statement."""
     code = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
@@ -49,7 +49,7 @@ def test_import_leaves_the_upper_layers_alone():
     found = set(done.stdout.split())
     assert {"bandwise.optim.smi", "bandwise.optim.nsf"} <= found
     assert [name for name in found if not name.startswith("bandwise.optim")] == []
-    # Kernels and what many devices need are imported when they are used.
+    # Kernels and the code for many devices are imported when they are used.
     assert [name for name in found if "triton" in name or "shard" in name or "layout" in name] == []
 
 
@@ -73,7 +73,7 @@ bw.Lens(model, bw.NSF(model.parameters()))
 
 
 def test_the_optimizers_run_without_the_extras():
-    """On a machine where none of them is installed."""
+    """On a machine without any of them."""
     code = f"""
 import sys
 for name in {sorted(HEAVY - {"numpy"})}:

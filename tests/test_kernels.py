@@ -1,5 +1,4 @@
-"""The kernels in Triton, without a GPU: those of SMI run by Triton's interpreter, and all of them
-compiled for one."""
+"""The Triton kernels without a GPU. The interpreter runs SMI's, and all are compiled for a GPU."""
 
 import importlib
 import subprocess
@@ -13,8 +12,8 @@ from hypothesis import strategies as st
 from bandwise.optim import smi
 from bandwise.optim._paths.smi_update import Entry, Update
 
-# Compiled as torch's own kernels would be for an H100. Not within pytest, whose kernels are
-# interpreted.
+# Kernels are compiled as torch compiles its own for an H100. This runs outside of pytest, because
+# pytest interprets kernels.
 COMPILE = """
 import triton
 import triton.language as tl
@@ -79,7 +78,7 @@ def kernels():
     st.sampled_from([0.0, 0.9, 0.99]),
     st.integers(0, 2**31),
 )
-# To shrink an example takes minutes in Triton's interpreter.
+# Shrinking an example takes minutes in Triton's interpreter.
 @settings(max_examples=25, phases=(Phase.generate,))
 def test_smi_s_kernels_filter_as_the_equations_say(
     kernels, shape, count, dtype, kept, q, alpha, beta, seed
@@ -90,7 +89,7 @@ def test_smi_s_kernels_filter_as_the_equations_say(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "_BLOCK", 256)
         for step in range(4):
-            # Distinct magnitudes: rounding does not decide what is removed.
+            # Magnitudes are distinct, so rounding does not change which coefficients are removed.
             grads = [torch.randn(shape).mul_(10.0**i).to(dtype) for i in range(count)]
             if step == 1:
                 grads[-1][0, 0] = float("nan")
@@ -105,13 +104,13 @@ def test_smi_s_kernels_filter_as_the_equations_say(
                 )
             for state, right_state in zip(states, right_states, strict=True):
                 history, right_history = state["smi_history"], right_state["smi_history"]
-                # The interpreter cuts bfloat16 off instead of rounding it.
+                # The interpreter truncates to bfloat16 instead of rounding.
                 slack = 4 * torch.finfo(kept).eps
                 largest = right_history.nan_to_num().abs().max()
                 torch.testing.assert_close(
                     history, right_history, rtol=slack, atol=slack * largest, equal_nan=True
                 )
-                # So every step is held to the equations by itself.
+                # So every step is compared with the equations separately.
                 history.copy_(right_history)
 
 

@@ -1,4 +1,4 @@
-"""Figures of activations against models whose activations are known."""
+"""Figures of activations for models with known activations."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_attention_weights_are_a_causal_softmax() -> None:
 
 
 def test_attention_weights_are_those_the_model_uses() -> None:
-    """Also of fewer heads for the keys than for the queries, and with another scale."""
+    """Also with fewer heads for keys than for queries, and with another scale."""
     query, key, value = torch.randn(3, 4, 8, 6), torch.randn(3, 2, 8, 6), torch.randn(3, 2, 8, 6)
     for scale in (None, 0.7):
         mixed = attention_weights(query, key, scale) @ value.repeat_interleave(2, -3)
@@ -72,7 +72,7 @@ def test_attention_weights_are_those_the_model_uses() -> None:
 
 
 class Attending(nn.Module):
-    """Attention of tokens to each other, with the arguments that it is made with."""
+    """Attention between tokens, with given arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def test_even_attention_has_a_known_sparsity() -> None:
     attention = Attention(CONFIG)
     nn.init.zeros_(attention.qkv.weight)
     # The weights are 1; 1/2, 1/2; 1/3 three times; 1/4 four times. Their root mean square is
-    # √((1 + 1/2 + 1/3 + 1/4) / 10) = 0.456, and the later tokens' zeros are not among them.
+    # √((1 + 1/2 + 1/3 + 1/4) / 10) = 0.456. The zeros of later tokens do not count.
     figures = activation_figures(attention, [torch.randn(2, 4, 16)], threshold=0.6)
     assert figures["attention_weights"] == pytest.approx(0.4)
     assert figures["attention_weights_at_0.06"] == 0
@@ -170,7 +170,7 @@ def test_a_model_in_bfloat16() -> None:
     assert all(0 <= value <= 1 for value in figures.values())
 
 
-# --- nothing is left behind ---------------------------------------------------------------------
+# --- the model is restored ----------------------------------------------------------------------
 
 
 def hooks(model: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""Decisions, margins and boundaries against answers worked out by hand."""
+"""Decisions, margins and boundaries, compared with results by hand."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ LABELS = torch.tensor([0, 1, 1, 0, 1, 0, 1, 1, 0, 1])
 
 
 def decided(margin: float, wrong: int = 0) -> Tensor:
-    """Logits with this margin on every example, its negative on the first ``wrong``."""
+    """Logits with this margin on every example, and its negative on the first ``wrong``."""
     sign = torch.where(LABELS == 1, 1.0, -1.0)
     sign[:wrong] *= -1
     return torch.stack([torch.zeros(10), sign * margin], 1)
@@ -128,7 +128,7 @@ def test_recorded_figures_say_the_same() -> None:
     assert found.loss_fall is not None
     assert aligned(found.rows, decision_figures(decided(2.0), LABELS)["loss"]) == found
     assert found.step == 9
-    # What was recorded of a model that is not finite is None.
+    # A model with inf or NaN is recorded as None.
     lost = [*found.rows[:9], {**found.rows[9], "loss": None}]
     assert aligned(lost, cross_entropy(2)).loss_fall is None
     assert aligned(found.rows, None).loss_fall is None
@@ -157,7 +157,7 @@ def test_errors_name_the_argument() -> None:
 
 
 def half_plane(a: float, b: float, c: float) -> nn.Linear:
-    """Class 1 where ax + by > c."""
+    """A model whose class is 1 where ax + by > c."""
     model = nn.Linear(2, 2)
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[0.0, 0.0], [a, b]]))
@@ -198,7 +198,7 @@ def test_two_moons_are_told_apart() -> None:
     def told(x: float, y: float) -> int:
         return int(grid.classes[(grid.y - y).abs().argmin(), (grid.x - x).abs().argmin()])
 
-    # The tops and ends of the two half circles, and no straight line has them on its sides.
+    # The tops and ends of the two half circles. No straight line separates them.
     assert [told(*point) for point in ((-1, 0), (0, 1), (1, 0.2))] == [0, 0, 0]
     assert [told(*point) for point in ((0, 0.2), (1, -0.5), (2, 0.5))] == [1, 1, 1]
 
@@ -207,7 +207,7 @@ def test_two_moons_are_told_apart() -> None:
 
 
 def leaning(weights: list[float]) -> nn.Module:
-    """Logits 0 and x · weights."""
+    """A model with the logits 0 and x · weights."""
     model = nn.Linear(2, 2, bias=False)
     model.weight.data = torch.tensor([[0.0, 0.0], weights])
     return model

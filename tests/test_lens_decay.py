@@ -1,4 +1,4 @@
-"""Decoupled weight decay is told from the step, for every optimizer, by a trial on a twin."""
+"""A trial on a copy finds the decoupled weight decay of every optimizer."""
 
 import inspect
 import warnings
@@ -13,7 +13,7 @@ from bandwise.lens.decay import DecayTrial
 
 LR, DECAY = 0.01, 0.1
 
-# By class: whether its weight decay is decoupled, as its documentation says.
+# By class: whether its documentation calls its weight decay decoupled.
 TORCH = {
     "ASGD": True,  # without momentum: see SGD
     "Adadelta": False,
@@ -26,7 +26,7 @@ TORCH = {
     "NAdam": False,
     "RAdam": False,
     "RMSprop": False,
-    "SGD": True,  # without momentum, coupled and decoupled decay are the same step
+    "SGD": True,  # without momentum, coupled and decoupled decay give the same step
 }
 WITHOUT_DECAY = {"LBFGS", "Rprop", "SparseAdam"}
 
@@ -40,7 +40,7 @@ def made(kind, params=None, **settings):
 
 
 def share(optimizer):
-    """Of its first group; without a warning that it could not be tried."""
+    """The share of the first group. A warning that no trial was possible fails the test."""
     with warnings.catch_warnings(action="error"):
         return DecayTrial(optimizer).shares()[0]
 
@@ -57,7 +57,7 @@ def test_every_optimizer_of_torch_is_known():
 @pytest.mark.parametrize("name", TORCH)
 def test_torch_s_optimizers(name):
     kind = getattr(torch.optim, name)
-    # ASGD shrinks by 1e-4 of its learning rate by itself.
+    # ASGD shrinks the weights by 1e-4 of its learning rate even without decay.
     own = LR * 1e-4 if name == "ASGD" else 0.0
     right = LR * DECAY + own if TORCH[name] else 0.0
     assert share(made(kind)) == pytest.approx(right, rel=1e-6)
@@ -260,12 +260,12 @@ def test_where_there_is_no_twin_a_few_classes_are_known(tmp_path):
     assert share(Unknown(matrices(), 0.0, None)) == 0
 
 
-# --- what the lens shows ------------------------------------------------------------------------
+# --- the lens's figures -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["Muon", "Adafactor"])
 def test_decay_is_no_answer_to_the_gradient(tmp_path, name):
-    """Large weights, and a decay beside which the steps are small: the response stays."""
+    """With large weights and a decay much larger than the steps, the response stays the same."""
     rows = []
     for decay in (0.0, 1.0):
         torch.manual_seed(0)

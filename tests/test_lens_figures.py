@@ -1,4 +1,4 @@
-"""Instruments draw what the rows say: known rows, known figures."""
+"""Instruments draw known figures from known rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def words(figure: Figure) -> str:
 
 
 def temporal(step: int, steps: int = 100, gain: Sequence[float] = (1, 1, 1), **more: Any) -> Row:
-    """A row of ``temporal`` with a gain over as many frequencies."""
+    """A row of ``temporal`` with this gain."""
     frequency = [i / 2 / (len(gain) - 1) for i in range(len(gain))]
     row = {"step": step, "quantity": "temporal", "tensor": "all", "steps": steps}
     row |= {"frequency": frequency, "gain": list(gain), "response": list(gain)}
@@ -63,7 +63,7 @@ def recorded(
     steps: int = 256,
     window: int = 64,
 ) -> Lens:
-    """A lens over steps with gradients of noise whose sizes span two powers of ten."""
+    """The rows of a lens on gradients of noise whose sizes span two powers of ten."""
     generator = torch.Generator().manual_seed(0)
     model = nn.Linear(16, 8, bias=False)
     sizes = torch.logspace(-1, 1, 128).view(8, 16)
@@ -100,7 +100,7 @@ def test_sgd_draws_flat_and_momentum_falls_as_its_formula(tmp_path: Path) -> Non
     theory = -20 * (1 - beta * torch.polar(torch.ones_like(f), -2 * math.pi * f)).abs().log10()
     assert f[0] == 0
     assert f[-1] == 0.5
-    # The first frequencies are smeared over each other by Welch's windows.
+    # Welch's windows smear the first frequencies.
     assert gain["momentum"].y[3:] == pytest.approx((theory - theory.mean())[3:].tolist(), abs=0.7)
     slopes = figure_of(runs, "size-slope")
     assert "neutral: sgd, momentum" in slopes.title
@@ -199,7 +199,7 @@ Interval = tuple[float, float, float]
         ),
         ({"AdamW": (-0.31, -0.51, -0.11)}, "AdamW favours slow gradients (-0.31)"),
         ({"SGD": (0.02, -0.05, 0.09)}, "neutral: SGD"),
-        # What momentum can feign is no effect, however surely it is there.
+        # Momentum alone can cause such a slope, so it is no effect of the optimizer's scaling.
         (
             {"a": (0.13, 0.01, 0.25)},
             "cannot be told from neutral: a (+0.13, interval +0.01 to +0.25)",
@@ -329,7 +329,7 @@ def test_one_evaluation_has_nothing_to_agree_with() -> None:
 
 
 def test_agreement_is_of_the_classes_that_a_log_holds() -> None:
-    """A log holds the predicted classes: agreement with the last is known at the end alone."""
+    """A log holds the predicted classes. Agreement with the last ones is known only at the end."""
     row = {"quantity": "decisions", "tensor": "all", "accuracy": 0.5, "loss": 1.0}
     looks = {0: [1, 1, 1, 1], 20: [1, 0, 1, 1], 40: [1, 0, 0, 1]}
     rows = [row | {"step": step, "predicted": classes} for step, classes in looks.items()]
@@ -338,7 +338,7 @@ def test_agreement_is_of_the_classes_that_a_log_holds() -> None:
 
 
 def half_plane(a: float, b: float, c: float) -> nn.Linear:
-    """Class 1 where ax + by > c."""
+    """A model whose class is 1 where ax + by > c."""
     model = nn.Linear(2, 2)
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[0.0, 0.0], [a, b]]))
@@ -438,7 +438,7 @@ def test_layers_are_rows_of_a_heat_map() -> None:
     assert list(second.z[1]) == [None, None, None]
 
 
-# What may go wrong
+# Unusual rows
 
 
 def everything(label: str) -> list[Row]:
@@ -456,7 +456,7 @@ def everything(label: str) -> list[Row]:
 
 @pytest.mark.parametrize("odd", ["a word", None, True, {}, [], [1.0], ["a word", None], math.nan])
 def test_a_figure_of_an_unexpected_kind_is_left_out(odd: Any) -> None:
-    """A user may record anything, also under the names of the lens's own quantities."""
+    """Users may record anything, even under the names of the lens's own quantities."""
     rows = everything("weight")
     changed = {
         f"{row['quantity']} {place} {key}": [[*rows[:place], row | {key: odd}, *rows[place + 1 :]]]

@@ -1,4 +1,4 @@
-"""The recorder: it sees every step, changes nothing, and its log outlives whatever happens."""
+"""The recorder sees every step, changes nothing, and its log survives crashes."""
 
 import io
 import json
@@ -78,7 +78,7 @@ def test_training_is_bitwise_the_same(tmp_path, name):
 
 
 def test_a_default_device_does_not_matter(tmp_path):
-    """Of the device "meta" no number can be read."""
+    """No number can be read from the device "meta"."""
     model = small_model()
     optimizer = torch.optim.AdamW(model.parameters())
     gradients = [torch.randn_like(param) for param in model.parameters()]
@@ -95,7 +95,7 @@ def test_it_is_there_as_bw_lens():
 
 
 def test_sgd_has_a_gain_of_one_whatever_the_learning_rate_does(tmp_path):
-    """Also where it begins with 0, and decoupled decay is no answer to the gradient."""
+    """The learning rate may begin at 0. Decoupled decay does not count."""
     model = nn.Linear(8, 8, bias=False).double()
     optimizer = bw.NSF(model.parameters(), lr=0.1, betas=(0, 0.9), p=0.0, scale="none")
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step % 50 / 50)
@@ -107,7 +107,7 @@ def test_sgd_has_a_gain_of_one_whatever_the_learning_rate_does(tmp_path):
     rows = rows_of(tmp_path, "temporal", "weight")
     assert [row["step"] for row in rows] == [64, 128]
     for row in rows:
-        # Each window has steps with a learning rate of 0; they say nothing.
+        # Each window has steps with a learning rate of 0. They do not count.
         assert row["steps"] in (62, 63)
         assert row["coordinates"] == 64
         assert row["gain"] == pytest.approx([1] * 9, abs=1e-4)
@@ -129,7 +129,7 @@ def test_hooks_are_gone_after_an_exception(tmp_path):
 
 
 def test_a_step_within_a_step_is_one(tmp_path):
-    """torch hooks the step of every class that was made: an optimizer's own, and its parent's."""
+    """torch hooks the ``step`` of every class: an optimizer's own, and its parent's."""
 
     class Parent(torch.optim.SGD):
         def step(self, closure=None):
@@ -265,7 +265,7 @@ def test_the_log_of_another_model_is_not_continued(tmp_path, how):
 
 
 def on_disk(state):
-    """As it comes back from a checkpoint."""
+    """The state as a checkpoint returns it."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
@@ -280,7 +280,7 @@ def watched(model, optimizer, folder):
 @pytest.mark.parametrize("name", ["adamw", "smi around nsf"])
 @pytest.mark.parametrize(("cut", "lost"), [(0, 0), (0, 40), (20, 0), (50, 0), (50, 20), (100, 0)])
 def test_a_training_cut_off_and_resumed_leaves_the_same_log(tmp_path, name, cut, lost):
-    """Saved after ``cut`` steps, cut off ``lost`` steps later, which writes its closing rows."""
+    """It is saved after ``cut`` steps and stops ``lost`` steps later, with its closing rows."""
 
     def made():
         model = small_model()
@@ -321,7 +321,7 @@ def test_a_training_cut_off_and_resumed_leaves_the_same_log(tmp_path, name, cut,
 
 
 def test_a_parameter_that_joined_changes_nothing_when_resumed(tmp_path):
-    """The coordinates stay those of the first step."""
+    """The lens keeps the coordinates of the first step."""
     logs = []
     for cut in (False, True):
         params = nn.ParameterList(nn.Parameter(torch.ones(9, 9)) for _ in range(3))
@@ -421,7 +421,7 @@ def test_a_parameter_with_few_gradients_is_left_out(tmp_path):
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_grad_scaler_is_seen_through(tmp_path, fused):
-    """Gradients are unscaled, and a step that the scaler skips does not count."""
+    """The lens unscales gradients and does not count a step that the scaler skips."""
     results = []
     for scale in (None, 2.0**10):
         model = small_model()
@@ -440,7 +440,7 @@ def test_grad_scaler_is_seen_through(tmp_path, fused):
                     x[0] = torch.inf
                 scaler.scale(model(x).square().mean()).backward()
                 scaler.step(optimizer)
-                # The scale stays what it is: a skipped step would halve it.
+                # Keep the scale. A skipped step would halve it.
                 scaler.update(scale) if scale is not None else None
         assert lens.step == 40
         results.append(Lens.read(folder))
@@ -553,7 +553,7 @@ def test_memory_is_bounded(tmp_path):
     spatial = Spatial(budget=100)
 
     def held(quantity):
-        """Bytes of all tensors in it."""
+        """The bytes of all tensors in a quantity."""
         found, seen = [quantity], 0
         while found:
             value = found.pop()
@@ -597,7 +597,7 @@ def test_weights_keep_within_their_budget(tmp_path):
 
 
 def test_weights_are_measured_at_the_end_as_they_are_then(tmp_path):
-    """Once, and not where nothing was trained since; an exception is an end, too."""
+    """They are measured once, and only after a step. An exception is an end too."""
     model = nn.Linear(8, 8, bias=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with Lens(model, optimizer, every=5, out=tmp_path / "a", quantities=[Weights(2)]) as lens:
@@ -638,7 +638,7 @@ def test_a_lens_keeps_no_gradient_alive(tmp_path):
 
 
 def test_a_long_window_wraps_around(tmp_path):
-    """At the end the last window's steps are there, in their order."""
+    """At the end the log has the last window's steps in their order."""
     model = nn.Linear(8, 8, bias=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     t = torch.arange(64)
@@ -649,7 +649,7 @@ def test_a_long_window_wraps_around(tmp_path):
     rows = rows_of(tmp_path, "temporal")
     assert [row["step"] for row in rows] == [64, 100]
     for row in rows:
-        # A jump in the series would have all frequencies.
+        # A jump in the series would contain all frequencies.
         assert row["gradient_power_high"] < 1e-4
 
 

@@ -1,4 +1,4 @@
-"""The spectrum over rows and columns, against answers that are known."""
+"""The spectrum over rows and columns, compared with known results."""
 
 import math
 
@@ -37,7 +37,7 @@ def test_a_single_wave_has_no_entropy_and_one_band(n, d, i, j, band):
 @pytest.mark.parametrize("shape", [(64, 48), (65, 47), (1, 4096), (16, 8, 3, 3)])
 def test_white_noise_has_nearly_the_largest_entropy(shape):
     figures = spectral_figures(torch.randn(shape))
-    # A coefficient's energy is exponential: it lacks 1 - Euler's constant nats.
+    # A coefficient's energy is exponential, which lowers the entropy by 1 - Euler's constant nats.
     waves = math.prod(shape) / 2
     assert figures["entropy"] == pytest.approx(1 - 0.4228 / math.log(waves), abs=0.01)
     for band in ("low", "mid", "high"):
@@ -90,7 +90,7 @@ def test_bias_and_variance_of_filters_that_are_known():
     assert figures["variance"] == pytest.approx(noise / 4, rel=0.02)
     assert figures["bias2"] == pytest.approx(1 / 4, rel=0.02)
 
-    # The mask keeps the wave alone, one pair of 256 coefficients: no bias, little variance.
+    # The mask keeps only the wave, one pair of 256 coefficients: no bias, little variance.
     mask = momentary_mask(reference, 254 / 255)
     figures = filter_bias_variance(gradients, reference, mask_filter(mask))
     assert figures["variance"] == pytest.approx(noise * 2 / 256, rel=0.1)
@@ -98,7 +98,7 @@ def test_bias_and_variance_of_filters_that_are_known():
 
 
 def test_few_gradients_do_not_look_biased():
-    """The noise of their mean is no bias: without the correction it would be 0.25 / 20."""
+    """Without the correction the noise of their mean would count as a bias of 0.25 / 20."""
     reference = torch.ones(16, 16)
     gradients = reference + 0.5 * torch.randn(20, 16, 16)
     figures = filter_bias_variance(gradients, reference, lambda g: g)
@@ -121,7 +121,7 @@ def test_the_mask_is_the_one_that_smi_uses(tmp_path, refresh_every):
             layer.weight.grad = torch.randn(10, 12)
             before = layer.weight.grad.square().sum()
             optimizer.step()
-            # alpha = 1: the gradient that is left is what the mask keeps.
+            # With alpha = 1 the filtered gradient is the kept part.
             kept.append((layer.weight.grad.square().sum() / before).item())
     rows = [row for row in Lens.read(tmp_path) if row["tensor"] == "weight"]
     assert [row["kept"] for row in rows] == pytest.approx(kept, abs=1e-4)

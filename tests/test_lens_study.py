@@ -1,4 +1,4 @@
-"""A study through the lens: the same training, a log that is resumed, figures of decisions."""
+"""A study with the lens: the same training, a resumed log, figures of decisions."""
 
 import json
 from collections import defaultdict
@@ -71,7 +71,7 @@ def steps_of(rows):
     return dict(steps)
 
 
-# --- what is recorded ---------------------------------------------------------------------------
+# --- records ------------------------------------------------------------------------------------
 
 
 def test_what_a_run_records(moons, tmp_path):
@@ -114,7 +114,7 @@ def test_long_and_short_runs_have_a_useful_number_of_rows(
 
 
 def test_a_task_without_a_probe_has_the_optimizers_rows_and_its_own_spectrum(tmp_path):
-    """The errors of the sines, frequency by frequency, are evaluations like any."""
+    """The errors of the sines by frequency are ordinary evaluations."""
     run = trained(config("sines"), tmp_path)
     assert steps_of(run.lens).keys() == {"spatial", "temporal", "weights"}
     assert all({f"val_error_k{k}" for k in (1, 2, 4, 8)} <= row.keys() for row in run.evals)
@@ -147,7 +147,7 @@ def test_training_is_bitwise_the_same(moons, tmp_path, optimizer):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "smi-adamw:refresh_every=5", "nsf:p=0.7"])
 def test_a_run_cut_off_anywhere_leaves_the_same_log(moons, tmp_path, optimizer):
-    """Before the first checkpoint, just after one, between two, and with all windows filled."""
+    """It stops before the first checkpoint, just after one, between two, and with full windows."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     configured = config(moons, optimizer)
     right = trained(configured, whole)
@@ -167,11 +167,11 @@ def test_a_run_cut_off_anywhere_leaves_the_same_log(moons, tmp_path, optimizer):
     assert (cut / "lens.jsonl").read_bytes() == (whole / "lens.jsonl").read_bytes()
 
 
-# --- what a run is ------------------------------------------------------------------------------
+# --- a run's identity ---------------------------------------------------------------------------
 
 
 def test_runs_from_before_the_lens_keep_their_folders():
-    """The name is that of the version before it."""
+    """The name is the same as in the version before the lens."""
     without = RunConfig(
         task="digits",
         task_options={"width": 8},
@@ -204,7 +204,7 @@ def test_a_study_with_and_without_the_lens(moons, tmp_path):
     assert again == plain.runs[0]
     assert again.lens == []
     assert "--lens" not in Results.load(out).command
-    # As results were stored before there was a lens.
+    # Results of versions before the lens.
     stored = json.loads((out / "results.json").read_text())
     assert stored["runs"][0].pop("lens") == []
     del stored["crc32"]
@@ -219,7 +219,7 @@ def test_a_study_with_and_without_the_lens(moons, tmp_path):
     [
         lambda b: b"",
         lambda b: b[: len(b) // 2],
-        lambda b: b"\n".join(b.split(b"\n")[:-2]) + b"\n",  # whole rows, fewer
+        lambda b: b"\n".join(b.split(b"\n")[:-2]) + b"\n",  # fewer rows, all whole
         lambda b: b"x" + b[1:],
         lambda b: b.replace(b'"predicted"', b'"protected"'),
     ],
@@ -254,14 +254,14 @@ def test_a_wrong_probe_fails_a_study_at_once(moons, tmp_path):
     assert read_metrics(next((tmp_path / "out" / "runs").iterdir()))[1] == []
 
 
-# --- logs of the user's -------------------------------------------------------------------------
+# --- the user's own rows ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "name", ["temporal", "spatial", "weights", "decisions", "boundary", "activations"]
 )
 def test_an_old_log_with_figures_of_the_user_s_is_drawn(tmp_path, name):
-    """Earlier versions let the user record any name, and ended in a traceback when it was drawn."""
+    """Earlier versions let the user record any name, and crashed when they drew it."""
     model = nn.Linear(4, 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with Lens(model, optimizer, every=10, out=tmp_path):

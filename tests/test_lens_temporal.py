@@ -1,4 +1,4 @@
-"""The response over time, against answers that are known."""
+"""The response over time, compared with known results."""
 
 import math
 from itertools import pairwise
@@ -17,7 +17,7 @@ def noise(steps, coordinates, seed=0):
 
 
 def updates(make, gradients):
-    """What an optimizer makes of a series of gradients, per unit of learning rate."""
+    """The updates of an optimizer for a series of gradients, per unit of learning rate."""
     param = torch.nn.Parameter(torch.zeros(gradients.shape[1], dtype=torch.float64))
     optimizer = make([param])
     series = []
@@ -30,7 +30,7 @@ def updates(make, gradients):
 
 
 def slow_and_fast(steps=512, coordinates=64):
-    """Half of the coordinates keep their sign; half are ten times as large, and noise."""
+    """Half of the coordinates keep their sign. The others are noise, ten times as large."""
     n = noise(steps, coordinates)
     slow = torch.arange(coordinates) < coordinates // 2
     return torch.where(slow, 1 + 0.1 * n, 10 * n)
@@ -47,7 +47,7 @@ def nsf(p, scale="adam"):
 
 @pytest.mark.parametrize(("steps", "segment", "moment"), [(50, 12, 49), (64, 16, 0)])
 def test_a_coordinate_with_power_in_no_window_does_not_count(steps, segment, moment):
-    """Welch's windows leave the last steps out where they do not fit, and begin with a zero."""
+    """Welch's windows begin with a zero, and leave out the last steps that do not fill one."""
     g = noise(steps, 8)
     lonely = torch.zeros(steps, 1, dtype=torch.float64)
     lonely[moment] = 1
@@ -107,19 +107,19 @@ def test_momentum_has_the_gain_of_its_transfer_function(beta):
     f = torch.tensor(figures["frequency"], dtype=torch.float64)
     theory = 1 / (1 - beta * torch.polar(torch.ones_like(f), -2 * math.pi * f)).abs()
     gain = torch.tensor(figures["gain"], dtype=torch.float64)
-    # The first frequencies are smeared over each other by Welch's windows.
+    # Welch's windows smear the first frequencies.
     assert (gain[3:] / theory[3:] - 1).abs().max() < 0.02
     assert figures["gain_low"] > figures["gain_mid"] > figures["gain_high"]
 
 
 def test_momentum_is_no_adaptivity():
-    """It lengthens the slow coordinates' steps five times, and within says so, not across."""
+    """It lengthens the slow coordinates' steps five times. ``within`` shows it, ``across`` not."""
     sgd = measured(lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9))
     adam = measured(lambda params: torch.optim.Adam(params, lr=1e-3))
     assert abs(sgd["rate_slope"]) < 0.05
     assert adam["rate_slope_high"] < -0.35
     assert adam["rate_correlation"] < -0.7
-    # Adam's first moment is the same low-pass, a tenth as high.
+    # Adam's first moment is the same low-pass filter times a tenth.
     assert adam["gain_low"] / adam["gain_high"] == pytest.approx(
         sgd["gain_low"] / sgd["gain_high"], rel=0.1
     )
@@ -167,7 +167,7 @@ def test_few_coordinates_have_no_slope():
 
 
 def test_tensors_of_different_scales_are_not_compared():
-    """Two tensors with different learning rates, both under SGD: no adaptivity."""
+    """Two tensors under SGD with different learning rates show no adaptivity."""
     g = torch.cat([noise(256, 32), 10 * noise(256, 32, seed=1)], 1)
     u = torch.cat([g[:, :32], 0.01 * g[:, 32:]], 1)
     tensor = torch.arange(64) // 32

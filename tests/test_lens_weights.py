@@ -1,4 +1,4 @@
-"""Figures of weights against matrices and distributions whose figures are known."""
+"""Figures of weights, for matrices and distributions with known figures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_rank_one() -> None:
     figures = weight_figures(torch.outer(u, v))
     assert figures["spectral_norm"] == pytest.approx((u.norm() * v.norm()).item(), rel=1e-6)
     assert figures["condition_number"] == 1
-    # The products' rounding, 6e-8, leaves seven more singular values: p ln(1/p) is 1e-6 for each.
+    # Rounding of the products, 6e-8, leaves seven more singular values. Each has p ln(1/p) = 1e-6.
     assert figures["effective_rank_ratio"] == pytest.approx(1 / 8, rel=1e-5)
 
 
@@ -55,14 +55,14 @@ def test_negligible_singular_values_are_those_below_the_types_rounding(
 
 
 def test_a_narrow_type_keeps_what_float32_would() -> None:
-    # bfloat16's own eps, 1/128, times 200 rows would cut everything.
+    # bfloat16's eps, 1/128, times 200 rows would remove everything.
     assert weight_figures(torch.eye(200, dtype=torch.bfloat16))["condition_number"] == 1
 
 
 def test_magnitudes_by_hand() -> None:
     figures = weight_figures(torch.tensor([[1.0, -3.0], [0.0, 2.0]]))
     assert figures["magnitude_variance"] == pytest.approx((1 + 9 + 0 + 4) / 4 - 1.5**2)
-    # Around their mean of zero: (1⁴ + 3⁴ + 2⁴) / 4 over ((1 + 9 + 4) / 4)².
+    # The mean is zero: (1⁴ + 3⁴ + 2⁴) / 4 over ((1 + 9 + 4) / 4)².
     assert figures["kurtosis"] == pytest.approx((98 / 4) / (14 / 4) ** 2)
     entropy = -(1 / 6 * math.log(1 / 6) + 1 / 2 * math.log(1 / 2) + 1 / 3 * math.log(1 / 3))
     assert figures["effective_parameter_ratio"] == pytest.approx(math.exp(entropy) / 4)
@@ -148,7 +148,7 @@ def test_what_is_no_matrix_is_refused(matrix: Tensor) -> None:
 
 
 class Tied(nn.Module):
-    """Two layers, one of them used twice, beside a norm and a bias that do not count."""
+    """Two layers, one of them used twice. The norm and the bias do not count."""
 
     def __init__(self) -> None:
         super().__init__()

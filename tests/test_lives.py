@@ -1,4 +1,4 @@
-"""Optimizers through lives that Hypothesis makes up: the fast path beside the reference path."""
+"""Random histories of use from Hypothesis: the fast path equals the reference path."""
 
 import copy
 import math
@@ -16,8 +16,10 @@ SEEDS = st.integers(0, 2**31)
 
 
 class Life(RuleBasedStateMachine):
-    """Two optimizers that differ in their path alone live through the same; double precision, so
-    that what rounding makes of a life stays far below what a mistake would."""
+    """Two optimizers that differ only in their path have the same history of use.
+
+    They compute in double precision, so that rounding stays far below the effect of a mistake.
+    """
 
     PATHS = ({"foreach": False}, {"foreach": None})
 
@@ -50,7 +52,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(bad=st.sampled_from([math.inf, -math.inf, math.nan]), which=st.integers(0, 9), seed=SEEDS)
     def step_that_is_not_finite(self, bad, which, seed):
-        """What it ruins is put right again, as a user would from a checkpoint."""
+        """Afterwards the state is restored, as a user does from a checkpoint."""
         saved = [copy.deepcopy(opt.state_dict()) for opt in self.both]
         kept = [[x.clone() for x in pair] for pair in self.pairs]
         gradients = self.tensors([a.shape for a, _ in self.pairs], seed)
@@ -82,7 +84,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(fresh=st.booleans())
     def save_and_load(self, fresh):
-        """Into itself, or into another around the same parameters."""
+        """Load the state into the same optimizer, or into a new one with the same parameters."""
         for i, (opt, path) in enumerate(zip(self.both, self.PATHS, strict=True)):
             saved = copy.deepcopy(opt.state_dict())
             if fresh:
@@ -101,7 +103,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def step_again(self):
-        """With the gradients there are: SMI's are filtered ones, NSF's as they were."""
+        """Step with the present gradients. SMI's are filtered, NSF's are unchanged."""
         for opt in self.both:
             opt.step()
 

@@ -1,4 +1,4 @@
-"""Long trainings and large models: no drift, no growth, no size that fails.
+"""Long trainings and large models neither drift, nor grow, nor fail.
 
     python tests/test_long.py --schedules 1000000    # every step of every schedule
     python tests/test_long.py --counters 100000      # as many steps of the optimizers
@@ -26,7 +26,7 @@ MILLION = 1_000_000
 
 
 def exact(schedule, step, total):
-    """The value in rational numbers, where the shape is made of straight lines."""
+    """The value in rational numbers, for shapes of straight lines."""
     match schedule:
         case bw.Constant(value=value):
             return Fraction(value)
@@ -93,7 +93,7 @@ def made(name, param, total=MILLION, **options):
 
 
 def counted(name, steps):
-    """Step so often; the counters after it."""
+    """The counters after this number of steps."""
     param = nn.Parameter(torch.ones(2))
     param.grad = torch.ones(2)
     optimizer = made(name, param)
@@ -116,7 +116,7 @@ def test_counters_count(name):
 
 @pytest.mark.parametrize("name", ["smi", "nsf"])
 def test_counters_go_on_from_a_million(name):
-    """As they come out of a checkpoint."""
+    """The counters come from a checkpoint."""
     param = nn.Parameter(torch.ones(2))
     param.grad = torch.ones(2)
     optimizer = made(name, param)
@@ -165,7 +165,7 @@ def test_a_thousand_tensors_are_each_trained_as_if_alone(name, foreach):
 
 
 def test_smi_filters_a_tensor_of_two_to_the_25():
-    """Beyond what torch.quantile takes. A sum of waves has a spectrum that is known."""
+    """torch.quantile refuses this size. The spectrum of a sum of waves is known."""
     rows, columns = 2**12, 2**13
     x = torch.arange(rows, dtype=torch.float64)[:, None] / rows
     y = torch.arange(columns, dtype=torch.float64)[None, :] / columns
@@ -178,7 +178,7 @@ def test_smi_filters_a_tensor_of_two_to_the_25():
     )
     optimizer.step()
     left = -param.detach() - strong
-    # White noise: the largest quarter of its exponential powers holds (1 + ln 4) / 4 of them.
+    # White noise has exponential powers. The largest quarter has (1 + ln 4) / 4 of their sum.
     kept = (left.square().mean() / noise.square().mean()).item()
     assert kept == pytest.approx((1 + math.log(4)) / 4, rel=0.01)
 
@@ -187,10 +187,10 @@ def test_smi_filters_a_tensor_of_two_to_the_25():
 def test_nsf_steps_a_tensor_of_two_to_the_25(foreach):
     param = nn.Parameter(torch.zeros(2**12, 2**13))
     random = torch.Generator().manual_seed(0)
-    # Away from zero, where eps has a say.
+    # Away from zero, so that eps has no effect.
     param.grad = 0.1 + torch.rand(2**12, 2**13, generator=random)
     bw.NSF([param], lr=0.1, p=0.7, weight_decay=0.0, foreach=foreach).step()
-    # The first step: of Adam's length, which is 1 a coordinate, and along g · (g²)^(-p).
+    # The first step has Adam's length, 1 per coordinate, and the direction g · (g²)^(-p).
     length = param.detach().double().norm().item() / (0.1 * 2**12.5)
     assert length == pytest.approx(1, rel=0.01)  # torch's norms, see docs/reliability.md
     power = param.detach() / param.grad.pow(1 - 2 * 0.7)
@@ -201,13 +201,13 @@ def test_nsf_steps_a_tensor_of_two_to_the_25(foreach):
 
 
 def resident():
-    """Bytes of this process in memory (Linux)."""
+    """The bytes of this process in memory (Linux)."""
     with open("/proc/self/statm") as file:  # noqa: PTH123
         return int(file.read().split()[1]) * 4096
 
 
 def grown(name, steps):
-    """Bytes, and Python's own blocks, that memory grew by in so many steps, after as many."""
+    """The growth of memory, in bytes and in Python's blocks, over the second ``steps`` steps."""
     torch.set_num_threads(1)
     param = nn.Parameter(torch.randn(16, 16))
     optimizer = made(name, param, total=2 * steps)
@@ -227,7 +227,7 @@ def grown(name, steps):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("name", ["smi", "nsf"])
 def test_memory_does_not_grow(name):
-    """By less than a number a step, which takes 24 bytes of Python."""
+    """The growth is below one number per step, which takes 24 bytes in Python."""
     steps = 4000
     memory, blocks = grown(name, steps)
     assert blocks < steps / 10

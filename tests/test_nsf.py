@@ -1,4 +1,4 @@
-"""NSF against AdamW, against momentum SGD, and against its formulas written out again."""
+"""NSF compared with AdamW, with momentum SGD, and with its formulas in plain code."""
 
 import copy
 import math
@@ -20,7 +20,7 @@ def relative(found, right):
 
 
 def gradients(shape, count, dtype=torch.float32, seed=0):
-    """Of magnitudes that differ widely by coordinate, with a trend and noise."""
+    """Gradients with a trend and noise. Their magnitudes differ widely by coordinate."""
     generator = torch.Generator().manual_seed(seed)
     size = 10 ** torch.empty(shape, dtype=torch.float64).uniform_(-4, 1, generator=generator)
     trend = torch.randn(shape, dtype=torch.float64, generator=generator)
@@ -36,7 +36,7 @@ def run(opt, param, grads):
 
 
 def formulas(theta, grads, p, scale, lr, betas, eps, weight_decay, maximize=False, decoupled=True):
-    """The equations, a line each, in the precision of the arguments; p a function of t."""
+    """The equations, one per line, in the precision of the arguments. p is a function of t."""
     beta1, beta2 = betas
     m = v = torch.zeros_like(theta)
     for t, grad in enumerate(grads, start=1):
@@ -167,7 +167,7 @@ def test_one_half_with_a_coupled_decay_is_adam(settings, path):
 
 
 def test_the_authors_preset_at_0_is_torch_s_sgd_once_momentum_has_settled():
-    """A rate of 1 where momentum is an average is a rate of 0.1 where it is a sum."""
+    """NSF's momentum is an average, torch's is a sum. So NSF's rate of 1 is torch's 0.1."""
     params = [torch.ones(6, 5, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     ours = bw.NSF.preset("authors", [params[0]], lr=0.01, p=0.0, eps=0.0)
     theirs = torch.optim.SGD([params[1]], lr=0.001, momentum=0.9, weight_decay=5e-4)
@@ -177,7 +177,7 @@ def test_the_authors_preset_at_0_is_torch_s_sgd_once_momentum_has_settled():
             param.grad = grad.clone()
             opt.step()
     moved = [param.detach() - old for param, old in zip(params, before, strict=True)]
-    # The parameters differ since the first steps, and coupled decay sees them.
+    # The parameters differ since the first steps, and coupled decay depends on them.
     assert relative(moved[0], moved[1]) < 1e-3
 
 
@@ -266,7 +266,7 @@ def test_weight_decay_alone(scale):
 @pytest.mark.parametrize("eps", [1e-8, 1e-15])
 @pytest.mark.parametrize("size", [1e-12, 1.0, 1e6])
 def test_no_exponent_leaves_float32_s_range(scale, p, eps, size):
-    """Powers of d do: 1e-15 to the -3, 1e6 to the -12. The step's length holds all the same."""
+    """Powers of d do: (1e-15)^-3, (1e6)^-12. The step still keeps its length."""
     grad = torch.randn(64) * size
     grad[:8] = 0
     grad[8:16] *= 1e-9
@@ -300,7 +300,7 @@ def test_complex_parameters_are_two_reals(scale):
 
 @pytest.mark.parametrize("p", [0.5, bw.Cyclic(0.5, -0.25, 4)])
 def test_missing_gradients_delay_the_moments_and_not_p(p):
-    """A parameter's moments count its own gradients, p the optimizer's steps."""
+    """A parameter's moments count its own gradients. p counts the optimizer's steps."""
     grads = gradients((6, 5), 8, torch.float64)
     param = torch.zeros(6, 5, dtype=torch.float64, requires_grad=True)
     opt = bw.NSF([param], lr=0.1, p=p)
@@ -347,10 +347,9 @@ def test_a_setting_that_is_changed_is_checked_as_a_new_one():
 
 
 def test_the_step_count_stays_with_the_processor(monkeypatch):
-    """Read at every step, it must not be waited for; torch sends it to the parameter's device where
-    a group is fused."""
+    """It is read at every step, so it must not be on the device. torch moves it there if fused."""
     monkeypatch.setattr("bandwise.optim.nsf.deepcopy", lambda state: state)  # cannot copy these
-    with FakeTensorMode():  # a GPU that need not be there
+    with FakeTensorMode():  # stands in for a GPU
         param = torch.ones(3, device="cuda", requires_grad=True)
         opt = bw.NSF([param], fused=True)
         moments = {name: torch.zeros(3) for name in ("exp_avg", "exp_avg_sq")}
@@ -379,7 +378,7 @@ def test_memory_does_not_grow_with_the_number_of_large_tensors(device):
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_stored_and_not_computed_in(scale, dtype):
-    """One step equals the float32 one on the same numbers, rounded once."""
+    """One step equals the float32 step on the same numbers, rounded once."""
     grad = gradients((16, 8), 1)[0].to(dtype)
     start = torch.randn(16, 8).to(dtype)
     param = start.clone().requires_grad_()
@@ -387,7 +386,7 @@ def test_half_precision_is_stored_and_not_computed_in(scale, dtype):
     found = run(bw.NSF([param], **settings), param, [grad])
     assert found.dtype == dtype
     twin = start.float().requires_grad_()
-    # With betas of 0 the moments are g and g^2; they are rounded where they are stored.
+    # With betas of 0 the moments are g and g^2. They are rounded when they are stored.
     moments = grad.float(), grad.float().square()
     d = moments[1].sqrt() + 1e-8
     u = moments[0] / (moments[1] ** 0.7 + 1e-8) if scale == "none" else moments[0] * d**-1.4
@@ -505,7 +504,7 @@ def test_a_state_of_another_optimizer_is_refused_by_name():
 
 
 def moved(*optimizers, steps=2):
-    """Where the first parameter of each optimizer is after steps with the same gradients."""
+    """The first parameter of each optimizer after steps with the same gradients."""
     for step in range(steps):
         for opt in optimizers:
             for param in opt.param_groups[0]["params"]:
@@ -515,7 +514,7 @@ def moved(*optimizers, steps=2):
 
 
 def aged(opt):
-    """The optimizer as a pickle of a version that had no ``fused`` and plain numbers of steps."""
+    """The optimizer as an old pickle has it: without ``fused``, with steps as plain numbers."""
     saved = copy.deepcopy(opt).__getstate__()
     for settings in (saved["defaults"], *saved["param_groups"]):
         del settings["fused"]
@@ -548,7 +547,7 @@ def test_steps_saved_as_plain_numbers_load(number):
 
 
 def test_a_post_load_hook_may_leave_anything_in_the_state():
-    """NSF makes its moments where it finds none, and touches nothing else."""
+    """NSF makes missing moments and changes nothing else."""
     opt, fresh = (bw.NSF([torch.ones(3)]) for _ in range(2))
     (param,) = opt.param_groups[0]["params"]
     opt.register_load_state_dict_post_hook(

@@ -1,4 +1,4 @@
-"""The fast path of NSF against the readable one, over shapes, dtypes, settings and steps."""
+"""NSF's fast path equals the readable one, over shapes, dtypes, settings and steps."""
 
 import importlib
 import math
@@ -17,7 +17,7 @@ from bandwise.optim._paths import nsf_fused
 shapes = st.lists(
     st.sampled_from([(), (1,), (7,), (5, 8), (0, 3), (3, 2, 2), (40, 30)]), min_size=1, max_size=5
 )
-# Logarithms and exponentials of single precision cost a few of its last digits.
+# Logarithms and exponentials in single precision lose a few of the last digits.
 TOLERANCE = {
     torch.float64: 1e-12,
     torch.float32: 2e-5,
@@ -42,7 +42,7 @@ def fast(request):
 
 
 def kernels_for_a_gpu(patch):
-    """The kernels for a GPU, interpreted on the CPU; several blocks a tensor."""
+    """Interpret the kernels for a GPU on the CPU, with several blocks per tensor."""
     pytest.importorskip("triton", reason="interprets the kernels for GPUs")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU: its own tests run the kernels")
@@ -64,7 +64,7 @@ def kernels_for_a_gpu(patch):
     st.booleans(),
     st.integers(0, 2**31),
 )
-# To shrink an example takes minutes in Triton's interpreter.
+# Shrinking an example takes minutes in Triton's interpreter.
 @settings(max_examples=80, phases=(Phase.generate,))
 def test_the_same_steps(
     fast, shapes, dtype, p, scale, betas, eps, maximize, weight_decay, decoupled, seed
@@ -93,8 +93,8 @@ def test_the_same_steps(
         slow.step()
         quick.step()
         for (a, b), (a0, b0) in zip(pairs, before, strict=True):
-            # The steps must agree, not only the parameters, which outweigh them. Large exponents
-            # without a scale leave 16 bits on either path.
+            # Compare the steps, since the parameters are much larger. Without a scale, large
+            # exponents exceed 16 bits on both paths.
             finite = a.isfinite()
             assert torch.equal(b.isfinite(), finite)
             moved, right = ((x - x0)[finite].to(torch.complex128) for x, x0 in ((b, b0), (a, a0)))
@@ -106,7 +106,7 @@ def test_the_same_steps(
                 torch.testing.assert_close(
                     state[name], right_state[name], rtol=TOLERANCE[dtype], atol=1e-6
                 )
-            # Rounding must not pile up: the next step starts from the same place.
+            # The next step starts from the same parameters, so that rounding does not accumulate.
             b.copy_(a)
             for name in state:
                 state[name].copy_(right_state[name])
@@ -115,7 +115,7 @@ def test_the_same_steps(
 @pytest.mark.parametrize("p", [0.5, 0.7])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_kernels_compute_in_single_precision_though_nothing_be_compiled(p, dtype, monkeypatch):
-    """As after torch.compile has reached its limit of compilations, and goes on without."""
+    """torch.compile runs uncompiled code after it reaches its limit of compilations."""
     monkeypatch.setattr("bandwise.optim._paths.nsf_fused._CPU_NUMEL", 2)
     monkeypatch.setattr("bandwise.optim._paths.nsf_cpu.compiled", lambda function: function)
     slow, quick = (
@@ -129,17 +129,17 @@ def test_kernels_compute_in_single_precision_though_nothing_be_compiled(p, dtype
             opt.step()
         (right,), (found,) = slow.state.values(), quick.state.values()
         for name in ("exp_avg", "exp_avg_sq"):
-            # Once rounded, and at worst to the next number.
+            # Rounded once, at worst to the neighbouring number.
             torch.testing.assert_close(
                 found[name], right[name], rtol=torch.finfo(dtype).eps, atol=1e-6
             )
-            found[name].copy_(right[name])  # the next step starts from the same place
+            found[name].copy_(right[name])  # the next step starts from the same values
 
 
 @pytest.mark.parametrize("p", [-1.0, 0.3, 1.0])
 @pytest.mark.parametrize("scale", ["adam", "sgd"])
 def test_rows_without_gradient_do_not_set_the_range(p, scale, fast):
-    """As in an embedding: d is eps in most rows, and a power of it is far from the others'."""
+    """In an embedding d is eps in most rows, and its power is far from those of other rows."""
     slow, quick = (
         bw.NSF([torch.zeros(100, 8)], lr=1.0, p=p, scale=scale, eps=1e-15, **path)
         for path in ({"foreach": False}, fast)
@@ -182,7 +182,7 @@ def test_kernels_take_what_single_precision_can_hold(fast, change, taken, monkey
     for param in params:
         param.grad = torch.ones_like(param)
     bw.NSF(params, **{"p": 0.7, **fast, **change}).step()
-    assert len(calls) == taken  # the transposed and the scalar are left to foreach
+    assert len(calls) == taken  # foreach takes the transposed tensor and the scalar
     torch.testing.assert_close(params[0], params[1], rtol=1e-6, atol=0)
     assert (params[0] < 1).all()
 
@@ -298,7 +298,7 @@ def test_what_single_precision_cannot_hold_takes_the_readable_path(options, path
 
 @pytest.mark.parametrize("scale", ["adam", "sgd", "none"])
 def test_nan_reaches_as_far_as_the_scale(scale):
-    """A scale is a norm over the tensor; the bare formula has none."""
+    """A scale is a norm over the tensor. The bare formula has none."""
     for foreach in (False, True):
         param, other = torch.ones(3), torch.ones(3)
         param.grad, other.grad = torch.tensor([1.0, math.nan, 2.0]), torch.ones(3)
@@ -318,7 +318,7 @@ def test_at_one_half_nan_reaches_no_further_than_in_adamw(foreach, bad):
 
 @pytest.mark.parametrize("scale", ["adam", "sgd", "none"])
 def test_no_value_is_waited_for_on_a_device(scale):
-    """Tensors on the meta device have no values: whoever asks for one raises."""
+    """Tensors on the meta device have no values. Code that reads one raises."""
     params = [torch.zeros(shape, device="meta") for shape in [(300, 200), (9,), ()]]
     opt = bw.NSF(params, p=bw.Cyclic(0.9, -0.5, 3), scale=scale)
     for _ in range(4):
@@ -330,7 +330,7 @@ def test_no_value_is_waited_for_on_a_device(scale):
 
 @pytest.mark.parametrize("foreach", [False, None])
 def test_a_model_cast_after_a_step_trains_on(foreach):
-    """Its state is narrower than its parameters from then on."""
+    """From then on its state has a narrower dtype than its parameters."""
     param = torch.nn.Parameter(torch.zeros(4))
     opt = bw.NSF([param], lr=1e-2, p=0.7, foreach=foreach)
     param.grad = torch.ones(4)

@@ -1,4 +1,4 @@
-"""Gradients at the ends of what numbers can hold: what happens, on every path."""
+"""Very small and very large gradients, on every path."""
 
 import math
 
@@ -25,7 +25,7 @@ def noise(shape, dtype, size=1.0, seed=0):
 
 
 def nsf_moves(p, scale, dtype, gradients, **path):
-    """Where a tensor of zeros is after each step."""
+    """The values of a tensor after each step from zero."""
     param = torch.zeros(gradients[0].shape, dtype=dtype)
     opt = bw.NSF([param], lr=0.01, p=p, scale=scale, weight_decay=0.0, **path)
     places = []
@@ -44,7 +44,7 @@ def nsf_moves(p, scale, dtype, gradients, **path):
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1e-8, 1e4])
 def test_nsf_at_small_and_large_gradients(dtype, p, scale, size):
-    """Every path goes where the equations go; 1e-30 is zero in float16, and its square in all."""
+    """Every path follows the equations. 1e-30 is zero in float16, and its square in all dtypes."""
     gradients = [noise((6, 7), dtype, size, seed) for seed in range(4)]
     right, _ = nsf_moves(p, scale, dtype, gradients, **PATHS[0])
     for path in PATHS[1:]:
@@ -55,10 +55,10 @@ def test_nsf_at_small_and_large_gradients(dtype, p, scale, size):
                 slack /= 2
             assert b.isfinite().all()
             if (size, scale, path) == (1e-30, "sgd", {}):
-                # It squares the momentum in single precision: a step of 1e-32 becomes none.
+                # It squares the momentum in single precision, so a step of 1e-32 becomes 0.
                 assert (a == 0).all()
                 continue
-            # v of 16 bits underflows where the gradient's square does: to the same zero.
+            # v in 16 bits underflows to zero where the gradient's square does.
             torch.testing.assert_close(a, b, rtol=slack, atol=slack * b.abs().max().item())
 
 
@@ -66,7 +66,7 @@ def test_nsf_at_small_and_large_gradients(dtype, p, scale, size):
 @pytest.mark.parametrize("path", PATHS, ids=str)
 @pytest.mark.parametrize("size", [1e20, 1e22, 1e30, 1e38])
 def test_nsf_where_squares_overflow(p, path, size):
-    """v becomes infinite and stays so; such coordinates stay, as AdamW's do, and the rest moves."""
+    """v becomes and stays infinite. Its coordinates do not move, as in AdamW. The others do."""
     gradients = [noise(64, torch.float32, size, seed).clamp(-3e38, 3e38) for seed in range(3)]
     for gradient in gradients:
         gradient[:8] = 1.0
@@ -76,7 +76,7 @@ def test_nsf_where_squares_overflow(p, path, size):
     assert stuck[8:].any() == (size > 1e20)
     assert not stuck[:8].any()
     assert torch.equal(places[-1][stuck], places[-2][stuck])
-    # Of Adam's length: at most lr a coordinate and step, but for the bias correction.
+    # Adam's length: at most lr per coordinate and step, up to the bias correction.
     assert places[0].norm() <= 0.01 * math.sqrt(64) * 1.01
 
 
@@ -97,7 +97,7 @@ def test_at_one_half_an_overflow_is_adamw_s(scale):
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("path", PATHS, ids=str)
 def test_nsf_never_hides_a_gradient_that_is_not_finite(bad, p, scale, path):
-    """It shows in its own tensor and in no other."""
+    """It appears in its own tensor and in no other."""
     one, other = torch.zeros(6, 7), torch.zeros(6, 7)
     opt = bw.NSF([one, other], p=p, scale=scale, **path)
     one.grad, other.grad = noise((6, 7), torch.float32), noise((6, 7), torch.float32)
@@ -112,7 +112,7 @@ def test_nsf_never_hides_a_gradient_that_is_not_finite(bad, p, scale, path):
 
 
 def filtered(gradient, steps=1, **settings):
-    """The gradient after SMI, the same at every step."""
+    """The gradient after SMI. Every step gets the same one."""
     param = torch.zeros_like(gradient)
     opt = bw.SMI(torch.optim.SGD([param], lr=0.0), min_ndim=1, **{"alpha": 0.5, **settings})
     for _ in range(steps):
@@ -145,7 +145,7 @@ def test_smi_at_small_and_large_gradients(dtype, size, foreach):
 @pytest.mark.parametrize("shape", [(6, 7), (1, 9), (9, 1), (1, 1), (70, 130)])
 @pytest.mark.parametrize("q", [0.25, 0.5, 1.0])
 def test_smi_of_a_constant_matrix_keeps_it(shape, q, foreach):
-    """One coefficient is not zero, and it is the greatest: all others, tied or rounding, may go."""
+    """Only one coefficient is not zero. All others, zeros or rounding, may be removed."""
     gradient = torch.full(shape, 0.375)
     found, _ = filtered(gradient, 3, q=q, alpha=1.0, foreach=foreach)
     torch.testing.assert_close(found, gradient)
@@ -154,7 +154,7 @@ def test_smi_of_a_constant_matrix_keeps_it(shape, q, foreach):
 @pytest.mark.parametrize("foreach", [False, None])
 @pytest.mark.parametrize("q", [0.25, 0.5, 1.0])
 def test_smi_keeps_all_where_all_magnitudes_tie(q, foreach):
-    """A single spike has a flat spectrum: no magnitude is below any quantile."""
+    """A single spike has a flat spectrum. No magnitude is below any quantile."""
     gradient = torch.zeros(8, 16)
     gradient[0, 0] = 1.0
     found, state = filtered(gradient, 3, q=q, beta=0.5, alpha=1.0, foreach=foreach)
@@ -166,7 +166,7 @@ def test_smi_keeps_all_where_all_magnitudes_tie(q, foreach):
 @pytest.mark.parametrize("bad", [math.inf, math.nan])
 @pytest.mark.parametrize("where", [0, 1, 2])
 def test_what_is_not_finite_in_one_tensor_stays_there(bad, where, foreach):
-    """Tensors of one shape share a transform; the others are filtered as if it were finite."""
+    """Tensors of one shape share a transform. The others are filtered as usual."""
     params = [torch.zeros(6, 7) for _ in range(3)]
     opt = bw.SMI(torch.optim.SGD(params, lr=0.0), alpha=0.5, foreach=foreach)
     for i, param in enumerate(params):
@@ -185,7 +185,7 @@ def test_what_is_not_finite_in_one_tensor_stays_there(bad, where, foreach):
 
 @pytest.mark.parametrize("foreach", [False, None])
 def test_a_held_mask_waits_for_a_finite_gradient_until_it_is_made_anew(foreach):
-    """Whether the first gradient was finite cannot be asked without waiting for a device."""
+    """Only a wait for the device could tell whether the first gradient is finite."""
     param = torch.zeros(6, 7)
     opt = bw.SMI(torch.optim.SGD([param], lr=0.0), alpha=0.5, refresh_every=3, foreach=foreach)
     judge = Algorithm1(lambda t: 0.5, 0.99, 0.25)

@@ -1,4 +1,4 @@
-"""The NSF paper rerun, as far as its abstract says what was done."""
+"""The NSF paper rerun, from its abstract and from its authors' public rule and code."""
 
 from papers.nsf.claims import BEYOND, CLAIMS
 from papers.nsf.figures import figures

@@ -1,11 +1,12 @@
-"""The regime of NSF's authors, as far as it is public, and the two controls for their rule.
+"""The public part of the training regime of NSF's authors, and two controls for their rule.
 
-The rule is that of arXiv 2405.18498, which NSF extends: ``m̂ / (v̂^p + ε)``. The training is that of
-their code for "Asymmetric Momentum": SGD's learning rate of 0.1, which falls to a fifth after 20%,
-40% and 60% of the training, a decay of 5e-4 that joins the gradient, no warm-up, no clipping.
+NSF extends the rule of arXiv 2405.18498, ``m̂ / (v̂^p + ε)``. The training follows their code for
+"Asymmetric Momentum". SGD's learning rate is 0.1 and falls to a fifth after 20%, 40% and 60% of the
+training. A decay of 5e-4 joins the gradient. There is no warm-up and no clipping. The ranges and
+periods of p are not public. Those here are ours.
 
-A cycle of p weighs the coordinates anew, and it changes the length of the step. One control has the
-cycle's weights at momentum SGD's length. The other has its length and momentum SGD's direction.
+A cycle of p changes the weights of the coordinates and the length of the step. One control has the
+cycle's weights and momentum SGD's length. The other has its length and momentum SGD's direction.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _DECAY = 5e-4
 EPOCHS = 150
 SGD = f"sgd:weight_decay={_DECAY:g}"
 ADAM = f"adam:lr=0.001,weight_decay={_DECAY:g}"
-# Where momentum is an average, a rate of 1 is what 0.1 is to torch's SGD, whose momentum is a sum.
+# torch's SGD sums gradients in its momentum. NSF averages them. So 0.1 of torch's SGD is 1 here.
 _RATE = 1.0
 _NSF = f"lr={_RATE:g},weight_decay={_DECAY:g},decoupled_weight_decay=false"
 
@@ -56,16 +57,16 @@ class Cifar10(cifar10.Cifar10):
 
 
 class LengthOnly(Optimizer):
-    """Momentum SGD whose steps are as long as those of the bare rule with a cycled exponent.
+    """Momentum SGD with the step length of the bare rule with a cycled exponent.
 
         u = m̂ · ‖m̂ / (v̂^p + ε)‖ / ‖m̂‖        per tensor
 
     Args:
-        params: parameters.
-        lr: learning rate.
+        params: the parameters.
+        lr: the learning rate.
         amplitude: p goes from the amplitude to its negative and back.
-        period: steps of the cycle.
-        betas: decays of both moments.
+        period: the steps of a cycle.
+        betas: the decays of both moments.
         eps: ε.
         weight_decay: the factor of θ in the gradient.
     """
@@ -121,12 +122,12 @@ def cycled(amplitude: float, period: int, scale: str = "none") -> str:
 
 
 def length_only(amplitude: float, period: int) -> str:
-    """The control that has the cycled rule's length alone."""
+    """The control that has only the cycled rule's length."""
     return f"{_HERE}.LengthOnly:amplitude={amplitude:g},period={period},lr={_RATE:g}"
 
 
 def authors(context: Context) -> dict[str, Any]:
-    """Their rule in their regime on two tasks, with its cycle and the controls: a study a task.
+    """Their rule in their regime, with cycles of ours and the controls: one study for each task.
 
     CIFAR-10 is read from ``cifar10.npz`` or ``cifar-10-batches-py`` in the part's folder. If
     neither is there, it is downloaded.

@@ -1,4 +1,4 @@
-"""Optimizers that treat each kind of layer of a GPT in its own way.
+"""Optimizers with other settings for each kind of layer of a GPT.
 
 The names of the parameters of ``bandwise.tasks.gpt.GPT`` give the kinds.
 """
@@ -19,7 +19,7 @@ Kind = Literal["embedding", "attention", "feedforward", "other"]
 
 
 def layer_kind(name: str) -> Kind:
-    """The kind of layer that a parameter belongs to, from its name; norms are ``"other"``."""
+    """The kind of layer of a parameter, from its name. Norms are ``"other"``."""
     parts = name.split(".")
     if parts[0] in ("token", "position"):
         return "embedding"
@@ -94,7 +94,7 @@ class MuonAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step with each."""
+        """Take one step with each optimizer."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

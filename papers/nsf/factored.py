@@ -1,7 +1,7 @@
 """NSF with one exponent for each part of d: between rows, between columns, and the rest.
 
-It shows which part an exponent acts on. Within a matrix the logarithm of d is split as in a two-way
-analysis of variance,
+It measures the effect of an exponent on each part. Within a matrix the logarithm of d is split as
+in a two-way analysis of variance,
 
     log d_ij = rows_i + columns_j + rest_ij.
 
@@ -21,15 +21,15 @@ from torch.optim import Optimizer
 class FactoredNSF(Optimizer):
     """NSF with scale "adam" and one exponent for each part of d.
 
-    With equal exponents it is NSF; with all of them 1/2 it is AdamW. A tensor that is not a matrix
-    has only a rest.
+    With equal exponents it equals NSF. With all exponents at 1/2 it equals AdamW. A tensor that is
+    not a matrix has only a rest.
 
     Args:
         params: parameters or groups.
         lr: the learning rate.
         rows: the exponent of the mean over a row.
-        columns: the exponent of the mean over a column, less the mean over the matrix.
-        rest: the exponent of what remains.
+        columns: the exponent of the mean over a column minus the mean over the matrix.
+        rest: the exponent of the rest.
         betas: the decays of the moments.
         eps: added to the root of the second moment.
         weight_decay: the decoupled decay.
@@ -88,7 +88,7 @@ def _update(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str,
 
 
 def split(log: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The means of the rows, the means of the columns beyond that, and the rest. They add up."""
+    """The row means, the column means of the remainder, and the rest. Their sum is the input."""
     if log.ndim != 2:
         return torch.zeros_like(log), torch.zeros_like(log), log
     rows = log.mean(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""What the claims and tables measure of a stored run."""
+"""The measures of a stored run for claims and tables."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from papers.stored import Measure
 
 
 def rate_slope(run: dict[str, Any]) -> float | None:
-    """How a coordinate's step depends on how often its gradient changes sign.
+    """The slope of log step against log rate of sign changes of the gradient, over coordinates.
 
-    The slope of the logarithms, as the mean over the run's windows. Below 0 the optimizer favours
-    coordinates whose gradient changes slowly.
+    It is the mean over the run's windows. Below 0 the optimizer favours coordinates whose gradient
+    seldom changes sign.
     """
     rows = [row["rate_slope"] for row in run["lens"] if row["quantity"] == "temporal"]
     known = [row for row in rows if row is not None]
@@ -32,18 +32,18 @@ def seconds_per_step(run: dict[str, Any]) -> float:
 
 
 def decisions(run: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the lens recorded of a classifier's decisions, one row for each evaluation."""
+    """The lens's rows about a classifier's decisions, one for each evaluation."""
     return [row for row in run["lens"] if row["quantity"] == "decisions"]
 
 
 def aligned_at(run: dict[str, Any]) -> float | None:
-    """The first evaluated step that decides nine in ten examples as the run's last does."""
+    """The first evaluated step whose decisions agree with the run's last on 90% of the examples."""
     rows = decisions(run)
     return aligned(rows, rows[-1]["loss"]).step
 
 
 def loss_at(accuracy: Mapping[int, float]) -> Measure:
-    """The loss at the first evaluation that is as accurate as a target, given by seed."""
+    """The loss at the first evaluation that reaches a target accuracy, given by seed."""
 
     def loss(run: dict[str, Any]) -> float | None:
         rows = (row for row in decisions(run) if row["accuracy"] >= accuracy[run["seed"]])

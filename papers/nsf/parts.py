@@ -1,7 +1,7 @@
-"""The NSF paper's parts: what is trained, and what is stored of it.
+"""The NSF paper's parts: their trainings and their stored data.
 
-All optimizers of a part have the learning rate, its schedule and the hyperparameters of the task,
-unless their text says otherwise. The first optimizer is the baseline.
+All optimizers of a part have the learning rate, schedule and hyperparameters of the task, unless
+their text says otherwise. The first optimizer is the baseline.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def lead(context: Context) -> dict[str, Any]:
 
 
 def ablation(context: Context) -> dict[str, Any]:
-    """Our cycle, with its period, shape, range and scale changed one at a time."""
+    """Our cycle from 1/2 to -1/4, with its period, shape, range and scale changed one at a time."""
     scale = SCALES[context.scale]
     period = scale.short_steps // 5
     optimizers = [
@@ -103,7 +103,7 @@ def steps(context: Context) -> dict[str, Any]:
 
 
 def images(context: Context) -> dict[str, Any]:
-    """MNIST-5k and CIFAR-10 with the lens: one study for each task, or why there is none.
+    """MNIST-5k and CIFAR-10 with the lens: one study for each task, or the reason for its absence.
 
     CIFAR-10 is read from ``cifar10.npz`` or ``cifar-10-batches-py`` in the part's folder. If
     neither is there, it is downloaded.
@@ -157,11 +157,11 @@ def mechanism(context: Context) -> dict[str, Any]:
 
 
 def tuned(context: Context) -> dict[str, Any]:
-    """Every optimizer at the learning rate and decay that the same budget found for it.
+    """Every optimizer at its tuned learning rate and decay. All have the same budget.
 
     The task's own settings are tried first.
     """
-    # This import needs optuna, and the stored results must be readable without it.
+    # This import needs optuna. The stored results must be readable without it.
     from bandwise.study.tune import TUNING_SEEDS, Range, Tuned, tune
 
     scale = SCALES[context.scale]
@@ -211,7 +211,7 @@ def _jobs(context: Context) -> int:
 
 
 def response(context: Context) -> dict[str, Any]:
-    """The frequencies that every exponent favours, one study for each task."""
+    """The frequencies that each exponent favours, one study for each task."""
     scale = SCALES[context.scale]
     length = scale.response_steps
     exponents = map(exponent, (0.7, 0.5, 0.25, 0, -0.25, -0.5))

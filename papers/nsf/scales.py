@@ -15,16 +15,16 @@ class Scale:
     Attributes:
         size: the size of the models, as the tasks name it.
         lr: the peak learning rate of the character GPT, which is the task's.
-        seeds: seeds of a comparison.
-        steps: steps of a run in the part ``lead``.
-        lengths: pairs of steps and seeds of the part ``steps``.
-        period: steps in a cycle of the part ``lead``.
-        short_steps: steps of a run in the parts ``ablation``, ``layers``, ``mechanism`` and
+        seeds: the number of seeds of a comparison.
+        steps: the steps of a run in the part ``lead``.
+        lengths: pairs of steps and number of seeds of the part ``steps``.
+        period: the steps of a cycle in the part ``lead``.
+        short_steps: the steps of a run in the parts ``ablation``, ``layers``, ``mechanism`` and
             ``tuned``.
-        short_seeds: seeds of the parts ``ablation`` and ``response``, and of CIFAR-10.
-        trials: trials of every optimizer's tuning.
-        image_steps: steps of a run of MNIST-5k and of CIFAR-10.
-        response_steps: steps of a run in the part ``response``.
+        short_seeds: the number of seeds of ``ablation``, ``response`` and CIFAR-10.
+        trials: the trials in every optimizer's tuning.
+        image_steps: the steps of a run of MNIST-5k and of CIFAR-10.
+        response_steps: the steps of a run in the part ``response``.
     """
 
     size: Literal["small", "paper"]

@@ -25,7 +25,7 @@ _INDEX = {text: index for index, text in enumerate(RUNS.values())}
 
 
 def figures(parts: Mapping[str, Data]) -> list[Figure]:
-    """The figures for which the stored parts have the data."""
+    """All figures whose data the stored parts have."""
     drawn: list[Figure] = []
     if "runs" in parts:
         study = Study(parts["runs"]["study"])

@@ -1,6 +1,6 @@
-"""What the claims and tables measure of a stored run.
+"""The measures of a stored run for claims and tables.
 
-The paper defines few of its measures. Where it does not, the definitions here are ours.
+The paper defines few of its measures. The other definitions here are ours.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def best_val(run: dict[str, Any]) -> float:
 def late_variance(run: dict[str, Any]) -> float | None:
     """The variance of the logged training losses in the last fifth of the steps.
 
-    The paper has the last 1,000 of 5,000 steps. A logged loss is the mean over some steps.
+    The paper takes the last 1,000 of 5,000 steps. A logged loss is the mean over several steps.
     """
     steps, losses = run["training"]["step"], run["training"]["train_loss"]
     late = [x for step, x in zip(steps, losses, strict=True) if step > (1 - _LATE) * run["steps"]]
@@ -42,7 +42,7 @@ def late_variance(run: dict[str, Any]) -> float | None:
 def roughness(run: dict[str, Any]) -> float:
     """The mean distance between one logged training loss and the next; small on a smooth curve.
 
-    The paper describes smoothness in words.
+    The paper gives no formula for smoothness.
     """
     return _mean_distance(run["training"]["train_loss"])
 
@@ -80,10 +80,10 @@ def iterations_to(curve: str, threshold: float) -> Measure:
 
 
 def thresholds(data: Data) -> tuple[float, float]:
-    """The training and the validation loss that iterations are counted to.
+    """The training and the validation loss at which counts of iterations end.
 
-    They are the paper's, or the mean losses of our baseline at the steps where the paper's baseline
-    reached its own.
+    They are the paper's thresholds, or the mean losses of our baseline at the shares of training
+    where the paper's baseline reached them.
 
     Args:
         data: the part ``runs``.
@@ -133,8 +133,8 @@ def law(data: Data) -> Law:
 def mean_square(samples: Sequence[Sample]) -> Sample:
     """The mean square of several figures, by seed.
 
-    Under noise alone its expected value does not depend on the number of figures. A range grows
-    with it.
+    Under noise alone its expected value does not depend on the number of figures. A range would
+    grow with the number.
     """
     rows = zip(*(sample.values for sample in samples), strict=True)
     return Sample(tuple(_mean_square(row) for row in rows))

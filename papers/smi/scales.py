@@ -17,18 +17,19 @@ class Scale:
     """The sizes of the parts.
 
     Attributes:
-        task_options: options of shakespeare-char.
-        steps: steps of the paper's Runs 0 to 5.
-        thresholds: the training and the validation loss that Table 7 counts iterations to. ``None``
-            for the losses that our baseline has where the paper's baseline reached its own.
-        seeds: seeds of Runs 0 to 5.
-        short_steps: steps of a run in the parts ``optimizers`` and ``sensitivity``.
-        short_seeds: seeds of these parts.
-        domain_steps: steps of a run of each task of the part ``domains``.
-        domain_seeds: seeds of this part.
+        task_options: the options of shakespeare-char.
+        steps: the steps of the paper's Runs 0 to 5.
+        thresholds: the training and the validation loss at which Table 7's counts of iterations
+            end. With ``None`` they are the losses of our baseline at the shares of training where
+            the paper's baseline reached its own.
+        seeds: the number of seeds of Runs 0 to 5.
+        short_steps: the steps of a run in the parts ``optimizers`` and ``sensitivity``.
+        short_seeds: the number of seeds of these parts.
+        domain_steps: the steps of a run of each task of the part ``domains``.
+        domain_seeds: the number of seeds of this part.
         rounds: the rounds of timings.
         models: the models whose training step is timed with and without SMI.
-        batch: sequences in such a step.
+        batch: the number of sequences in such a step.
     """
 
     task_options: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""The SMI paper's parts: what is trained and timed, and what is stored of it."""
+"""The SMI paper's parts: their trainings, timings and stored data."""
 
 from papers.smi.parts import domains, inference, modern, overhead, runs, sensitivity
 

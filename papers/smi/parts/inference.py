@@ -1,4 +1,4 @@
-"""Table 1's inference speed: the trained models timed in turns on one machine."""
+"""Table 1's inference speed. The trained models are timed in turns on one machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _run(context: Context) -> dict[str, Any]:
     scale = SCALES[context.scale]
     device = torch.device(context.device)
     inputs, _ = tasks.load(runs.TASK, scale.task_options).batch(0, 1)
-    # nanoGPT has no cache of keys and values, so each token costs a pass over the context.
+    # Like nanoGPT, the model caches no keys and values. Each token costs a pass over the context.
     window = inputs[:1].to(device)
     names = {(run.optimizer, run.seed): f"{run.optimizer}, seed {run.seed}" for run in results.runs}
     contenders = [
@@ -48,7 +48,7 @@ def _run(context: Context) -> dict[str, Any]:
             text: [_faster(seconds[text, seed], seconds[runs.ADAMW, seed]) for seed in seeds]
             for text in list(runs.RUNS.values())[1:]
         },
-        # Two models of one optimizer: the method must find nothing here.
+        # Two models of one optimizer: the method must find no difference here.
         "control": [
             _faster(seconds[runs.ADAMW, one], seconds[runs.ADAMW, other])
             for one, other in zip(seeds, [*seeds[1:], seeds[0]], strict=True)
@@ -67,7 +67,7 @@ def _tokens(model: nn.Module, window: Tensor) -> Callable[[], None]:
 
 
 def _faster(ours: Any, theirs: Any) -> dict[str, Any]:
-    """How much faster, in percent: the median over rounds of paired ratios, and its interval."""
+    """The speedup in percent: the median over rounds of paired ratios, and its interval."""
     percent = (100 * (theirs / ours - 1)).tolist()
     interval = median_interval(percent)
     return {"median": rounded(float(np.median(percent))), "interval": rounded(interval)}

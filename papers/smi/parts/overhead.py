@@ -1,4 +1,4 @@
-"""Table 6 as far as it can be measured: what SMI adds to a training step, by size of the model."""
+"""The measurable part of Table 6: the time that SMI adds to a training step, by model size."""
 
 from __future__ import annotations
 

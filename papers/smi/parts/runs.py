@@ -31,7 +31,7 @@ TASK = "shakespeare-char"
 
 
 def study(context: Context) -> Results:
-    """The six runs. Runs that are trained already are not trained again."""
+    """The six runs. A trained run is not trained again."""
     scale = SCALES[context.scale]
     return context.compare(
         TASK,
@@ -60,7 +60,7 @@ def _run(context: Context) -> dict[str, Any]:
     results = study(context)
     data = condensed(results)
     for run, kept in zip(results.runs, data["runs"], strict=True):
-        # The lens does not look at the last step, and does not measure the variance over layers.
+        # The lens neither measures the last step nor the variance over layers.
         figures = {} if run.diverged else model_figures(trained(context, run))
         kept["weights"] = rounded(figures)
     return {"study": data, "thresholds": SCALES[context.scale].thresholds}

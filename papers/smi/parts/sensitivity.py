@@ -1,4 +1,4 @@
-"""Table 10 as measured: one hyperparameter at a time is changed from the paper's best run."""
+"""Table 10 measured: one hyperparameter at a time is changed from the paper's best run."""
 
 from __future__ import annotations
 
