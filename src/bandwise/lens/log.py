@@ -32,12 +32,14 @@ class Log:
         self._file.seek(size)
         self._crc32 = crc32_of(folder / NAME, size)
 
-    def append(self, row: Row) -> None:
-        """Write a row. Numbers get six digits, and ``null`` if they are not finite."""
-        line = to_json(with_numbers(row, _six_digits)).encode() + b"\n"
+    def append(self, row: Row) -> Row:
+        """Write a row as it is returned: with six digits, and ``None`` for what is not finite."""
+        row = with_numbers(row, _six_digits)
+        line = to_json(row).encode() + b"\n"
         self._file.write(line)
         self._file.flush()
         self._crc32 = zlib.crc32(line, self._crc32)
+        return row
 
     def stamp(self) -> dict[str, int]:
         """The log's size and checksum, once it is safe on the disk: see ``check``."""

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from bandwise.lens.quantities.spatial import energies
-from bandwise.optim._spectrum import Grid
+from bandwise.lens.quantities.spatial import energies, magnitudes
 from bandwise.optim.nsf import NSF
 from bandwise.optim.smi import SMI
 
@@ -80,8 +79,7 @@ def _kept(optimizer: SMI, group: dict[str, Any]) -> dict[str, float]:
             continue
         if grad.layout != torch.strided or hasattr(param, "device_mesh"):
             continue
-        grid = Grid.of(grad)
-        M = grid.magnitude(grid.transform(grid.matrix(grad)))
+        grid, M = magnitudes(grad)
         peak = M.amax().item()
         if not 0 < peak < math.inf:
             continue

@@ -16,8 +16,7 @@ from bandwise.lens import log
 from bandwise.lens.decay import DecayTrial
 from bandwise.lens.hooks import StepHooks
 from bandwise.lens.quantities.activations import activation_figures
-from bandwise.lens.quantities.boundary import Point, boundary_figures
-from bandwise.lens.quantities.decisions import probe_figures
+from bandwise.lens.quantities.decisions import Point, boundary_figures, probe_figures
 from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced
 from bandwise.lens.quantities.spatial import Spatial
 from bandwise.lens.quantities.temporal import Temporal
@@ -299,7 +298,7 @@ class Lens:
         self._append({"step": self.step, "quantity": quantity, "tensor": "all", **figures})
 
     def _append(self, row: Row) -> None:
-        self._open_log().append(row)
+        row = self._open_log().append(row)
         if self._writer is not None:
             _show(row, self._writer)
 

@@ -20,8 +20,8 @@ def _alignment(rows: Sequence[Row]) -> tuple[int, float] | None:
         for row in rows_of(rows, "decisions")
         if (share := scalar(row, "agreement")) is not None
     ]
-    found = aligned(seen, seen[-1]["loss"]) if seen else None
-    if found is None or found.step is None or found.loss_fall is None:
+    found = aligned(seen)
+    if found.step is None or found.loss_fall is None:
         return None
     return found.step, found.loss_fall
 

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandwise.lens.quantities.quantity import Row, Step, Traced
+from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced
 from bandwise.lens.quantities.response import response
 from bandwise.optim import _checks
 
 _SHORTEST = 32  # steps for a spectrum
 
 
-class Temporal:
+class Temporal(Quantity):
     """Follows a few coordinates of every tensor and measures their ``response``.
 
     There are rows after every window, and at the end for the last window of steps. A step in which
