@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import torch
@@ -104,7 +103,7 @@ class Lens:
         if start is not None:
             _checks.whole("start", start, low=0)
         self.model, self.optimizer, self.every, self.out = model, optimizer, every, Path(out)
-        self.step = start or 0
+        self.step, self._start = start or 0, start
         chosen = (Temporal(), Spatial(), Weights()) if quantities is None else quantities
         self._quantities: list[Quantity] = list(chosen)
         self._writer = writer
@@ -112,49 +111,39 @@ class Lens:
             param: name.replace("_orig_mod.", "") for name, param in model.named_parameters()
         }
         self._decay = DecayTrial(optimizer.base if isinstance(optimizer, SMI) else optimizer)
-        # Whether the log of self.step steps is continued, or how many of its bytes.
-        self._continues = start is not None
-        self._kept_bytes = 0 if start == 0 else None
+        # Of the log to continue, once it is known: see `log.check`.
+        self._stamp: dict[str, Any] | None = None
         self._hooks: StepHooks | None = None
         self._log: log.Log | None = None
 
     def __enter__(self) -> Lens:
         if self._log is not None:
             raise RuntimeError("this lens is in use already")
-        if not self._continues:
-            log.check_empty(self.out)
-        size = self._kept_bytes
-        if size is None:
-            size = log.until(self.out, self.step)
+        if self._stamp is None:
+            size = log.kept(self.out, self._start)
+        else:
+            size = log.check(self.out, self._stamp)
         known = {"all", *self._names.values(), *(t.name for t in self._traced())}
         log.check_tensors(self.out, size, known)
         self._log = log.Log(self.out, size)
         self._hooks = StepHooks(self.optimizer, self._before, self._after)
-        # When it is entered again, it continues its own log.
-        self._continues, self._kept_bytes = True, None
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._hooks is not None:
             self._hooks.remove()
         try:
             self._write(closing=True)
         finally:
-            self._open_log().close()
+            # A lens that is entered again continues its own log.
+            self._stamp = self._open_log().close()
             self._log = self._hooks = None
 
     def record(self, quantity: str, figures: Mapping[str, Any]) -> None:
         """Write figures of your own, of the whole model as it is now.
 
         Args:
-            quantity: what was measured. The names of the lens's own quantities are refused:
-                ``temporal``, ``spatial``, ``weights``, ``decisions``, ``boundary`` and
-                ``activations``.
+            quantity: what was measured. The names of the lens's own quantities are refused.
             figures: numbers, ``None`` where one is not defined, or short lists.
 
         Raises:
@@ -230,11 +219,13 @@ class Lens:
             raise ValueError(
                 f"the state_dict has {len(states)} quantities, the lens {len(self._quantities)}"
             )
-        size = log.check(self.out, state)
+        log.check(self.out, state)
         tensors = self._traced()
         for quantity, saved in zip(self._quantities, states, strict=True):
             quantity.load_state_dict(saved, tensors)
-        self.step, self._continues, self._kept_bytes = state["step"], True, size
+        self.step = state["step"]
+        # Without the tensors.
+        self._stamp = {name: value for name, value in state.items() if name != "quantities"}
 
     def summary(self) -> list[Row]:
         """The log's last row of every quantity for the whole model, without its lists."""
@@ -288,11 +279,10 @@ class Lens:
         ]
 
     def _write(self, closing: bool = False) -> None:
-        for quantity in self._quantities:
-            with _measuring():
-                rows = quantity.rows(closing)
-            for row in rows:
-                self._append(row)
+        with _measuring():
+            for quantity in self._quantities:
+                for row in quantity.rows(closing):
+                    self._append(row)
 
     def _add(self, quantity: str, figures: Mapping[str, Any]) -> None:
         self._append({"step": self.step, "quantity": quantity, "tensor": "all", **figures})
@@ -300,7 +290,10 @@ class Lens:
     def _append(self, row: Row) -> None:
         row = self._open_log().append(row)
         if self._writer is not None:
-            _show(row, self._writer)
+            for key, value in row.items():
+                if key != "step" and isinstance(value, (int, float)):
+                    tag = f"{row['quantity']}/{key}/{row['tensor']}"
+                    self._writer.add_scalar(tag, value, row["step"])
 
     def _open_log(self) -> log.Log:
         if self._log is None:
@@ -319,9 +312,3 @@ def _measuring() -> Iterator[None]:
 
 def _dense(grad: Tensor | None) -> Tensor | None:
     return grad if grad is not None and grad.layout == torch.strided else None
-
-
-def _show(row: Row, writer: Writer) -> None:
-    for key, value in row.items():
-        if key != "step" and isinstance(value, (int, float)):
-            writer.add_scalar(f"{row['quantity']}/{key}/{row['tensor']}", value, row["step"])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,7 @@ from torch.optim import Optimizer
 Row: TypeAlias = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Traced:
+class Traced(NamedTuple):
     """A parameter in a step of its optimizer.
 
     Attributes:
@@ -40,8 +38,7 @@ class Traced:
     decay: float
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """A step of the optimizer.
 
     Attributes:
