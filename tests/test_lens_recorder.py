@@ -186,11 +186,12 @@ def test_a_step_that_fails_leaves_no_rows(tmp_path):
 
     model = nn.Linear(4, 4, bias=False)
     optimizer = Failing(model.parameters(), lr=0.1)
-    with Lens(model, optimizer, every=1, out=tmp_path, quantities=[Spatial()]) as lens:
-        for optimizer.fails in (False, True, False, True):
+    with Lens(model, optimizer, every=1, out=tmp_path) as lens:
+        for optimizer.fails in (True, False, True, False, True):
             model.weight.grad = torch.randn(4, 4)
             with pytest.raises(ArithmeticError) if optimizer.fails else nullcontext():
                 optimizer.step()
+            on_disk(lens.state_dict())
     assert lens.step == 2
     assert [row["step"] for row in rows_of(tmp_path, "spatial")] == [1, 2]
 

@@ -48,13 +48,9 @@ class Lens:
     measured. With several processes, use the lens in one of them.
 
     Rows are appended to ``lens.jsonl`` in ``out``, each a JSON object with ``step``, ``quantity``,
-    ``tensor`` (a parameter's name or ``"all"``) and the quantity's figures.
-
-    Put the lens's ``state_dict`` into the checkpoints of the training. A training that is cut off
-    and resumed then leaves the same log, byte for byte, as one that runs through.
-
-    A log holds one training. Where there is a log, tell the lens to continue it
-    (``load_state_dict``, or ``start``) or to begin a new one (``start=0``).
+    ``tensor`` (a parameter's name or ``"all"``) and the quantity's figures. A log holds one
+    training. Where there is a log, continue it (``load_state_dict``, or ``start``) or begin a new
+    one (``start=0``).
 
     Args:
         model: gives the parameters their names.
@@ -111,7 +107,7 @@ class Lens:
             param: name.replace("_orig_mod.", "") for name, param in model.named_parameters()
         }
         self._decay = DecayTrial(optimizer.base if isinstance(optimizer, SMI) else optimizer)
-        # Of the log to continue, once it is known: see `log.check`.
+        # The stamp of the log to continue, if there is one.
         self._stamp: dict[str, Any] | None = None
         self._hooks: StepHooks | None = None
         self._log: log.Log | None = None
@@ -119,10 +115,8 @@ class Lens:
     def __enter__(self) -> Lens:
         if self._log is not None:
             raise RuntimeError("this lens is in use already")
-        if self._stamp is None:
-            size = log.kept(self.out, self._start)
-        else:
-            size = log.check(self.out, self._stamp)
+        stamp = self._stamp
+        size = log.check(self.out, stamp) if stamp else log.kept(self.out, self._start)
         known = {"all", *self._names.values(), *(t.name for t in self._traced())}
         log.check_tensors(self.out, size, known)
         self._log = log.Log(self.out, size)
@@ -166,13 +160,11 @@ class Lens:
         """Measure what the model does with given inputs, in evaluation mode, as it is now.
 
         Args:
-            probe: inputs and labels of held-out examples, the same at every look. The row
-                ``decisions`` has the ``decision_figures`` of the model and ``predicted``, the
-                classes. 1 to 512 labels.
-            plane: (x, y) of the lower left and of the upper right corner. The model takes points,
-                (n, 2), to the logits of two classes. The row ``boundary`` has its leaning to
-                class 1 on a grid.
-            activations: whether to measure the ``activation_figures`` on the probe's inputs.
+            probe: inputs and labels of held-out examples, the same at every look, for a row of
+                their ``probe_figures``. 1 to 512 labels.
+            plane: (x, y) of the lower left and of the upper right corner, for a row of
+                ``boundary_figures``. The model takes points, (n, 2), to the logits of two classes.
+            activations: whether to measure the ``activation_figures`` of the probe's inputs.
 
         Raises:
             RuntimeError: it is called outside the ``with``.
@@ -191,7 +183,8 @@ class Lens:
     def state_dict(self) -> dict[str, Any]:
         """What ``load_state_dict`` needs to continue from here: tensors and plain data.
 
-        As with an optimizer, the tensors are the lens's own: save them before the next step.
+        Put it into the checkpoints of the training. A training that is cut off and resumed then
+        leaves the same log, byte for byte, as one that runs through.
 
         Raises:
             RuntimeError: it is called outside the ``with``.
@@ -205,8 +198,7 @@ class Lens:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where a lens with the same arguments was when it gave ``state``.
 
-        Call it before the ``with``. The ``with`` then removes all that was written to the log
-        after ``state``.
+        The ``with`` that follows removes what was written to the log after ``state``.
 
         Raises:
             RuntimeError: it is called within the ``with``.
@@ -304,7 +296,7 @@ class Lens:
 @contextmanager
 def _measuring() -> Iterator[None]:
     """No autograd, and the CPU for new tensors, whatever the user's default device is."""
-    # The context makes every call of torch slower: it is entered only where it is needed.
+    # A default device makes every call of torch slower, so it is set only where it is needed.
     on_cpu = torch.get_default_device().type == "cpu"
     with torch.no_grad(), nullcontext() if on_cpu else torch.device("cpu"):
         yield

@@ -139,19 +139,18 @@ def _figures(M: Tensor, mask: Tensor | None, grid: Grid) -> dict[str, float]:
     """``spectral_figures`` of a matrix with known magnitudes."""
     counts, band = grid.multiplicity(M.device), grid.bands(M.device)
     E = energies(M, grid)
-    total = E.sum()
-    figures = [M.amax(), total]
-    figures += [E[band == i].sum() / total for i in range(3)]
-    figures += [counts[band == i].sum() / counts.sum() for i in range(3)]
-    waves = (counts > 0).sum().clamp(min=2)
-    figures += [torch.special.entr(E / total).sum() / waves.log()]
-    names = ["low", "mid", "high", "white_low", "white_mid", "white_high", "entropy"]
+    total, waves = E.sum(), (counts > 0).sum().clamp(min=2)
+    figures = {"energy": total}
+    for i, name in enumerate(BANDS):
+        figures[name] = E[band == i].sum() / total
+        figures[f"white_{name}"] = counts[band == i].sum() / counts.sum()
+    figures["entropy"] = torch.special.entr(E / total).sum() / waves.log()
     if mask is not None:
-        figures += [(E * mask).sum() / total]
-        names += ["kept"]
-    largest, relative, *others = torch.stack(figures).tolist()
-    energy = largest**2 * relative / (grid.n * grid.d)
-    return {"energy": energy, **dict(zip(names, others, strict=True))}
+        figures["kept"] = (E * mask).sum() / total
+    # A device is waited for once.
+    peak, *values = torch.stack([M.amax(), *figures.values()]).tolist()
+    found = dict(zip(figures, values, strict=True))
+    return found | {"energy": found["energy"] * peak**2 / (grid.n * grid.d)}
 
 
 class Spatial(Quantity):
