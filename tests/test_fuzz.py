@@ -285,7 +285,7 @@ ROW = st.fixed_dictionaries(
 def test_anything_as_logs(folder, lines):
     for name in ("lens.jsonl", "metrics.jsonl"):
         (folder / name).write_bytes(b"\n".join(lines))
-    for read in (log.read, read_metrics, lambda path: log.until(path, 3)):
+    for read in (log.read, read_metrics, lambda path: log.kept(path, 3)):
         try:
             rows = read(folder)
         except ValueError as error:

@@ -9,25 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from bandwise import tasks
-from bandwise.lens.quantities.boundary import boundary_figures, boundary_grid
 from bandwise.lens.quantities.decisions import (
-    agreement,
     aligned,
-    alignment,
+    boundary_figures,
     decision_figures,
-    margin_figures,
     margins,
     probe_figures,
+    with_agreement,
 )
+from bandwise.lens.quantities.quantity import Row
 
-# --- agreement and margins ----------------------------------------------------------------------
-
-
-def test_agreement_by_hand() -> None:
-    a = torch.tensor([[2.0, 1, 0], [0, 3, 1], [0, 0, 9], [1, 0, 0]])
-    b = torch.tensor([[0.2, 0.1, 0], [5, 3, 1], [0, 0, 1], [1, 2, 0]])
-    assert agreement(a, b) == 0.5
-    assert agreement(a, 7 * a) == 1
+# --- margins -------------------------------------------------------------------------------------
 
 
 def test_margins_by_hand() -> None:
@@ -52,8 +44,9 @@ def test_margins_leave_the_logits_alone() -> None:
 def test_margin_figures_by_hand() -> None:
     wanted = torch.arange(11.0).square()  # 0, 1, 4, … 100
     logits = torch.stack([wanted, torch.zeros(11)], 1)
-    figures = margin_figures(logits, torch.zeros(11, dtype=torch.int64))
-    assert figures == pytest.approx({"mean_margin": 35, "median_margin": 25, "low_margin": 1})
+    figures = decision_figures(logits, torch.zeros(11, dtype=torch.int64))
+    right = {"mean_margin": 35, "median_margin": 25, "low_margin": 1}
+    assert {name: figures[name] for name in right} == pytest.approx(right)
 
 
 # --- alignment ----------------------------------------------------------------------------------
@@ -72,85 +65,79 @@ def cross_entropy(margin: float) -> float:
     return math.log1p(math.exp(-margin))
 
 
+def rows_of(history: list[tuple[int, Tensor]], labels: Tensor = LABELS) -> list[Row]:
+    """What figures are drawn from, for logits during training. The last are the trained model's."""
+    rows = []
+    for step, logits in history:
+        predicted = logits.argmax(-1).flatten().tolist()
+        figures = {**decision_figures(logits, labels), "predicted": predicted}
+        rows.append({"step": step, "quantity": "decisions", **figures})
+    return with_agreement(rows)
+
+
 def test_early_alignment_is_high_agreement_at_high_loss() -> None:
-    history = [
-        (0, decided(1.0, wrong=6)),
-        (10, decided(0.1, wrong=2)),
-        (20, decided(0.1, wrong=1)),
-        (30, decided(2.0)),
-    ]
-    found = alignment(history, decided(5.0), LABELS)
-    assert [row["step"] for row in found.rows] == [0, 10, 20, 30]
-    assert [row["agreement"] for row in found.rows] == pytest.approx([0.4, 0.8, 0.9, 1])
-    assert [row["accuracy"] for row in found.rows] == pytest.approx([0.4, 0.8, 0.9, 1])
+    rows = rows_of(
+        [
+            (0, decided(1.0, wrong=6)),
+            (10, decided(0.1, wrong=2)),
+            (20, decided(0.1, wrong=1)),
+            (30, decided(2.0)),
+            (40, decided(5.0)),
+        ]
+    )
+    assert [row["agreement"] for row in rows] == pytest.approx([0.4, 0.8, 0.9, 1, 1])
+    assert [row["accuracy"] for row in rows] == pytest.approx([0.4, 0.8, 0.9, 1, 1])
     losses = [
         0.6 * cross_entropy(-1) + 0.4 * cross_entropy(1),
         0.2 * cross_entropy(-0.1) + 0.8 * cross_entropy(0.1),
         0.1 * cross_entropy(-0.1) + 0.9 * cross_entropy(0.1),
         cross_entropy(2),
+        cross_entropy(5),
     ]
-    assert [row["loss"] for row in found.rows] == pytest.approx(losses)
-    means = [row["mean_margin"] for row in found.rows]
-    assert means == pytest.approx([-0.2, 0.06, 0.08, 2])
+    assert [row["loss"] for row in rows] == pytest.approx(losses)
+    means = [row["mean_margin"] for row in rows]
+    assert means == pytest.approx([-0.2, 0.06, 0.08, 2, 5])
+    found = aligned(rows)
     assert found.step == 20
-    fall = (losses[0] - losses[2]) / (losses[0] - cross_entropy(5))
+    fall = (losses[0] - losses[2]) / (losses[0] - losses[4])
     assert found.loss_fall == pytest.approx(fall)
 
 
 def test_agreement_is_with_the_final_model_not_with_the_labels() -> None:
-    final = decided(5.0, wrong=4)
-    (row,) = alignment([(7, decided(1.0, wrong=4))], final, LABELS).rows
-    assert row["agreement"] == 1
-    assert row["accuracy"] == pytest.approx(0.6)
+    first, _ = rows_of([(7, decided(1.0, wrong=4)), (8, decided(5.0, wrong=4))])
+    assert first["agreement"] == 1
+    assert first["accuracy"] == pytest.approx(0.6)
 
 
-def test_the_level_decides_when() -> None:
+def test_nine_in_ten_are_aligned() -> None:
     history = [(step, decided(1.0, wrong=10 - step)) for step in range(11)]
-    for level in (0.0, 0.35, 0.9, 1.0):
-        assert alignment(history, decided(2.0), LABELS, level).step == math.ceil(10 * level)
+    assert aligned(rows_of(history)).step == 9
 
 
 def test_never_aligned() -> None:
-    found = alignment([(1, decided(1.0, wrong=5))], decided(1.0), LABELS)
-    assert found.step is None
-    assert found.loss_fall is None
+    lost: list[Row] = [{"step": 1, "agreement": 0.5, "loss": 1.0}]
+    assert aligned(lost) == aligned([]) == (None, None)
 
 
 def test_a_loss_that_did_not_fall_has_no_fraction() -> None:
-    found = alignment([(1, decided(1.0)), (2, decided(3.0))], decided(0.5), LABELS)
-    assert found.step == 1
-    assert found.loss_fall is None
+    found = aligned(rows_of([(1, decided(1.0)), (2, decided(3.0)), (3, decided(0.5))]))
+    assert found == (1, None)
 
 
-def test_recorded_figures_say_the_same() -> None:
-    history = [(step, decided(1.0, wrong=10 - step)) for step in range(11)]
-    found = alignment(history, decided(2.0), LABELS)
-    assert found.loss_fall is not None
-    assert aligned(found.rows, decision_figures(decided(2.0), LABELS)["loss"]) == found
-    assert found.step == 9
-    # A model with inf or NaN is recorded as None.
-    lost = [*found.rows[:9], {**found.rows[9], "loss": None}]
-    assert aligned(lost, cross_entropy(2)).loss_fall is None
-    assert aligned(found.rows, None).loss_fall is None
-    assert aligned([], None).step is None
+@pytest.mark.parametrize("unknown", [0, 9, 10])
+def test_a_loss_that_is_not_known_has_no_fraction(unknown: int) -> None:
+    """What was recorded of a model that is not finite is None."""
+    rows = rows_of([(step, decided(1.0 + step, wrong=10 - step)) for step in range(11)])
+    assert aligned(rows).loss_fall is not None
+    rows[unknown]["loss"] = None
+    assert aligned(rows) == (9, None)
 
 
 def test_tokens_are_examples() -> None:
     logits, final, labels = torch.randn(4, 6, 5), torch.randn(4, 6, 5), torch.randint(5, (4, 6))
-    per_token = alignment([(1, logits)], final, labels)
-    flat = alignment([(1, logits.flatten(0, 1))], final.flatten(0, 1), labels.flatten())
-    assert per_token == flat
-
-
-def test_errors_name_the_argument() -> None:
-    with pytest.raises(ValueError, match=r"history must hold at least one .* got none"):
-        alignment([], decided(1.0), LABELS)
-    with pytest.raises(ValueError, match=r"shape of final, \(10, 2\), got \(9, 2\)"):
-        alignment([(1, decided(1.0)[:9])], decided(1.0), LABELS)
-    with pytest.raises(ValueError, match=r"level must be at most 1, got 90"):
-        alignment([(1, decided(1.0))], decided(1.0), LABELS, level=90)
-    with pytest.raises(ValueError, match=r"n must be at least 2, got 1"):
-        boundary_grid(nn.Linear(2, 2), (0, 0), (1, 1), 1)
+    per_token = rows_of([(1, logits), (2, final)], labels)
+    flat = [(1, logits.flatten(0, 1)), (2, final.flatten(0, 1))]
+    assert per_token == rows_of(flat, labels.flatten())
 
 
 # --- the boundary on a grid ---------------------------------------------------------------------
@@ -165,24 +152,29 @@ def half_plane(a: float, b: float, c: float) -> nn.Linear:
     return model
 
 
+def seen(
+    model: nn.Module, low: tuple[float, float], high: tuple[float, float]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The x of the columns, the y of the rows, and how far each point leans to class 1."""
+    figures = boundary_figures(model, low, high)
+    n = figures["n"]
+    x, y = (torch.linspace(*figures[axis], n) for axis in ("x", "y"))
+    return x, y, torch.tensor(figures["values"]).view(n, n)
+
+
 def test_a_linear_boundary_lies_where_it_should() -> None:
-    grid = boundary_grid(half_plane(2, 1, 1.1), low=(-1, 0), high=(1, 3), n=7)
-    assert grid.x.tolist() == pytest.approx([-1 + i / 3 for i in range(7)], abs=1e-6)
-    assert grid.y.tolist() == pytest.approx([i / 2 for i in range(7)])
-    assert grid.logits.shape == (7, 7, 2)
-    for i, y in enumerate(grid.y.tolist()):
-        for j, x in enumerate(grid.x.tolist()):
-            assert grid.classes[i, j] == (2 * x + y > 1.1)
-            assert grid.logits[i, j, 1].item() == pytest.approx(2 * x + y - 1.1, abs=1e-6)
+    x, y, leaning = seen(half_plane(2, 1, 1.1), low=(-1, 0), high=(1, 3))
+    right = 2 * x + y[:, None] - 1.1
+    torch.testing.assert_close(leaning, right, rtol=5e-3, atol=1e-5)
+    assert torch.equal(leaning > 0, right > 0)
 
 
 def test_the_grid_is_seen_in_evaluation_mode_and_modes_return() -> None:
     model = nn.Sequential(half_plane(1, 0, 0.1), nn.Dropout(0.99))
-    grid = boundary_grid(model, (-1, -1), (1, 1), 20)
-    assert torch.equal(grid.classes, (grid.x > 0.1).long().expand(20, 20))
+    x, _, leaning = seen(model, (-1, -1), (1, 1))
+    assert torch.equal(leaning > 0, (x > 0.1).expand_as(leaning))
     assert model.training
     assert model[1].training
-    assert not grid.logits.requires_grad
 
 
 def test_two_moons_are_told_apart() -> None:
@@ -193,10 +185,10 @@ def test_two_moons_are_told_apart() -> None:
         optimizer.zero_grad()
         task.loss(model, task.batch(0, step)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    grid = boundary_grid(model, (-1.5, -1.0), (2.5, 1.5), 41)
+    xs, ys, leaning = seen(model, (-1.5, -1.0), (2.5, 1.5))
 
     def told(x: float, y: float) -> int:
-        return int(grid.classes[(grid.y - y).abs().argmin(), (grid.x - x).abs().argmin()])
+        return int(leaning[(ys - y).abs().argmin(), (xs - x).abs().argmin()] > 0)
 
     # The tops and ends of the two half circles. No straight line separates them.
     assert [told(*point) for point in ((-1, 0), (0, 1), (1, 0.2))] == [0, 0, 0]

@@ -25,7 +25,7 @@ from bandwise.figures.figure import line
 from bandwise.figures.tables import lens_table
 from bandwise.figures.words import MINUS
 from bandwise.lens import Lens, Spatial, Temporal, Weights
-from bandwise.lens.quantities.boundary import boundary_grid
+from bandwise.lens.quantities.decisions import boundary_figures
 from bandwise.lens.quantities.quantity import Row
 
 
@@ -347,10 +347,8 @@ def half_plane(a: float, b: float, c: float) -> nn.Linear:
 
 
 def boundary(step: int, a: float, b: float, c: float) -> Row:
-    grid = boundary_grid(half_plane(a, b, c), (-1, 0), (2, 5), 7)
-    values = (grid.logits[..., 1] - grid.logits[..., 0]).flatten().tolist()
-    row = {"step": step, "quantity": "boundary", "tensor": "all", "n": 7, "values": values}
-    return row | {"x": [-1, 2], "y": [0, 5]}
+    figures = boundary_figures(half_plane(a, b, c), (-1, 0), (2, 5))
+    return {"step": step, "quantity": "boundary", "tensor": "all", **figures}
 
 
 def test_boundaries_lie_where_they_should() -> None:

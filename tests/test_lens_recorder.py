@@ -3,6 +3,7 @@
 import io
 import json
 import weakref
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -170,6 +171,29 @@ def test_a_step_that_fails_does_not_count(tmp_path):
         param.grad = torch.eye(3)
         optimizer.step()
         assert lens.step == 1
+
+
+def test_a_step_that_fails_leaves_no_rows(tmp_path):
+    """Neither when it is repeated, nor at the end: its number is that of the step to come."""
+
+    class Failing(torch.optim.SGD):
+        fails = False
+
+        def step(self, closure=None):
+            if self.fails:
+                raise ArithmeticError
+            return super().step(closure)
+
+    model = nn.Linear(4, 4, bias=False)
+    optimizer = Failing(model.parameters(), lr=0.1)
+    with Lens(model, optimizer, every=1, out=tmp_path) as lens:
+        for optimizer.fails in (True, False, True, False, True):
+            model.weight.grad = torch.randn(4, 4)
+            with pytest.raises(ArithmeticError) if optimizer.fails else nullcontext():
+                optimizer.step()
+            on_disk(lens.state_dict())
+    assert lens.step == 2
+    assert [row["step"] for row in rows_of(tmp_path, "spatial")] == [1, 2]
 
 
 def test_a_log_that_was_cut_off_can_be_read_and_gone_on_with(tmp_path):
@@ -369,9 +393,24 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"follows '3\.bias', which is not among the optimizer's"):
         watched(model, part, tmp_path).load_state_dict(state)
     (tmp_path / "lens.jsonl").write_bytes(b"\n")
-    with pytest.raises(ValueError, match=f"had {state['log_bytes']} bytes, and has 1 now"):
+    with pytest.raises(ValueError, match=f"it has 1 bytes, and had {state['log_bytes']}"):
         watched(model, optimizer, tmp_path).load_state_dict(state)
     assert state["log_bytes"] == size
+
+
+def test_a_log_that_was_changed_is_not_continued(tmp_path):
+    """A flipped bit leaves the length alone. States of older versions hold no checksum."""
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watched(model, optimizer, tmp_path) as lens:
+        train(model, optimizer, 10)
+        state = on_disk(lens.state_dict())
+    path = tmp_path / "lens.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"energy"', b'"enemgy"'))
+    with pytest.raises(ValueError, match=r"lens\.jsonl is not what it was: its checksum"):
+        watched(model, optimizer, tmp_path).load_state_dict(state)
+    del state["log_crc32"]
+    watched(model, optimizer, tmp_path).load_state_dict(state)
 
 
 def test_rows_are_strict_json_and_flushed(tmp_path):

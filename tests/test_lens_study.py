@@ -241,7 +241,7 @@ def test_a_damaged_log_of_an_unfinished_run_is_named(moons, tmp_path):
         train(failing, tmp_path)
     path = tmp_path / "lens.jsonl"
     path.write_bytes(path.read_bytes()[:99])
-    with pytest.raises(DamagedRunError, match=r"lens\.jsonl is damaged .* has 99 now"):
+    with pytest.raises(DamagedRunError, match=r"lens\.jsonl is damaged .* has 99 bytes, and had"):
         train(failing, tmp_path)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Laplace, Normal, Uniform
 
-from bandwise.lens.quantities.weights import model_figures, weight_figures
+from bandwise.lens.quantities.weights import weight_figures
 
 
 def with_singular_values(values: list[float], n: int, d: int) -> Tensor:
@@ -145,57 +145,3 @@ def test_a_parameter_is_left_alone() -> None:
 def test_what_is_no_matrix_is_refused(matrix: Tensor) -> None:
     with pytest.raises(ValueError, match=r"matrix must be a real tensor .* got torch"):
         weight_figures(matrix)
-
-
-class Tied(nn.Module):
-    """Two layers, one of them used twice. The norm and the bias do not count."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(2, 2)
-        self.again = nn.Linear(2, 2)
-        self.again.weight = self.first.weight
-        self.norm = nn.LayerNorm(2)
-        self.second = nn.Linear(2, 2, bias=False)
-        with torch.no_grad():
-            self.first.weight.copy_(torch.diag(torch.tensor([3.0, 1.0])))
-            self.second.weight.copy_(torch.diag(torch.tensor([5.0, -5.0])))
-
-
-def test_a_models_figures_are_averages_over_its_layers() -> None:
-    model = Tied()
-    figures = model_figures(model)
-    assert figures["average_spectral_norm"] == pytest.approx(4)
-    assert figures["spectral_norm_variance"] == pytest.approx(1)
-    assert figures["condition_number"] == pytest.approx((3 + 1) / 2)
-    layers = [weight_figures(model.first.weight), weight_figures(model.second.weight)]
-    for name, row in [
-        ("condition_number", "median_condition_number"),
-        ("effective_rank_ratio", "effective_rank_ratio"),
-        ("magnitude_variance", "parameter_magnitude_variance"),
-        ("kurtosis", "kurtosis"),
-        ("effective_parameter_ratio", "effective_parameter_ratio"),
-    ]:
-        assert figures[row] == pytest.approx(sum(layer[name] for layer in layers) / 2), row
-
-
-def test_one_square_layer_does_not_move_the_median_condition_number() -> None:
-    diagonals = [torch.ones(2), torch.tensor([2.0, 1.0]), torch.tensor([1.0, 1e-5])]
-    model = nn.ParameterList([torch.diag(diagonal) for diagonal in diagonals])
-    figures = model_figures(model)
-    assert figures["condition_number"] == pytest.approx((1 + 2 + 1e5) / 3)
-    assert figures["median_condition_number"] == pytest.approx(2)
-
-
-def test_a_model_without_layers_is_refused() -> None:
-    with pytest.raises(ValueError, match="two or more dimensions, got none"):
-        model_figures(nn.LayerNorm(3))
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_diverged_layer_is_named(value: float) -> None:
-    model = Tied()
-    with torch.no_grad():
-        model.second.weight[0, 1] = value
-    with pytest.raises(ValueError, match=r"second\.weight: matrix must be finite"):
-        model_figures(model)

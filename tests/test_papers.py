@@ -30,6 +30,7 @@ from rich.console import Console
 from torch import nn
 
 from bandwise import tasks
+from bandwise.lens.quantities.weights import weight_figures
 from bandwise.study import spec
 from bandwise.study.by_name import build
 from bandwise.study.paired import Sample
@@ -649,3 +650,60 @@ def test_sam_steps_by_the_gradient_uphill():
     assert optimizer.step(closure) == 1.0
     assert torch.allclose(seen[1], torch.tensor([1.5, 0.0]))
     assert torch.allclose(weight, torch.tensor([0.99, 0.0]))
+
+
+# --- Tables 2 and 4 ------------------------------------------------------------------------------
+
+
+class Tied(nn.Module):
+    """Two layers, one of them used twice, beside a norm and a bias that do not count."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(2, 2)
+        self.again = nn.Linear(2, 2)
+        self.again.weight = self.first.weight
+        self.norm = nn.LayerNorm(2)
+        self.second = nn.Linear(2, 2, bias=False)
+        with torch.no_grad():
+            self.first.weight.copy_(torch.diag(torch.tensor([3.0, 1.0])))
+            self.second.weight.copy_(torch.diag(torch.tensor([5.0, -5.0])))
+
+
+def test_a_models_figures_are_averages_over_its_layers():
+    model = Tied()
+    figures = runs.model_figures(model)
+    assert figures["average_spectral_norm"] == pytest.approx(4)
+    assert figures["spectral_norm_variance"] == pytest.approx(1)
+    assert figures["condition_number"] == pytest.approx((3 + 1) / 2)
+    layers = [weight_figures(model.first.weight), weight_figures(model.second.weight)]
+    for name, row in [
+        ("condition_number", "median_condition_number"),
+        ("effective_rank_ratio", "effective_rank_ratio"),
+        ("magnitude_variance", "parameter_magnitude_variance"),
+        ("kurtosis", "kurtosis"),
+        ("effective_parameter_ratio", "effective_parameter_ratio"),
+    ]:
+        assert figures[row] == pytest.approx(sum(layer[name] for layer in layers) / 2), row
+
+
+def test_one_square_layer_does_not_move_the_median_condition_number():
+    diagonals = [torch.ones(2), torch.tensor([2.0, 1.0]), torch.tensor([1.0, 1e-5])]
+    model = nn.ParameterList([torch.diag(diagonal) for diagonal in diagonals])
+    figures = runs.model_figures(model)
+    assert figures["condition_number"] == pytest.approx((1 + 2 + 1e5) / 3)
+    assert figures["median_condition_number"] == pytest.approx(2)
+
+
+def test_a_model_without_layers_is_refused():
+    with pytest.raises(ValueError, match="two or more dimensions, got none"):
+        runs.model_figures(nn.LayerNorm(3))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_diverged_layer_is_named(value):
+    model = Tied()
+    with torch.no_grad():
+        model.second.weight[0, 1] = value
+    with pytest.raises(ValueError, match=r"second\.weight: matrix must be finite"):
+        runs.model_figures(model)

@@ -38,8 +38,7 @@ def decisions(run: dict[str, Any]) -> list[dict[str, Any]]:
 
 def aligned_at(run: dict[str, Any]) -> float | None:
     """The first evaluated step whose decisions agree with the run's last on 90% of the examples."""
-    rows = decisions(run)
-    return aligned(rows, rows[-1]["loss"]).step
+    return aligned(decisions(run)).step
 
 
 def loss_at(accuracy: Mapping[int, float]) -> Measure:

@@ -99,7 +99,7 @@ def thresholds(data: Data) -> tuple[float, float]:
 
 
 def weight(name: str) -> Measure:
-    """A figure of Tables 2 and 4 (``bandwise.lens.quantities.weights.model_figures``)."""
+    """A figure of Tables 2 and 4 (``papers.smi.parts.runs.model_figures``)."""
     return lambda run: float(run["weights"][name])
 
 

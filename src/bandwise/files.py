@@ -17,8 +17,8 @@ from typing import Any
 
 _KEY = "crc32"
 _MARK = b"crc32"
-_TAIL = len(_MARK) + 4
-CHANGED = "its checksum does not fit: it is not what was written"
+_CHANGED = "its checksum does not fit: it is not what was written"
+_DEEP = "it is nested too deeply"
 
 
 @contextmanager
@@ -54,6 +54,22 @@ def crc32_of(path: Path, size: int) -> int:
         return zlib.crc32(file.read(size))
 
 
+def stamp(path: Path) -> dict[str, int]:
+    """A file's length and its checksum."""
+    size = path.stat().st_size
+    return {"bytes": size, "crc32": crc32_of(path, size)}
+
+
+def check_stamp(path: Path, stamped: dict[str, int]) -> int:
+    """The length of what was stamped; ValueError unless the file still begins with it."""
+    size, wanted = path.stat().st_size, stamped["bytes"]
+    if size < wanted:
+        raise ValueError(f"it has {size} bytes, and had {wanted}")
+    if crc32_of(path, wanted) != stamped["crc32"]:
+        raise ValueError(_CHANGED)
+    return wanted
+
+
 def signed(content: bytes) -> bytes:
     """Content with its checksum at the end. Readers of archives ignore these bytes."""
     return content + _MARK + zlib.crc32(content).to_bytes(4)
@@ -65,19 +81,19 @@ def unsigned(content: bytes) -> bytes:
     Raises:
         ValueError: the checksum does not fit.
     """
-    rest, mark, crc32 = content[:-_TAIL], content[-_TAIL:-4], content[-4:]
+    rest, mark, crc32 = content[:-9], content[-9:-4], content[-4:]
     if mark != _MARK:
         return content
     if zlib.crc32(rest) != int.from_bytes(crc32):
-        raise ValueError(CHANGED)
+        raise ValueError(_CHANGED)
     return rest
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write ``data`` as strict JSON with a checksum in its field ``crc32``: see ``to_json``."""
-    plain = _encoded(data)
-    text = json.dumps({**plain, _KEY: _crc32_of_json(plain)}, indent=1, allow_nan=False)
+    plain = {**_encoded(data), _KEY: _crc32_of_json(data)}
     with replacing(path) as temporary:
+        text = json.dumps(plain, indent=1, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -88,7 +104,13 @@ def read_json(path: Path) -> Any:
         OSError: the file cannot be read.
         ValueError: the file is no JSON, or its checksum does not fit.
     """
-    return _parsed(path.read_text(encoding="utf-8"), _checked)
+    data = from_json(path.read_text(encoding="utf-8"))
+    try:
+        if isinstance(data, dict) and _KEY in data and data.pop(_KEY) != _crc32_of_json(data):
+            raise ValueError(_CHANGED)
+    except RecursionError:
+        raise ValueError(_DEEP) from None
+    return data
 
 
 def to_json(data: Any) -> str:
@@ -102,7 +124,10 @@ def from_json(text: str | bytes) -> Any:
     Raises:
         ValueError: the text is no JSON.
     """
-    return _parsed(text, lambda data: data)
+    try:
+        return json.loads(text, object_hook=_decoded)
+    except RecursionError:
+        raise ValueError(_DEEP) from None
 
 
 def with_numbers(data: Any, number: Callable[[float], Any]) -> Any:
@@ -118,36 +143,14 @@ def with_numbers(data: Any, number: Callable[[float], Any]) -> Any:
             return data
 
 
-def _parsed(text: str | bytes, checked: Callable[[Any], Any]) -> Any:
-    try:
-        return _decoded(checked(json.loads(text)))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def _checked(data: Any) -> Any:
-    if isinstance(data, dict) and _KEY in data:
-        crc32 = data.pop(_KEY)
-        if crc32 != _crc32_of_json(data):
-            raise ValueError(CHANGED)
-    return data
-
-
 def _crc32_of_json(data: Any) -> int:
-    return zlib.crc32(json.dumps(data).encode())
+    return zlib.crc32(to_json(data).encode())
 
 
 def _encoded(data: Any) -> Any:
     return with_numbers(data, lambda x: x if math.isfinite(x) else {"float": str(x)})
 
 
-def _decoded(data: Any) -> Any:
-    match data:
-        case {"float": "nan" | "inf" | "-inf" as text} if len(data) == 1:
-            return float(text)
-        case dict():
-            return {key: _decoded(value) for key, value in data.items()}
-        case list():
-            return [_decoded(value) for value in data]
-        case _:
-            return data
+def _decoded(table: dict[str, Any]) -> Any:
+    stands_for_number = len(table) == 1 and table.get("float") in ("nan", "inf", "-inf")
+    return float(table["float"]) if stands_for_number else table

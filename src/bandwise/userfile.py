@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
-import importlib.util
 import sys
 import traceback
 from collections.abc import Iterator
@@ -51,8 +50,7 @@ def load(spec: str) -> UserObject:
     beside it. A process runs the same content of the same files once.
 
     Raises:
-        UserFileError: the spec has another form, there is no such file, the file does not define
-            ``Name``, or running it raises (the exception is chained).
+        UserFileError: there is no such file or ``Name``, or the file raises (which is chained).
     """
     file, _, name = spec.rpartition(":")
     if not is_userfile(spec) or not name.isidentifier():
@@ -70,13 +68,12 @@ def load(spec: str) -> UserObject:
         raise UserFileError(f"{spec}: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
         raise UserFileError(f"{path} defines no {name!r}; it defines {_defined(module)}")
-    named = {
-        spec if own == path else str(Path(file).parent / own.relative_to(path.parent)): _hash(
-            source
-        )
+    files = {
+        str(Path(file).parent / own.relative_to(path.parent)): _hash(source)
         for own, source in sources.items()
+        if own != path
     }
-    return UserObject(getattr(module, name), named)
+    return UserObject(getattr(module, name), {spec: _hash(sources[path])} | files)
 
 
 def load_dotted(name: str) -> Any:
@@ -99,11 +96,7 @@ def load_dotted(name: str) -> Any:
 
 @contextmanager
 def blamed(spec: str) -> Iterator[None]:
-    """Run code of the user's, and explain its errors in its own terms.
-
-    Raises:
-        UserFileError: the code has raised something, which is chained.
-    """
+    """Turn what code of the user's raises into a UserFileError with the line; it is chained."""
     try:
         yield
     # A file may call sys.exit. That must not end the command silently.
@@ -115,34 +108,25 @@ def blamed(spec: str) -> Iterator[None]:
 
 
 def explain(error: BaseException, *specs: str) -> str | None:
-    """An error of the user's code in its own terms: what was raised and in which line.
+    """What was raised in a file of the user's and in which line; ``None`` if it was elsewhere.
 
-    If it went through several lines of the user's files, these follow.
-
-    Args:
-        error: as caught.
-        specs: the names of optimizers and tasks. Those in files, ``path/to/file.py:Name``, are
-            looked for.
-
-    Returns:
-        ``None`` if the error did not come from any of these files.
+    If the error went through several lines of the files of ``specs``, these follow.
     """
     what = f"{type(error).__name__}: {error}"
-    frames = traceback.extract_tb(error.__traceback__)
     owners = {
         str(own): spec
         for spec in specs
         if is_userfile(spec)
-        for own in _sources(Path(spec.rpartition(":")[0]).resolve())
+        for own in _sources(Path(file_of(spec)).resolve())
     }
-    own_frames = [frame for frame in frames if frame.filename in owners]
     if isinstance(error, SyntaxError) and error.filename in owners:
         return f"{owners[error.filename]}: {what}"
-    if not own_frames:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in owners]
+    if not frames:
         return None
-    last = own_frames[-1]
+    last = frames[-1]
     line = f"{owners[last.filename]}: {what} ({Path(last.filename).name}, line {last.lineno})"
-    several = traceback.format_list(own_frames) if len(own_frames) > 1 else []
+    several = traceback.format_list(frames) if len(frames) > 1 else []
     return "\n".join([line, *several]).rstrip()
 
 
@@ -156,9 +140,8 @@ def _run(path: Path, sources: dict[Path, bytes]) -> ModuleType:
     module_name = f"_bandwise_{path.stem}_{_hash(' '.join(hashes).encode())[:16]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(module_name)
+    module.__file__ = str(path)
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     # Pickling and some decorators look a class's module up here.
@@ -193,8 +176,7 @@ def _forget_edited(sources: dict[Path, bytes]) -> None:
 def _sources(path: Path) -> dict[Path, bytes]:
     """The content of a file, and of all modules that it imports from its own folder.
 
-    They are found by the import statements, also by those inside functions.
-    (``modulefinder`` fails on packages without ``__init__.py``.)
+    ``modulefinder`` would find them, but fails on packages without ``__init__.py``.
     """
     found: dict[Path, bytes] = {}
     left = [path]
@@ -236,9 +218,9 @@ def _hash(source: bytes) -> str:
 
 
 def _defined(module: ModuleType) -> str:
-    names = [
+    own = (
         name
         for name, value in vars(module).items()
         if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
-    ]
-    return ", ".join(names) or "no class or function"
+    )
+    return ", ".join(own) or "no class or function"

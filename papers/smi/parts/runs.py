@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from bandwise import tasks
-from bandwise.lens.quantities.weights import model_figures
+from bandwise.lens.quantities.weights import weight_figures
 from bandwise.study import Results
 from bandwise.study.results import Run
 from bandwise.study.run_files import CHECKPOINT, load_checkpoint
@@ -54,6 +55,44 @@ def trained(context: Context, run: Run) -> nn.Module:
     model = tasks.load(TASK, SCALES[context.scale].task_options).model().to(context.device)
     model.load_state_dict(load_checkpoint(path, context.device)["model"])
     return model.eval()
+
+
+def model_figures(model: nn.Module) -> dict[str, float]:
+    """The rows of Tables 2 and 4 for a model, from the ``weight_figures`` of its layers.
+
+    A layer is a parameter of two or more dimensions. A shared parameter is one layer. Each layer
+    counts the same, whatever its size.
+
+    - ``average_spectral_norm`` and ``spectral_norm_variance``: the mean over layers, and the mean
+      squared distance from it.
+    - ``condition_number``, ``effective_rank_ratio``, ``parameter_magnitude_variance``,
+      ``kurtosis``, ``effective_parameter_ratio``: means over layers.
+    - ``median_condition_number``: one nearly singular layer can decide the mean; it cannot decide
+      the median.
+
+    Raises:
+        ValueError: the model has no layer, or one that is not finite.
+    """
+    layers = []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim >= 2:
+            try:
+                layers.append(weight_figures(parameter))
+            except ValueError as error:
+                raise ValueError(f"model's parameter {name}: {error}") from error
+    if not layers:
+        raise ValueError("model must have a parameter of two or more dimensions, got none")
+    of = {figure: [layer[figure] for layer in layers] for figure in layers[0]}
+    return {
+        "average_spectral_norm": statistics.fmean(of["spectral_norm"]),
+        "spectral_norm_variance": statistics.pvariance(of["spectral_norm"]),
+        "condition_number": statistics.fmean(of["condition_number"]),
+        "median_condition_number": statistics.median(of["condition_number"]),
+        "effective_rank_ratio": statistics.fmean(of["effective_rank_ratio"]),
+        "parameter_magnitude_variance": statistics.fmean(of["magnitude_variance"]),
+        "kurtosis": statistics.fmean(of["kurtosis"]),
+        "effective_parameter_ratio": statistics.fmean(of["effective_parameter_ratio"]),
+    }
 
 
 def _run(context: Context) -> dict[str, Any]:

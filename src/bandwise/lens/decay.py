@@ -65,21 +65,19 @@ class DecayTrial:
                 return [t.share(group) for t, group in zip(self._twins, groups, strict=True)]
             except Exception as error:
                 self._failed = True
-                self._warn(error)
+                if any(group.get("weight_decay") for group in groups):
+                    kind = type(self._optimizer).__name__
+                    assumed = any(map(self._assumed, groups))
+                    _checks.warn(
+                        f"the lens cannot try the weight decay of {kind} on numbers of its own "
+                        f"({type(error).__name__}: {error}); the decay counts as "
+                        f"{'decoupled' if assumed else 'a part of the gradients'}"
+                    )
         return [self._assumed(group) for group in groups]
 
     def _assumed(self, group: Group) -> float:
         decoupled = group.get("decoupled_weight_decay")
         return float(group["lr"] * group["weight_decay"]) if decoupled else 0.0
-
-    def _warn(self, error: Exception) -> None:
-        groups = self._optimizer.param_groups
-        if any(group.get("weight_decay") for group in groups):
-            kind = "decoupled" if any(map(self._assumed, groups)) else "a part of the gradients"
-            _checks.warn(
-                f"the lens cannot try the weight decay of {type(self._optimizer).__name__} on "
-                f"numbers of its own ({type(error).__name__}: {error}); the decay counts as {kind}"
-            )
 
 
 class _Twin:
@@ -87,7 +85,9 @@ class _Twin:
 
     def __init__(self, optimizer: Optimizer, group: Group) -> None:
         kind = type(optimizer)
-        if _many_processes() and not kind.__module__.startswith(("torch.optim.", "bandwise.")):
+        several = distributed.is_available() and distributed.is_initialized()
+        known = kind.__module__.startswith(("torch.optim.", "bandwise."))
+        if several and distributed.get_world_size() > 1 and not known:
             raise RuntimeError("its step may wait for other processes")
         shape = (2,) * max((param.ndim for param in group["params"]), default=1)
         accepted = inspect.signature(kind).parameters
@@ -103,7 +103,7 @@ class _Twin:
         # Hooks for all optimizers must not see its steps: torch wraps the method for them.
         method: Any = kind.step
         self._step = method.__wrapped__ if hasattr(method, "hooked") else method
-        self._settings: Group | None = None
+        self._settings: Group = {}
         # Whether the decay is decoupled; None before there is any.
         self._decoupled: bool | None = None
         # The share per unit of learning rate; None if the share is not proportional to it.
@@ -114,34 +114,29 @@ class _Twin:
         lr, settings = float(group["lr"]), _settings(group)
         if settings != self._settings:
             self._settings, self._decoupled = settings, None
-            with _apart():
-                one, half = self._trial(1.0), self._trial(0.5)
+            one, half = self._trial(1.0), self._trial(0.5)
             self._rate = one if abs(one - 2 * half) <= 1e-3 * abs(one) else None
-        if self._rate is not None:
-            return lr * self._rate
-        with _apart():
-            return self._trial(lr)
+        return self._trial(lr) if self._rate is None else lr * self._rate
 
     def _trial(self, lr: float) -> float:
         if self._decoupled is False:
             return 0.0
         start, g = self._start, self._gradient
-        first = self._taken(lr, start, [0 * g, None])
-        if self._decoupled is None and first.abs().max() > _ROUNDING:
-            second = self._taken(lr, 3 * start, [0 * g, None], goes_on=True)
-            mean = self._taken(lr, start, [g, -g])
-            shares = torch.stack([first, second, mean])
-            same = first.mean().expand_as(shares)
-            self._decoupled = torch.allclose(shares, same, rtol=1e-3, atol=_ROUNDING)
+        with _apart():
+            self._optimizer.state.clear()
+            first = self._taken(lr, start, [0 * g, None])
+            if self._decoupled is None and first.abs().max() > _ROUNDING:
+                second = self._taken(lr, 3 * start, [0 * g, None])
+                self._optimizer.state.clear()
+                mean = self._taken(lr, start, [g, -g])
+                shares = torch.stack([first, second, mean])
+                same = first.mean().expand_as(shares)
+                self._decoupled = torch.allclose(shares, same, rtol=1e-3, atol=_ROUNDING)
         return first.mean().item() if self._decoupled else 0.0
 
-    def _taken(
-        self, lr: float, start: Tensor, gradients: list[Tensor | None], goes_on: bool = False
-    ) -> Tensor:
+    def _taken(self, lr: float, start: Tensor, gradients: list[Tensor | None]) -> Tensor:
         """The share that a step from ``start`` takes, on average over the gradients."""
-        if not goes_on:
-            self._optimizer.state.clear()
-        self._optimizer.param_groups[0].update({**_settings(self._settings or {}), "lr": lr})
+        self._optimizer.param_groups[0].update({**_settings(self._settings), "lr": lr})
         moved: list[Tensor] = []
         for param, gradient in zip(self._params, gradients, strict=True):
             param.copy_(start)
@@ -174,11 +169,3 @@ def _settings(group: Group) -> Group:
         if key not in ("params", "param_names", "lr", "step") and not key.startswith("smi")
     }
     return own | {key: value for key, value in _PLAIN.items() if key in own}
-
-
-def _many_processes() -> bool:
-    return (
-        distributed.is_available()
-        and distributed.is_initialized()
-        and distributed.get_world_size() > 1
-    )

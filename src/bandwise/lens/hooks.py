@@ -19,10 +19,9 @@ class StepHooks:
 
     Args:
         optimizer: the one whose ``step`` is called.
-        before: called when the gradients are there and the parameters have not moved. With a
-            closure that is after its first evaluation. Its argument is what the gradients are
-            still multiplied by. It returns the step.
-        after: called with the step when the parameters have moved.
+        before: called with what the gradients are still multiplied by, when they are there and the
+            parameters have not moved: with a closure, after its first evaluation.
+        after: called with what ``before`` returned, when the parameters have moved.
     """
 
     def __init__(

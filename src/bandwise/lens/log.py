@@ -4,102 +4,82 @@ from __future__ import annotations
 
 import math
 import os
-import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bandwise.files import crc32_of, from_json, to_json, with_numbers
+from bandwise.files import check_stamp, crc32_of, from_json, stamp, to_json, with_numbers
 from bandwise.lens.quantities.quantity import Row
 
 NAME = "lens.jsonl"
 
-_WORDS = ("quantity", "tensor")
-
 
 class Log:
-    """``lens.jsonl`` in a folder, open for appending.
-
-    Args:
-        folder: made if it is missing.
-        size: the bytes that are kept; the rest is removed.
-    """
+    """``lens.jsonl`` in a folder, open for appending after its first ``size`` bytes."""
 
     def __init__(self, folder: Path, size: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / NAME).open("ab")
+        self._path = folder / NAME
+        self._file = self._path.open("ab")
         self._file.truncate(size)
-        self._file.seek(size)
-        self._crc32 = crc32_of(folder / NAME, size)
 
-    def append(self, row: Row) -> None:
-        """Write a row. Numbers get six digits, and ``null`` if they are not finite."""
-        line = to_json(with_numbers(row, _six_digits)).encode() + b"\n"
-        self._file.write(line)
+    def append(self, row: Row) -> Row:
+        """Write a row as it is returned: with six digits, and ``None`` for what is not finite."""
+        row = with_numbers(row, _six_digits)
+        self._file.write(to_json(row).encode() + b"\n")
         self._file.flush()
-        self._crc32 = zlib.crc32(line, self._crc32)
+        return row
 
     def stamp(self) -> dict[str, int]:
-        """The log's size and checksum, once it is safe on the disk: see ``check``."""
+        """The log's length and checksum, once it is safe on the disk: see ``check``."""
         os.fsync(self._file.fileno())
-        return {"log_bytes": self._file.tell(), "log_crc32": self._crc32}
+        return {f"log_{name}": value for name, value in stamp(self._path).items()}
 
-    def close(self) -> None:
-        """Close the file, once it is safe on the disk."""
-        os.fsync(self._file.fileno())
-        self._file.close()
+    def close(self) -> dict[str, int]:
+        """Close the file. The result is its last ``stamp``."""
+        with self._file:
+            return self.stamp()
 
 
-def check(folder: Path, stamp: dict[str, Any]) -> int:
-    """Check that a log still begins with what a ``stamp`` is of.
-
-    Returns:
-        The bytes of the stamped part.
+def check(folder: Path, stamped: dict[str, Any]) -> int:
+    """The length of what a ``stamp`` is of.
 
     Raises:
-        ValueError: the log is shorter, or its checksum does not fit.
+        ValueError: the log does not begin with it any more.
     """
-    path, wanted = folder / NAME, int(stamp["log_bytes"])
-    size = path.stat().st_size if path.exists() else 0
-    if size < wanted:
-        raise ValueError(f"the log in {folder} had {wanted} bytes, and has {size} now")
-    crc32 = crc32_of(path, wanted)
-    # States of older versions have no checksum.
-    if stamp.get("log_crc32", crc32) != crc32:
-        raise ValueError(f"the log in {folder} is not what it was: its checksum does not fit")
-    return wanted
+    path, size = folder / NAME, stamped["log_bytes"]
+    if size == 0:
+        return 0
+    try:
+        # States of older versions have no checksum.
+        crc32 = stamped["log_crc32"] if "log_crc32" in stamped else crc32_of(path, size)
+        return check_stamp(path, {"bytes": size, "crc32": crc32})
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the log {path} is not what it was: {error}") from error
 
 
-def until(folder: Path, step: int) -> int:
-    """The bytes of the rows up to a step.
+def kept(folder: Path, start: int | None) -> int:
+    """The length of what is kept of a log by a training that has taken ``start`` steps before.
 
     Raises:
+        FileExistsError: ``start`` is ``None``, and the log has rows.
         ValueError: a line is damaged.
     """
-    kept = 0
-    for end, row in _rows(folder):
-        # Rows stand in the order of their steps.
-        if row["step"] > step:
-            break
-        kept = end
-    return kept
-
-
-def check_empty(folder: Path) -> None:
-    """Check that a new training does not join the log of another.
-
-    Raises:
-        FileExistsError: the folder's log has rows.
-        ValueError: a line is damaged.
-    """
-    steps = [row["step"] for _, row in _rows(folder)]
-    if steps:
+    if start == 0:
+        return 0
+    rows = list(_rows(folder))
+    if start is not None:
+        return max((end for end, row in rows if row["step"] <= start), default=0)
+    if rows:
+        first, last = rows[0][1]["step"], rows[-1][1]["step"]
         raise FileExistsError(
             f"out must be a folder without a log, got {folder}: its {NAME} holds steps "
-            f"{steps[0]} to {steps[-1]} of a training. To record another training name another "
-            "folder, or give start=0, which removes that log; to continue that training load "
-            "the lens's state_dict, or give start= the steps that it has taken"
+            f"{first} to {last} of a training. To record another training name another folder, or "
+            "give start=0, which removes that log; to continue that training load the lens's "
+            "state_dict, or give start= the steps that it has taken"
         )
+    return 0
 
 
 def check_tensors(folder: Path, size: int, known: set[str]) -> None:
@@ -141,12 +121,11 @@ def _rows(folder: Path, size: int | None = None) -> Iterator[tuple[int, Row]]:
 
 
 def _row(path: Path, number: int, line: bytes) -> Row:
-    try:
+    with suppress(ValueError):
         row: Row = from_json(line)
-        if type(row["step"]) is int and all(isinstance(row[key], str) for key in _WORDS):
-            return row
-    except (KeyError, TypeError, ValueError):
-        pass
+        match row:
+            case {"step": int(), "quantity": str(), "tensor": str()}:
+                return row
     raise ValueError(f"{path}, line {number} is damaged: it is no row of a lens")
 
 

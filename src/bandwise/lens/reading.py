@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from bandwise.lens.quantities.spatial import energies
-from bandwise.optim._spectrum import Grid
+from bandwise.lens.quantities.spatial import energies, magnitudes
 from bandwise.optim.nsf import NSF
 from bandwise.optim.smi import SMI
 
@@ -40,28 +39,21 @@ def readings(optimizer: Optimizer) -> dict[str, float]:
     if not isinstance(wrapped, Optimizer):
         kind = type(optimizer).__name__
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {kind}")
-    optimizer = wrapped
-    several = len(optimizer.param_groups) > 1
     found: dict[str, float] = {}
-    for i, group in enumerate(optimizer.param_groups):
-        figures = scheduled(optimizer, group, ahead=1)
-        if isinstance(optimizer, SMI):
+    for i, group in enumerate(wrapped.param_groups):
+        figures = scheduled(wrapped, group, ahead=1)
+        if isinstance(wrapped, SMI):
             if group["smi"]:
-                figures |= _kept(optimizer, group)
+                figures |= _kept(wrapped, group)
             else:
                 del figures["smi/alpha"]
-        found |= {f"{name}/{i}" if several else name: value for name, value in figures.items()}
+        end = f"/{i}" if len(wrapped.param_groups) > 1 else ""
+        found |= {name + end: value for name, value in figures.items()}
     return found
 
 
 def scheduled(optimizer: Optimizer, group: dict[str, Any], ahead: int = 0) -> dict[str, float]:
-    """``smi/alpha`` and ``nsf/p`` of a group at a step near the present one.
-
-    Args:
-        optimizer: SMI, NSF or SMI around NSF. Of any other the result is empty.
-        group: one of its ``param_groups``.
-        ahead: how many steps ahead: 1 for the coming step, 0 for the last one.
-    """
+    """``smi/alpha`` and ``nsf/p`` of a group at its last step, or some steps ``ahead``."""
     values = {}
     if isinstance(optimizer, SMI):
         values["smi/alpha"] = optimizer.alpha(group, ahead)
@@ -80,15 +72,11 @@ def _kept(optimizer: SMI, group: dict[str, Any]) -> dict[str, float]:
             continue
         if grad.layout != torch.strided or hasattr(param, "device_mesh"):
             continue
-        grid = Grid.of(grad)
-        M = grid.magnitude(grid.transform(grid.matrix(grad)))
+        grid, M = magnitudes(grad)
         peak = M.amax().item()
-        if not 0 < peak < math.inf:
-            continue
-        mask = optimizer.coming_mask(group, param, M)
-        if mask is None:
-            continue
-        E = energies(M, grid)
-        energy += E.sum().item() * peak**2 / grad.numel()
-        kept += (E * mask).sum().item() * peak**2 / grad.numel()
+        mask = optimizer.coming_mask(group, param, M) if 0 < peak < math.inf else None
+        if mask is not None:
+            E, unit = energies(M, grid), peak**2 / grad.numel()
+            energy += E.sum().item() * unit
+            kept += (E * mask).sum().item() * unit
     return {"smi/kept": kept / energy} if energy else {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import torch
@@ -16,8 +15,7 @@ from bandwise.lens import log
 from bandwise.lens.decay import DecayTrial
 from bandwise.lens.hooks import StepHooks
 from bandwise.lens.quantities.activations import activation_figures
-from bandwise.lens.quantities.boundary import Point, boundary_figures
-from bandwise.lens.quantities.decisions import probe_figures
+from bandwise.lens.quantities.decisions import Point, boundary_figures, probe_figures
 from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced
 from bandwise.lens.quantities.spatial import Spatial
 from bandwise.lens.quantities.temporal import Temporal
@@ -50,13 +48,9 @@ class Lens:
     measured. With several processes, use the lens in one of them.
 
     Rows are appended to ``lens.jsonl`` in ``out``, each a JSON object with ``step``, ``quantity``,
-    ``tensor`` (a parameter's name or ``"all"``) and the quantity's figures.
-
-    Put the lens's ``state_dict`` into the checkpoints of the training. A training that is cut off
-    and resumed then leaves the same log, byte for byte, as one that runs through.
-
-    A log holds one training. Where there is a log, tell the lens to continue it
-    (``load_state_dict``, or ``start``) or to begin a new one (``start=0``).
+    ``tensor`` (a parameter's name or ``"all"``) and the quantity's figures. A log holds one
+    training. Where there is a log, continue it (``load_state_dict``, or ``start``) or begin a new
+    one (``start=0``).
 
     Args:
         model: gives the parameters their names.
@@ -105,7 +99,7 @@ class Lens:
         if start is not None:
             _checks.whole("start", start, low=0)
         self.model, self.optimizer, self.every, self.out = model, optimizer, every, Path(out)
-        self.step = start or 0
+        self.step, self._start = start or 0, start
         chosen = (Temporal(), Spatial(), Weights()) if quantities is None else quantities
         self._quantities: list[Quantity] = list(chosen)
         self._writer = writer
@@ -113,49 +107,37 @@ class Lens:
             param: name.replace("_orig_mod.", "") for name, param in model.named_parameters()
         }
         self._decay = DecayTrial(optimizer.base if isinstance(optimizer, SMI) else optimizer)
-        # Whether the log of self.step steps is continued, or how many of its bytes.
-        self._continues = start is not None
-        self._kept_bytes = 0 if start == 0 else None
+        # The stamp of the log to continue, if there is one.
+        self._stamp: dict[str, Any] | None = None
         self._hooks: StepHooks | None = None
         self._log: log.Log | None = None
 
     def __enter__(self) -> Lens:
         if self._log is not None:
             raise RuntimeError("this lens is in use already")
-        if not self._continues:
-            log.check_empty(self.out)
-        size = self._kept_bytes
-        if size is None:
-            size = log.until(self.out, self.step)
+        stamp = self._stamp
+        size = log.check(self.out, stamp) if stamp else log.kept(self.out, self._start)
         known = {"all", *self._names.values(), *(t.name for t in self._traced())}
         log.check_tensors(self.out, size, known)
         self._log = log.Log(self.out, size)
         self._hooks = StepHooks(self.optimizer, self._before, self._after)
-        # When it is entered again, it continues its own log.
-        self._continues, self._kept_bytes = True, None
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._hooks is not None:
             self._hooks.remove()
         try:
             self._write(closing=True)
         finally:
-            self._open_log().close()
+            # A lens that is entered again continues its own log.
+            self._stamp = self._open_log().close()
             self._log = self._hooks = None
 
     def record(self, quantity: str, figures: Mapping[str, Any]) -> None:
         """Write figures of your own, of the whole model as it is now.
 
         Args:
-            quantity: what was measured. The names of the lens's own quantities are refused:
-                ``temporal``, ``spatial``, ``weights``, ``decisions``, ``boundary`` and
-                ``activations``.
+            quantity: what was measured. The names of the lens's own quantities are refused.
             figures: numbers, ``None`` where one is not defined, or short lists.
 
         Raises:
@@ -178,13 +160,11 @@ class Lens:
         """Measure what the model does with given inputs, in evaluation mode, as it is now.
 
         Args:
-            probe: inputs and labels of held-out examples, the same at every look. The row
-                ``decisions`` has the ``decision_figures`` of the model and ``predicted``, the
-                classes. 1 to 512 labels.
-            plane: (x, y) of the lower left and of the upper right corner. The model takes points,
-                (n, 2), to the logits of two classes. The row ``boundary`` has its leaning to
-                class 1 on a grid.
-            activations: whether to measure the ``activation_figures`` on the probe's inputs.
+            probe: inputs and labels of held-out examples, the same at every look, for a row of
+                their ``probe_figures``. 1 to 512 labels.
+            plane: (x, y) of the lower left and of the upper right corner, for a row of
+                ``boundary_figures``. The model takes points, (n, 2), to the logits of two classes.
+            activations: whether to measure the ``activation_figures`` of the probe's inputs.
 
         Raises:
             RuntimeError: it is called outside the ``with``.
@@ -203,7 +183,8 @@ class Lens:
     def state_dict(self) -> dict[str, Any]:
         """What ``load_state_dict`` needs to continue from here: tensors and plain data.
 
-        As with an optimizer, the tensors are the lens's own: save them before the next step.
+        Put it into the checkpoints of the training. A training that is cut off and resumed then
+        leaves the same log, byte for byte, as one that runs through.
 
         Raises:
             RuntimeError: it is called outside the ``with``.
@@ -217,8 +198,7 @@ class Lens:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where a lens with the same arguments was when it gave ``state``.
 
-        Call it before the ``with``. The ``with`` then removes all that was written to the log
-        after ``state``.
+        The ``with`` that follows removes what was written to the log after ``state``.
 
         Raises:
             RuntimeError: it is called within the ``with``.
@@ -231,11 +211,13 @@ class Lens:
             raise ValueError(
                 f"the state_dict has {len(states)} quantities, the lens {len(self._quantities)}"
             )
-        size = log.check(self.out, state)
+        log.check(self.out, state)
         tensors = self._traced()
         for quantity, saved in zip(self._quantities, states, strict=True):
             quantity.load_state_dict(saved, tensors)
-        self.step, self._continues, self._kept_bytes = state["step"], True, size
+        self.step = state["step"]
+        # Without the tensors.
+        self._stamp = {name: value for name, value in state.items() if name != "quantities"}
 
     def summary(self) -> list[Row]:
         """The log's last row of every quantity for the whole model, without its lists."""
@@ -289,19 +271,21 @@ class Lens:
         ]
 
     def _write(self, closing: bool = False) -> None:
-        for quantity in self._quantities:
-            with _measuring():
-                rows = quantity.rows(closing)
-            for row in rows:
-                self._append(row)
+        with _measuring():
+            for quantity in self._quantities:
+                for row in quantity.rows(closing):
+                    self._append(row)
 
     def _add(self, quantity: str, figures: Mapping[str, Any]) -> None:
         self._append({"step": self.step, "quantity": quantity, "tensor": "all", **figures})
 
     def _append(self, row: Row) -> None:
-        self._open_log().append(row)
+        row = self._open_log().append(row)
         if self._writer is not None:
-            _show(row, self._writer)
+            for key, value in row.items():
+                if key != "step" and isinstance(value, (int, float)):
+                    tag = f"{row['quantity']}/{key}/{row['tensor']}"
+                    self._writer.add_scalar(tag, value, row["step"])
 
     def _open_log(self) -> log.Log:
         if self._log is None:
@@ -312,7 +296,7 @@ class Lens:
 @contextmanager
 def _measuring() -> Iterator[None]:
     """No autograd, and the CPU for new tensors, whatever the user's default device is."""
-    # The context makes every call of torch slower: it is entered only where it is needed.
+    # A default device makes every call of torch slower, so it is set only where it is needed.
     on_cpu = torch.get_default_device().type == "cpu"
     with torch.no_grad(), nullcontext() if on_cpu else torch.device("cpu"):
         yield
@@ -320,9 +304,3 @@ def _measuring() -> Iterator[None]:
 
 def _dense(grad: Tensor | None) -> Tensor | None:
     return grad if grad is not None and grad.layout == torch.strided else None
-
-
-def _show(row: Row, writer: Writer) -> None:
-    for key, value in row.items():
-        if key != "step" and isinstance(value, (int, float)):
-            writer.add_scalar(f"{row['quantity']}/{key}/{row['tensor']}", value, row["step"])

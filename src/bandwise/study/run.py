@@ -20,7 +20,7 @@ from joblib.externals.loky.backend.process import LokyProcess
 from torch.optim import Optimizer
 
 from bandwise import tasks
-from bandwise.files import to_json, write_json
+from bandwise.files import check_stamp, stamp, to_json, write_json
 from bandwise.lens import Lens, Spatial, Temporal, Weights
 from bandwise.lens.reading import scheduled
 from bandwise.study.config import RunConfig
@@ -32,11 +32,9 @@ from bandwise.study.run_files import (
     LENS,
     METRICS,
     RESULT,
-    check_stamp,
     load_checkpoint,
     read_metrics,
     save_checkpoint,
-    stamp,
 )
 from bandwise.study.training import Training, isolated
 from bandwise.tasks import Recipe

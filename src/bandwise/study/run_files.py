@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bandwise.files import crc32_of, from_json, read_json, replacing, signed, unsigned
+from bandwise.files import check_stamp, from_json, read_json, replacing, signed, unsigned
 from bandwise.lens import log
 from bandwise.lens.quantities.decisions import with_agreement
 from bandwise.study.config import RunConfig
@@ -52,29 +52,6 @@ def load_checkpoint(path: Path, device: str) -> dict[str, Any]:
         content = io.BytesIO(unsigned(path.read_bytes()))
         checkpoint: dict[str, Any] = torch.load(content, map_location=device, weights_only=True)
     return checkpoint
-
-
-def stamp(path: Path) -> dict[str, int]:
-    """The length of a log and its checksum."""
-    size = path.stat().st_size
-    return {"bytes": size, "crc32": crc32_of(path, size)}
-
-
-def check_stamp(path: Path, stamped: dict[str, int]) -> int:
-    """Check that a log still begins with what was stamped.
-
-    Returns:
-        The length of that part in bytes.
-
-    Raises:
-        ValueError: the log is shorter or another one.
-    """
-    size = path.stat().st_size
-    if size < stamped["bytes"]:
-        raise ValueError(f"it has {size} bytes, and had {stamped['bytes']}")
-    if crc32_of(path, stamped["bytes"]) != stamped["crc32"]:
-        raise ValueError("its checksum does not fit: it is not what was written")
-    return stamped["bytes"]
 
 
 def read_metrics(folder: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:

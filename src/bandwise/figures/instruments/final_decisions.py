@@ -25,7 +25,7 @@ def _alignment(rows: Sequence[Row]) -> tuple[int, float] | None:
         for row in rows_of(rows, "decisions")
         if math.isfinite(share := scalar(row, "agreement"))
     ]
-    found = aligned(seen, seen[-1]["loss"] if seen else None)
+    found = aligned(seen)
     if found.step is None or found.loss_fall is None or math.isnan(found.loss_fall):
         return None
     return found.step, found.loss_fall

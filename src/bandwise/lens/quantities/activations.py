@@ -71,11 +71,8 @@ def activation_figures(
             shares[kind + suffix].append(sparsity(values, level))
 
     # A hook that returns a value would change the model.
-    def after_norm(_module: nn.Module, _inputs: tuple[Tensor], x: Tensor) -> None:
-        note("layer_norm_outputs", x)
-
-    def after_activation(_module: nn.Module, _inputs: tuple[Tensor], x: Tensor) -> None:
-        note("feed_forward_hidden", x)
+    def after(kind: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+        return lambda _module, _inputs, output: note(kind, output)
 
     # An in-place ReLU overwrites its input, so this hook comes before it.
     def before_activation(_module: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -89,25 +86,22 @@ def activation_figures(
     with evaluating(model) as device, _CausalAttention(attending), ExitStack() as hooks:
         for module in model.modules():
             if isinstance(module, nn.LayerNorm):
-                hooks.enter_context(module.register_forward_hook(after_norm))
+                hooks.enter_context(module.register_forward_hook(after("layer_norm_outputs")))
             elif isinstance(module, nn.GELU | nn.ReLU):
                 hooks.enter_context(module.register_forward_pre_hook(before_activation))
-                hooks.enter_context(module.register_forward_hook(after_activation))
+                hooks.enter_context(module.register_forward_hook(after("feed_forward_hidden")))
         empty = True
         for batch in batches:
             empty = False
             model(batch.to(device))
     if empty:
         raise ValueError("batches must hold at least one batch, got none")
-    if not shares:
-        return {}
+    means = {name: statistics.fmean(values) for name, values in shares.items()}
     figures: dict[str, float] = {}
-    for suffix in levels:
-        kinds = {k + suffix: statistics.fmean(shares[k + suffix]) for k in _KINDS if k in shares}
+    for suffix in levels if means else ():
+        kinds = {kind + suffix: means[kind + suffix] for kind in _KINDS if kind in means}
         figures |= kinds | {"overall_average" + suffix: statistics.fmean(kinds.values())}
-    if "a_sparse" in shares:
-        figures["a_sparse"] = statistics.fmean(shares["a_sparse"])
-    return figures
+    return figures | means
 
 
 def sparsity(values: Tensor, threshold: float) -> float:
@@ -149,16 +143,10 @@ class _CausalAttention(TorchFunctionMode):
         super().__init__()
         self._show = show
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is nn.functional.scaled_dot_product_attention:
             given = dict(zip(_ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
-            if given.get("is_causal", False):
+            if given.get("is_causal"):
                 self._show(given["query"], given["key"], given.get("scale"))
         return func(*args, **kwargs)

@@ -9,38 +9,22 @@ Logits are (…, classes) and labels (…) int64: one for each example, or for e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from bandwise.lens.quantities.quantity import Row, evaluating
-from bandwise.optim import _checks
+
+Point: TypeAlias = tuple[float, float]
 
 # The agreement at which decisions count as the final ones.
 LEVEL = 0.9
 # Every look stores as many classes.
 _MOST_LABELS = 512
-
-
-def agreement(logits: Tensor, final: Tensor) -> float:
-    """The share of examples for which both logits name the same class, in [0, 1].
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    if logits.shape != final.shape:
-        raise ValueError(
-            f"logits must have the shape of final, {tuple(final.shape)}, got {tuple(logits.shape)}"
-        )
-    return agreeing(*(some.argmax(-1).flatten().tolist() for some in (logits, final)))
-
-
-def agreeing(classes: Sequence[int], final: Sequence[int]) -> float:
-    """``agreement`` of predicted classes."""
-    return sum(a == b for a, b in zip(classes, final, strict=True)) / len(final)
+# Points along each side of a plane.
+_SIDE = 33
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
@@ -58,24 +42,23 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(-1, right).squeeze(-1) - wrong
 
 
-def margin_figures(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """``mean_margin``, ``median_margin`` and ``low_margin`` (the 10th percentile) of ``margins``.
-
-    In nats. The quantiles interpolate linearly.
-    """
-    values = margins(logits.double(), labels).flatten().cpu()
-    low, median = values.quantile(values.new_tensor([0.1, 0.5])).tolist()
-    return {"mean_margin": values.mean().item(), "median_margin": median, "low_margin": low}
-
-
 def decision_figures(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """``accuracy``, ``loss`` (the mean cross-entropy in nats), and the ``margin_figures``."""
+    """How a classifier decides.
+
+    Returns:
+        ``accuracy``; ``loss``, the mean cross-entropy in nats; and of the ``margins``
+        ``mean_margin``, ``median_margin`` and ``low_margin``, the 10th percentile. The quantiles
+        interpolate linearly.
+    """
     logits = logits.double()
-    loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
+    margin = margins(logits, labels).flatten()
+    low, median = margin.quantile(margin.new_tensor([0.1, 0.5])).tolist()
     return {
         "accuracy": (logits.argmax(-1) == labels).double().mean().item(),
-        "loss": loss.item(),
-        **margin_figures(logits, labels),
+        "loss": nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten()).item(),
+        "mean_margin": margin.mean().item(),
+        "median_margin": median,
+        "low_margin": low,
     }
 
 
@@ -99,10 +82,36 @@ def probe_figures(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[str,
             f"probe has labels of shape {tuple(labels.shape)}, which ask for logits of "
             f"{(*labels.shape, 'classes')}; the model gives {tuple(logits.shape)}"
         )
-    return {
-        **decision_figures(logits, labels),
-        "predicted": logits.argmax(-1).flatten().tolist(),
-    }
+    predicted = logits.argmax(-1).flatten().tolist()
+    return {**decision_figures(logits, labels), "predicted": predicted}
+
+
+def boundary_figures(model: nn.Module, low: Point, high: Point) -> dict[str, Any]:
+    """Where a classifier of points in the plane has the boundary between its two classes.
+
+    Args:
+        model: takes (points, 2) float32 on its device to logits, (points, 2).
+        low: (x, y) of the first point of the grid, at the lower left.
+        high: (x, y) of the last point, at the upper right.
+
+    Returns:
+        ``x`` and ``y``, the ends of the grid; ``n``, the points along each side; ``values``, the
+        difference of the logits, z₁ - z₀, with three digits and x running fastest. The boundary is
+        where they are 0.
+
+    Raises:
+        ValueError: the model has not two classes.
+    """
+    x, y = zip(low, high, strict=True)
+    across, up = (torch.linspace(a, b, _SIDE, device="cpu") for a, b in (x, y))
+    points = torch.cartesian_prod(up, across).flip(-1)
+    with evaluating(model) as device:
+        logits = model(points.to(device)).cpu()
+    if logits.shape[-1] != 2:
+        raise ValueError(f"plane must have a model of 2 classes, got {logits.shape[-1]}")
+    leaning = (logits[:, 1].double() - logits[:, 0]).tolist()
+    values = [float(f"{value:.3g}") for value in leaning]
+    return {"x": list(x), "y": list(y), "n": _SIDE, "values": values}
 
 
 def with_agreement(rows: Sequence[Row]) -> list[Row]:
@@ -112,15 +121,20 @@ def with_agreement(rows: Sequence[Row]) -> list[Row]:
     rows. A row without such classes is left as it is: in earlier versions a user could record it.
     """
     final = next((found for row in reversed(rows) if (found := _predicted(row))), [])
-    return [
-        {
-            **{key: value for key, value in row.items() if key != "predicted"},
-            "agreement": agreeing(found, final),
-        }
-        if (found := _predicted(row)) and len(found) == len(final)
-        else row
-        for row in rows
-    ]
+    return [_agreed(row, final) for row in rows]
+
+
+def _agreed(row: Row, final: list[int]) -> Row:
+    found = _predicted(row)
+    if not found or len(found) != len(final):
+        return row
+    kept = {key: row[key] for key in row if key != "predicted"}
+    return {**kept, "agreement": agreeing(found, final)}
+
+
+def agreeing(first: Sequence[Any], second: Sequence[Any]) -> float:
+    """The share of the places of two sequences at which they are equal."""
+    return sum(a == b for a, b in zip(first, second, strict=True)) / len(first)
 
 
 def _predicted(row: Row) -> list[int]:
@@ -128,63 +142,30 @@ def _predicted(row: Row) -> list[int]:
     return classes if isinstance(classes, list) else []
 
 
-@dataclass(frozen=True)
-class Alignment:
-    """How a model came to decide as it does in the end.
+class Alignment(NamedTuple):
+    """How early a model came to decide as it does in the end.
 
     Attributes:
-        rows: one for each look: ``step``, ``agreement`` with the final model, and the
-            ``decision_figures``.
-        step: the first step with an agreement of at least the level; ``None`` if there is none.
-            The agreement may fall below the level again later.
-        loss_fall: the loss's fall up to that step, as a share of its fall from the first row to
-            the final model. A small share is an early alignment. ``None`` if ``step`` is ``None``,
-            if the loss did not fall, or if one of the losses is not known.
+        step: the first step with an agreement of at least 0.9; ``None`` if there is none. The
+            agreement may fall below that again later.
+        loss_fall: the loss's fall up to that step, as a share of its fall in all. A small share is
+            an early alignment. ``None`` if ``step`` is ``None``, if the loss did not fall, or if
+            one of the losses is not known.
     """
 
-    rows: list[Row]
     step: int | None
     loss_fall: float | None
 
 
-def alignment(
-    history: Iterable[tuple[int, Tensor]], final: Tensor, labels: Tensor, level: float = LEVEL
-) -> Alignment:
-    """The alignment of a model, from its logits during training.
+def aligned(rows: Sequence[Row]) -> Alignment:
+    """The alignment of a model, from what was recorded of it during training.
 
     Args:
-        history: (step, logits) in the order of the steps, on one fixed held-out set. The loss's
-            fall is counted from the first entry, so begin with the untrained model.
-        final: logits of the trained model on the same set.
-        labels: the right classes.
-        level: the agreement that counts as aligned, in [0, 1].
-
-    Raises:
-        ValueError: the history is empty, or logits do not have the shape of ``final``.
+        rows: with ``step``, ``agreement`` and ``loss``, from the untrained model to the trained.
     """
-    _checks.number("level", level, low=0, high=1)
-    rows: list[Row] = [
-        {"step": step, "agreement": agreement(logits, final), **decision_figures(logits, labels)}
-        for step, logits in history
-    ]
-    if not rows:
-        raise ValueError("history must hold at least one (step, logits), got none")
-    return aligned(rows, decision_figures(final, labels)["loss"], level)
-
-
-def aligned(rows: list[Row], loss: float | None, level: float = LEVEL) -> Alignment:
-    """``alignment`` from figures that were recorded during training.
-
-    Args:
-        rows: with ``step``, ``agreement`` and ``loss``, in the order of the steps.
-        loss: of the trained model.
-        level: the agreement that counts as aligned.
-    """
-    at = next((row for row in rows if row["agreement"] >= level), None)
+    at = next((row for row in rows if row["agreement"] >= LEVEL), None)
     if at is None:
-        return Alignment(rows, step=None, loss_fall=None)
-    first, then = rows[0]["loss"], at["loss"]
-    fall = None
-    if loss is not None and None not in (first, then) and loss < first:
-        fall = (first - then) / (first - loss)
-    return Alignment(rows, step=at["step"], loss_fall=fall)
+        return Alignment(step=None, loss_fall=None)
+    first, then, last = (row["loss"] for row in (rows[0], at, rows[-1]))
+    fell = None not in (first, then, last) and last < first
+    return Alignment(at["step"], (first - then) / (first - last) if fell else None)

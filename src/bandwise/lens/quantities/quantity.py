@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,7 @@ from torch.optim import Optimizer
 Row: TypeAlias = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Traced:
+class Traced(NamedTuple):
     """A parameter in a step of its optimizer.
 
     Attributes:
@@ -40,8 +38,7 @@ class Traced:
     decay: float
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """A step of the optimizer.
 
     Attributes:
@@ -57,28 +54,33 @@ class Step:
     tensors: Sequence[Traced]
 
 
-class Quantity(Protocol):
-    """Something that is measured during training.
+class Quantity:
+    """Something that is measured during training. A subclass overrides what it needs.
 
-    It leaves the parameters, gradients and state alone. It draws random numbers from its own
-    generator alone.
+    It leaves the parameters, gradients and state alone. It draws random numbers from a generator
+    of its own.
     """
 
     def before(self, step: Step) -> None:
-        """Called when the gradients are there and the parameters have not moved."""
+        """Called when the gradients are there and the parameters have not moved.
+
+        The step may still fail. ``before`` is then called again, with a step of the same number.
+        """
 
     def after(self, step: Step) -> None:
         """Called when the parameters have moved. SMI has filtered the gradients meanwhile."""
 
     def rows(self, closing: bool = False) -> list[Row]:
-        """The rows that are finished since the last call; ``closing``: no step will follow.
+        """The rows that are finished. Called once after each step, and ``closing`` at the end.
 
         A row has ``step``, ``quantity``, ``tensor`` (a parameter's name, or ``"all"``), then
-        figures: numbers, ``None`` where one is not defined, or short lists.
+        figures: numbers, NaN where one is not defined, or short lists.
         """
+        return []
 
     def state_dict(self) -> dict[str, Any]:
         """What the rows of later steps depend on, as tensors and plain data."""
+        return {}
 
     def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Traced]) -> None:
         """Continue as the quantity that gave ``state``.
@@ -87,6 +89,16 @@ class Quantity(Protocol):
             state: its tensors may be on any device.
             tensors: all parameters of the optimizer.
         """
+
+
+def chosen(costs: Mapping[str, int], budget: int, generator: torch.Generator) -> list[str]:
+    """Names that are drawn at random while their costs are within the budget, in their order."""
+    names, kept = list(costs), set()
+    for i in torch.randperm(len(names), generator=generator).tolist():
+        if costs[names[i]] <= budget:
+            budget -= costs[names[i]]
+            kept.add(names[i])
+    return [name for name in names if name in kept]
 
 
 @contextmanager

@@ -52,24 +52,6 @@ _FEWEST = 8  # coordinates for a slope
 _CURVE_POINTS = 8
 
 
-def spectra(series: Tensor, segment: int) -> tuple[Tensor, Tensor]:
-    """Welch's power spectral density of each column: Hann windows, overlapping by a half.
-
-    Args:
-        series: (steps, coordinates).
-        segment: steps in a window.
-
-    Returns:
-        Frequencies in cycles per step (segment // 2 + 1,), and densities (same, coordinates).
-    """
-    from scipy import signal
-
-    frequency, density = signal.welch(
-        series.double().numpy(), nperseg=segment, detrend=False, axis=0
-    )
-    return torch.from_numpy(frequency), torch.from_numpy(density)
-
-
 def response(
     gradient: Tensor, update: Tensor, segment: int | None = None, tensor: Tensor | None = None
 ) -> dict[str, Any]:
@@ -79,7 +61,7 @@ def response(
         gradient: (steps, coordinates), g.
         update: the same, u.
         segment: steps in one of Welch's windows; a quarter of the steps by default.
-        tensor: (coordinates,), for each coordinate the number of its tensor. If given, only
+        tensor: (coordinates,) int64, for each coordinate the number of its tensor. If given, only
             coordinates of one tensor are compared.
 
     Returns:
@@ -95,14 +77,17 @@ def response(
           rate, and each group has the medians of its rates and of a. If ``tensor`` is given, a is
           relative to the mean of its tensor.
     """
-    frequency, P_g = spectra(gradient.cpu(), segment or len(gradient) // 4)
-    P_u = spectra(update.cpu(), segment or len(gradient) // 4)[1]
+    from scipy import signal
+
+    gradient, update = gradient.double().cpu(), update.double().cpu()
+    both = torch.stack([gradient, update]).numpy()
+    welch = signal.welch(both, nperseg=segment or len(gradient) // 4, detrend=False, axis=1)
+    frequency, (P_g, P_u) = (torch.from_numpy(part) for part in welch)
     # Judged by power, not by values: Welch's windows leave out a step or two at the ends.
     known = (P_g > _NO_POWER * P_g.mean(0)) & (P_u > 0)
     alive = known.any(0)
-    gradient, P_g, P_u, known = (x[:, alive] for x in (gradient.double().cpu(), P_g, P_u, known))
-    members = torch.zeros(len(alive)) if tensor is None else tensor.cpu()
-    members = torch.unique(members[alive], return_inverse=True)[1]
+    gradient, P_g, P_u, known = (x[:, alive] for x in (gradient, P_g, P_u, known))
+    members = (torch.zeros(len(alive)).long() if tensor is None else tensor.cpu())[alive]
 
     gain, across = _within_and_across(P_g, P_u, known)
     curves = {
@@ -170,9 +155,8 @@ def _in_bands(frequency: Tensor, curves: dict[str, Tensor]) -> dict[str, float]:
 
 def _centred(values: Tensor, members: Tensor) -> Tensor:
     """Values less the mean of the values with the same member number."""
-    sums = torch.zeros(int(members.max()) + 1 if len(members) else 0, dtype=values.dtype)
-    counts = sums.clone().index_add_(0, members, torch.ones_like(values))
-    return values - (sums.index_add_(0, members, values) / counts)[members]
+    means = torch.bincount(members, values) / torch.bincount(members)
+    return values - means[members]
 
 
 def _slope(name: str, x: Tensor, y: Tensor, members: Tensor) -> dict[str, float | None]:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bandwise.lens.quantities.quantity import Row, Step, Traced
+from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced, chosen
 from bandwise.optim import _checks
 from bandwise.optim._paths import quantile
 from bandwise.optim._spectrum import Grid
@@ -40,10 +40,15 @@ BANDS = ("low", "mid", "high")
 _PLACES = 1 << 16
 
 
+def magnitudes(gradient: Tensor) -> tuple[Grid, Tensor]:
+    """The grid of a gradient's (half) spectrum, and the magnitudes of its coefficients."""
+    grid = Grid.of(gradient)
+    return grid, grid.magnitude(grid.transform(grid.matrix(gradient.detach())))
+
+
 def momentary_mask(gradient: Tensor, q: float) -> Tensor:
     """SMI's mask at a first step: True where a coefficient of the (half) spectrum is kept."""
-    grid = Grid.of(gradient)
-    M = grid.magnitude(grid.transform(grid.matrix(gradient.detach())))
+    grid, M = magnitudes(gradient)
     return grid.threshold(M, q) <= M
 
 
@@ -87,42 +92,24 @@ def filter_bias_variance(
         ``variance_unfiltered`` of the gradients themselves, and ``bias2_added`` and
         ``variance_added``, the differences.
     """
-    filtered, unfiltered = _Moments(), _Moments()
+    r = reference.detach().double()
+    # For the filtered and the unfiltered gradients: Σ (x_k - r), and Σ ‖x_k - r‖².
+    total, squares = torch.zeros(2, 1, device=r.device), torch.zeros(2, device=r.device)
+    count = 0
     for gradient in gradients:
-        unfiltered.add(gradient)
-        filtered.add(filter(gradient))
-    if filtered.count < 2:
-        raise ValueError(f"gradients must be two at least, got {filtered.count}")
-    bias2, variance = filtered.against(reference)
-    bias2_before, variance_before = unfiltered.against(reference)
-    return {
-        "bias2": bias2,
-        "variance": variance,
-        "bias2_unfiltered": bias2_before,
-        "variance_unfiltered": variance_before,
-        "bias2_added": bias2 - bias2_before,
-        "variance_added": variance - variance_before,
-    }
-
-
-class _Moments:
-    """Mean and squared deviations of tensors that come one by one (Welford's method)."""
-
-    def __init__(self) -> None:
-        self.count, self.mean, self.deviations = 0, torch.zeros(()), 0.0
-
-    def add(self, x: Tensor) -> None:
-        x = x.detach().double()
-        self.count += 1
-        apart = x - self.mean.to(x.device)
-        self.mean = self.mean.to(x.device) + apart / self.count
-        self.deviations += (apart * (x - self.mean)).sum().item()
-
-    def against(self, reference: Tensor) -> tuple[float, float]:
-        unit = reference.double().square().sum().item()
-        variance = self.deviations / (self.count - 1) / unit
-        distance = (self.mean - reference.double()).square().sum().item() / unit
-        return distance - variance / self.count, variance
+        count += 1
+        apart = (torch.stack([filter(gradient), gradient]).detach() - r).flatten(1)
+        total, squares = total + apart, squares + apart.square().sum(1)
+    if count < 2:
+        raise ValueError(f"gradients must be two at least, got {count}")
+    distance, unit = (total / count).square().sum(1), r.square().sum()
+    variance = (squares - count * distance) / (count - 1)
+    bias2 = distance - variance / count
+    figures: dict[str, float] = {}
+    for name, values in (("bias2", bias2 / unit), ("variance", variance / unit)):
+        after, before = values.tolist()
+        figures |= {name: after, f"{name}_unfiltered": before, f"{name}_added": after - before}
+    return figures
 
 
 def spectral_figures(gradient: Tensor, mask: Tensor | None = None) -> dict[str, float]:
@@ -136,8 +123,8 @@ def spectral_figures(gradient: Tensor, mask: Tensor | None = None) -> dict[str, 
         ``energy``, the sum of its squares; ``low``, ``mid`` and ``high``, the bands' shares of it;
         ``white_low`` and so on, those of white noise; ``entropy``; with a mask ``kept``.
     """
-    grid = Grid.of(gradient)
-    return _figures(grid.transform(grid.matrix(gradient.detach())).abs(), mask, grid)
+    grid, M = magnitudes(gradient)
+    return _figures(M, mask, grid)
 
 
 def energies(M: Tensor, grid: Grid) -> Tensor:
@@ -152,22 +139,21 @@ def _figures(M: Tensor, mask: Tensor | None, grid: Grid) -> dict[str, float]:
     """``spectral_figures`` of a matrix with known magnitudes."""
     counts, band = grid.multiplicity(M.device), grid.bands(M.device)
     E = energies(M, grid)
-    total = E.sum()
-    figures = [M.amax(), total]
-    figures += [E[band == i].sum() / total for i in range(3)]
-    figures += [counts[band == i].sum() / counts.sum() for i in range(3)]
-    waves = (counts > 0).sum().clamp(min=2)
-    figures += [torch.special.entr(E / total).sum() / waves.log()]
-    names = ["low", "mid", "high", "white_low", "white_mid", "white_high", "entropy"]
+    total, waves = E.sum(), (counts > 0).sum().clamp(min=2)
+    figures = {"energy": total}
+    for i, name in enumerate(BANDS):
+        figures[name] = E[band == i].sum() / total
+        figures[f"white_{name}"] = counts[band == i].sum() / counts.sum()
+    figures["entropy"] = torch.special.entr(E / total).sum() / waves.log()
     if mask is not None:
-        figures += [(E * mask).sum() / total]
-        names += ["kept"]
-    largest, relative, *others = torch.stack(figures).tolist()
-    energy = largest**2 * relative / (grid.n * grid.d)
-    return {"energy": energy, **dict(zip(names, others, strict=True))}
+        figures["kept"] = (E * mask).sum() / total
+    # A device is waited for once.
+    peak, *values = torch.stack([M.amax(), *figures.values()]).tolist()
+    found = dict(zip(figures, values, strict=True))
+    return found | {"energy": found["energy"] * peak**2 / (grid.n * grid.d)}
 
 
-class Spatial:
+class Spatial(Quantity):
     """Measures the spectrum of every gradient of two dimensions or more, at the steps that are due.
 
     In the row of the whole model, ``energy`` is the sum over the tensors, and its shares are shares
@@ -188,68 +174,56 @@ class Spatial:
         _checks.whole("budget", budget, low=1)
         self.q, self.budget = q, budget
         self._generator = torch.Generator().manual_seed(seed)
-        self._chosen: set[str] | None = None
+        self._chosen: list[str] | None = None
         self._masks: dict[str, Tensor] = {}
         self._rows: list[Row] = []
 
     def before(self, step: Step) -> None:
+        self._rows = []
         if not step.due:
             return
         if self._chosen is None:
             names = [t.name for t in step.tensors if t.param.ndim >= 2 and t.param.numel() > 1]
-            order = torch.randperm(len(names), generator=self._generator)
-            self._chosen = {names[i] for i in order[: self.budget].tolist()}
-        measured = []
+            self._chosen = chosen(dict.fromkeys(names, 1), self.budget, self._generator)
+        measured, numels = {}, []
         for t in step.tensors:
             if t.grad is not None and t.name in self._chosen:
-                figures = self._measured(t, t.grad, step.optimizer)
-                if figures is not None:
-                    measured.append((t.grad.numel(), figures))
-                    self._add(step, t.name, figures)
+                figures = self._figures(t, t.grad, step.optimizer)
+                if figures:
+                    measured[t.name] = figures
+                    numels.append(t.grad.numel())
         if measured:
-            self._add(step, "all", _whole_model(measured))
-
-    def after(self, step: Step) -> None:
-        pass
+            measured["all"] = _whole_model(list(measured.values()), numels)
+        head = {"step": step.number, "quantity": "spatial"}
+        self._rows = [{**head, "tensor": name, **some} for name, some in measured.items()]
 
     def rows(self, closing: bool = False) -> list[Row]:
-        rows, self._rows = self._rows, []
-        return rows
+        # Those of a step that failed are never asked for.
+        return [] if closing else self._rows
 
     def state_dict(self) -> dict[str, Any]:
-        chosen = None if self._chosen is None else sorted(self._chosen)
-        return {"chosen": chosen, "masks": dict(self._masks)}
+        return {"chosen": self._chosen, "masks": dict(self._masks)}
 
     def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Traced]) -> None:
-        self._chosen = None if state["chosen"] is None else set(state["chosen"])
-        masks = state["masks"]
+        self._chosen, masks = state["chosen"], state["masks"]
         self._masks = {t.name: masks[t.name].to(t.param.device) for t in tensors if t.name in masks}
 
-    def _add(self, step: Step, name: str, figures: dict[str, float | None]) -> None:
-        row = {"step": step.number, "quantity": "spatial", "tensor": name}
-        self._rows.append({**row, **figures})
-
-    def _measured(
-        self, t: Traced, grad: Tensor, optimizer: Optimizer
-    ) -> dict[str, float | None] | None:
-        grid = Grid.of(grad)
-        M = grid.magnitude(grid.transform(grid.matrix(grad)))
-        peak = M.amax().item()
-        if peak == 0 or not math.isfinite(peak):
-            return None
+    def _figures(self, t: Traced, grad: Tensor, optimizer: Optimizer) -> dict[str, float]:
+        """The figures of one tensor; none where there is no finite gradient."""
+        grid, M = magnitudes(grad)
+        if not 0 < M.amax().item() < math.inf:
+            return {}
         mask: Tensor | None
         if isinstance(optimizer, SMI) and optimizer.filters(t.group, t.param):
             mask, q = optimizer.coming_mask(t.group, t.param, M), t.group["smi_q"]
         else:
             mask, q = quantile.removed(grid, M, self.q) == 0, self.q
-        figures: dict[str, float | None] = {**_figures(M, mask, grid)}
-        figures.setdefault("kept", None)
-        if t.grad_scale != 1:
-            figures["energy"] = (figures["energy"] or 0.0) / t.grad_scale**2
-        overlap = None if mask is None else self._overlap(t.name, mask, grid)
-        return {**figures, "q": q, "overlap": overlap}
+        figures = _figures(M, mask, grid)
+        figures["energy"] /= t.grad_scale**2
+        overlap = math.nan if mask is None else self._overlap(t.name, mask, grid)
+        return {"kept": math.nan, **figures, "q": q, "overlap": overlap}
 
-    def _overlap(self, name: str, mask: Tensor, grid: Grid) -> float | None:
+    def _overlap(self, name: str, mask: Tensor, grid: Grid) -> float:
         counts, sample = grid.multiplicity(mask.device).flatten(), mask.flatten()
         if len(sample) > _PLACES:
             # The same places every time, without keeping them.
@@ -259,25 +233,17 @@ class Spatial:
         before = self._masks.get(name)
         self._masks[name] = sample.clone()
         if before is None:
-            return None
-        either = counts[sample | before].sum().item()
-        return counts[sample & before].sum().item() / either if either else None
+            return math.nan
+        # NaN where both masks are empty.
+        return (counts[sample & before].sum() / counts[sample | before].sum()).item()
 
 
-def _whole_model(measured: list[tuple[int, dict[str, float | None]]]) -> dict[str, float | None]:
-    energies = [figures["energy"] for _, figures in measured]
-    numels = [numel for numel, _ in measured]
-    whole: dict[str, float | None] = {"energy": sum(energy or 0.0 for energy in energies)}
-    for name in measured[0][1]:
-        if name == "energy":
-            continue
-        weights = energies if name in (*BANDS, "kept") else numels
-        terms = [
-            (weight, figures[name])
-            for weight, (_, figures) in zip(weights, measured, strict=True)
-            if figures[name] is not None
-        ]
-        total = sum(weight or 0.0 for weight, _ in terms)
-        mean = sum((weight or 0.0) * (value or 0.0) for weight, value in terms)
-        whole[name] = mean / total if total else None
-    return whole
+def _whole_model(tensors: list[dict[str, float]], numels: list[int]) -> dict[str, float]:
+    energies = [figures["energy"] for figures in tensors]
+    whole = {}
+    for name in tensors[0]:
+        values = torch.tensor([figures[name] for figures in tensors], dtype=torch.float64)
+        weights = values.new_tensor(energies if name in (*BANDS, "kept") else numels)
+        known = ~values.isnan()
+        whole[name] = ((weights * values)[known].sum() / weights[known].sum()).item()
+    return {**whole, "energy": sum(energies)}

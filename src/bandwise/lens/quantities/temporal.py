@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bandwise.lens.quantities.quantity import Row, Step, Traced
+from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced, chosen
 from bandwise.lens.quantities.response import response
 from bandwise.optim import _checks
 
 _SHORTEST = 32  # steps for a spectrum
 
 
-class Temporal:
+class Temporal(Quantity):
     """Follows a few coordinates of every tensor and measures their ``response``.
 
     There are rows after every window, and at the end for the last window of steps. A step in which
@@ -51,25 +51,25 @@ class Temporal:
             raise ModuleNotFoundError("the lens needs scipy: pip install 'bandwise[study]'")
         self.window, self.coordinates, self.budget = window, coordinates, budget
         self._generator = torch.Generator().manual_seed(seed)
-        # The coordinates of each tensor: their places in it, and their columns in the buffer.
+        # The places of the coordinates in each tensor, and the tensors of each device.
         self._places: dict[str, Tensor] = {}
-        self._columns: dict[str, slice] = {}
-        # The gradients and the updates of each device's tensors: (2, window, coordinates).
-        self._buffers: dict[torch.device, Tensor] = {}
+        self._names: dict[torch.device, list[str]] = {}
+        # The last steps of each device: gradients and updates, (1, 2, coordinates).
+        self._steps: dict[torch.device, deque[Tensor]] = {}
+        self._gradients: dict[str, Tensor] = {}
         self._starts: dict[str, Tensor] = {}
-        self._count = self._reported = self._step = 0
+        self._new = self._step = 0
 
     def before(self, step: Step) -> None:
         if not self._places:
             self._follow(step.tensors, self._choose(step.tensors))
-        self._starts, gradients = {}, {}
+        self._gradients, self._starts = {}, {}
         for t in step.tensors:
             if t.grad is not None and t.name in self._places:
                 places = self._places[t.name]
                 gradient = _taken(t.grad, places)
-                gradients[t.name] = gradient if t.grad_scale == 1 else gradient / t.grad_scale
+                self._gradients[t.name] = gradient if t.grad_scale == 1 else gradient / t.grad_scale
                 self._starts[t.name] = _taken(t.param, places)
-        self._store(0, gradients)
 
     def after(self, step: Step) -> None:
         moved = [t for t in step.tensors if t.name in self._starts]
@@ -82,32 +82,29 @@ class Temporal:
             # With a learning rate of 0 the update is NaN: it is not known.
             torch._foreach_div_(differences, [float(t.group["lr"]) for t in moved])
             updates = {t.name: u for t, u in zip(moved, differences, strict=True)}
-        self._store(1, updates)
-        self._starts = {}
-        self._count += 1
+        for device, names in self._names.items():
+            both = [
+                torch.cat([found[name] if name in found else self._unknown(name) for name in names])
+                for found in (self._gradients, updates)
+            ]
+            self._steps[device].append(torch.stack(both)[None])
+        self._gradients, self._starts = {}, {}
+        self._new += 1
         self._step = step.number
 
     def rows(self, closing: bool = False) -> list[Row]:
-        new = self._count - self._reported
-        if new == 0 or (new < self.window and not closing):
+        if self._new == 0 or (self._new < self.window and not closing):
             return []
-        self._reported = self._count
-        filled = min(self._count, self.window)
-        if filled < _SHORTEST:
-            return []
-        # From the oldest step to the newest.
-        order = torch.arange(self._count - filled, self._count) % self.window
-        on_cpu = {device: buffer.cpu()[:, order] for device, buffer in self._buffers.items()}
+        self._new = 0
         series = {}
-        for name, places in self._places.items():
-            g, u = on_cpu[places.device][..., self._columns[name]]
+        for name, steps in self._series().items():
+            g, u = steps.cpu().unbind(1)
             known = g.isfinite().all(1) & u.isfinite().all(1)
-            if 2 * known.sum() >= filled:
-                series[name] = g[known], u[known]
-        segment = filled // 4
-        figures = {name: response(g, u, segment) for name, (g, u) in series.items()}
+            if len(g) >= _SHORTEST and 2 * known.sum() >= len(g):
+                series[name] = g[known], u[known], len(g) // 4
+        figures = {name: response(*some) for name, some in series.items()}
         if series:
-            figures["all"] = _whole_model(list(series.values()), segment)
+            figures["all"] = _whole_model(list(series.values()))
         return [
             {"step": self._step, "quantity": "temporal", "tensor": name, **some}
             for name, some in figures.items()
@@ -115,84 +112,66 @@ class Temporal:
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "window": self.window,
-            "count": self._count,
-            "reported": self._reported,
-            "step": self._step,
-            "places": dict(self._places),
-            "gradients": {name: self._held(name)[0] for name in self._places},
-            "updates": {name: self._held(name)[1] for name in self._places},
-        }
+        numbers = {"window": self.window, "new": self._new, "step": self._step}
+        return {**numbers, "places": dict(self._places), "series": self._series()}
 
     def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Traced]) -> None:
-        places = state["places"]
         if state["window"] != self.window:
             raise ValueError(
                 f"window must be the state_dict's, {state['window']}, got {self.window}"
             )
-        missing = places.keys() - {t.name for t in tensors}
+        missing = state["places"].keys() - {t.name for t in tensors}
         if missing:
             raise ValueError(
                 f"the state_dict follows {min(missing)!r}, which is not among the optimizer's "
                 "parameters"
             )
-        self._count, self._reported = state["count"], state["reported"]
-        self._step = state["step"]
-        self._follow(tensors, places)
-        for name in self._places:
-            for held, kind in zip(self._held(name), ("gradients", "updates"), strict=True):
-                held.copy_(state[kind][name])
+        self._new, self._step = state["new"], state["step"]
+        self._follow(tensors, state["places"])
+        for device, names in self._names.items():
+            steps = torch.cat([state["series"][name].to(device) for name in names], -1)
+            self._steps[device].extend(steps.unsqueeze(1).unbind())
 
-    def _held(self, name: str) -> Tensor:
-        """The gradients and updates of one tensor, (2, window, coordinates)."""
-        return self._buffers[self._places[name].device][..., self._columns[name]]
+    def _series(self) -> dict[str, Tensor]:
+        """The last steps of each tensor, (steps, 2, coordinates)."""
+        series: dict[str, Tensor] = {}
+        for device, names in self._names.items():
+            widths = [len(self._places[name]) for name in names]
+            parts = torch.cat([*self._steps[device]]).split_with_sizes(widths, -1)
+            series |= zip(names, parts, strict=True)
+        return series
 
     def _choose(self, tensors: Sequence[Traced]) -> dict[str, Tensor]:
         """The places of the coordinates in every tensor that is followed."""
-        tensors = [t for t in tensors if t.param.numel()]
-        chosen = torch.randperm(len(tensors), generator=self._generator)[: self.budget].sort()
-        each = min(self.coordinates, max(1, self.budget // max(1, len(tensors))))
-        places = {}
-        for i in chosen.values.tolist():
-            numel = _real(tensors[i].param).numel()
-            places[tensors[i].name] = _distinct(numel, min(each, numel), self._generator)
-        return places
-
-    def _follow(self, tensors: Sequence[Traced], places: dict[str, Tensor]) -> None:
-        self._places, self._columns = {}, {}
-        widths: dict[torch.device, int] = defaultdict(int)
-        for t in tensors:
-            if t.name in places:
-                device, start = t.param.device, widths[t.param.device]
-                widths[device] += len(places[t.name])
-                self._places[t.name] = places[t.name].to(device)
-                self._columns[t.name] = slice(start, widths[device])
-        self._buffers = {
-            device: torch.full((2, self.window, width), math.nan, device=device)
-            for device, width in widths.items()
+        numels = {t.name: _real(t.param).numel() for t in tensors if t.param.numel()}
+        each = min(self.coordinates, max(1, self.budget // max(1, len(numels))))
+        return {
+            name: _distinct(numels[name], min(each, numels[name]), self._generator)
+            for name in chosen(dict.fromkeys(numels, 1), self.budget, self._generator)
         }
 
-    def _store(self, kind: int, found: dict[str, Tensor]) -> None:
-        """Write the values of a step; NaN for tensors without any."""
-        parts: dict[torch.device, list[Tensor]] = defaultdict(list)
-        for name, places in self._places.items():
-            if name in found:
-                values = found[name]
-            else:
-                values = torch.full_like(places, math.nan, dtype=torch.float32)
-            parts[places.device].append(values)
-        for device, some in parts.items():
-            self._buffers[device][kind, self._count % self.window] = torch.cat(some)
+    def _follow(self, tensors: Sequence[Traced], places: dict[str, Tensor]) -> None:
+        self._places, self._names = {}, defaultdict(list)
+        for t in tensors:
+            if t.name in places:
+                self._places[t.name] = places[t.name].to(t.param.device)
+                self._names[t.param.device].append(t.name)
+        for device, names in self._names.items():
+            none = torch.empty(0, 2, sum(len(self._places[name]) for name in names), device=device)
+            self._steps[device] = deque([none], maxlen=self.window)
+
+    def _unknown(self, name: str) -> Tensor:
+        return torch.full_like(self._places[name], math.nan, dtype=torch.float32)
 
 
-def _whole_model(series: list[tuple[Tensor, Tensor]], segment: int) -> dict[str, Any]:
+def _whole_model(series: list[tuple[Tensor, Tensor, int]]) -> dict[str, Any]:
     """The response of the coordinates of all tensors that have the most steps."""
-    steps = max(len(g) for g, _ in series)
-    series = [(g, u) for g, u in series if len(g) == steps]
-    numbers = [torch.full(g.shape[1:], i) for i, (g, _) in enumerate(series)]
-    gradient, update = (torch.cat(some, 1) for some in zip(*series, strict=True))
-    return response(gradient, update, segment, torch.cat(numbers))
+    most = max(len(g) for g, _, _ in series)
+    series = [some for some in series if len(some[0]) == most]
+    numbers = [torch.full(g.shape[1:], i) for i, (g, _, _) in enumerate(series)]
+    gradients, updates, segments = zip(*series, strict=True)
+    both = torch.cat(gradients, 1), torch.cat(updates, 1)
+    return response(*both, segments[0], torch.cat(numbers))
 
 
 def _distinct(numel: int, count: int, generator: torch.Generator) -> Tensor:

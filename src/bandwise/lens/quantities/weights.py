@@ -7,15 +7,14 @@ construction. The paper does not say how it is measured: it has no figure here.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bandwise.lens.quantities.quantity import Row, Step, Traced
+from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced, chosen
 from bandwise.optim import _checks
 from bandwise.optim._spectrum import matrix_shape
 
@@ -70,45 +69,7 @@ def weight_figures(matrix: Tensor) -> dict[str, float]:
     return {name: figure.item() for name, figure in figures.items()}
 
 
-def model_figures(model: nn.Module) -> dict[str, float]:
-    """The rows of Tables 2 and 4 for a model, from the ``weight_figures`` of its layers.
-
-    A layer is a parameter of two or more dimensions. A shared parameter is one layer. Each layer
-    counts the same, whatever its size.
-
-    - ``average_spectral_norm`` and ``spectral_norm_variance``: the mean over layers, and the mean
-      squared distance from it.
-    - ``condition_number``, ``effective_rank_ratio``, ``parameter_magnitude_variance``,
-      ``kurtosis``, ``effective_parameter_ratio``: means over layers.
-    - ``median_condition_number``: one nearly singular layer can decide the mean; it cannot decide
-      the median.
-
-    Raises:
-        ValueError: the model has no layer, or one that is not finite.
-    """
-    layers = []
-    for name, parameter in model.named_parameters():
-        if parameter.ndim >= 2:
-            try:
-                layers.append(weight_figures(parameter))
-            except ValueError as error:
-                raise ValueError(f"model's parameter {name}: {error}") from error
-    if not layers:
-        raise ValueError("model must have a parameter of two or more dimensions, got none")
-    of = {figure: [layer[figure] for layer in layers] for figure in layers[0]}
-    return {
-        "average_spectral_norm": statistics.fmean(of["spectral_norm"]),
-        "spectral_norm_variance": statistics.pvariance(of["spectral_norm"]),
-        "condition_number": statistics.fmean(of["condition_number"]),
-        "median_condition_number": statistics.median(of["condition_number"]),
-        "effective_rank_ratio": statistics.fmean(of["effective_rank_ratio"]),
-        "parameter_magnitude_variance": statistics.fmean(of["magnitude_variance"]),
-        "kurtosis": statistics.fmean(of["kurtosis"]),
-        "effective_parameter_ratio": statistics.fmean(of["effective_parameter_ratio"]),
-    }
-
-
-class Weights:
+class Weights(Quantity):
     """Measures ``weight_figures`` of every parameter of two or more dimensions, after the step.
 
     The row of the whole model has their means; every tensor counts the same. Singular values are
@@ -129,29 +90,27 @@ class Weights:
         _checks.whole("budget", budget, low=1)
         self.every, self.budget = every, budget
         self._generator = torch.Generator().manual_seed(seed)
-        self._chosen: set[str] | None = None
-        self._params: dict[str, Tensor] = {}
+        # The parameters that are measured; None before the first step.
+        self._params: dict[str, Tensor] | None = None
         self._due = self._step = self._measured = 0
-        self._rows: list[Row] = []
-
-    def before(self, step: Step) -> None:
-        pass
+        self._pending = False
 
     def after(self, step: Step) -> None:
-        if self._chosen is None:
-            self._chosen = self._choose(step.tensors)
-        self._follow(step.tensors)
+        if self._params is None:
+            costs = {t.name: _cost(t.param) for t in step.tensors if _has_figures(t.param)}
+            self._follow(step.tensors, chosen(costs, self.budget, self._generator))
         self._step = step.number
         if step.due:
-            if self._due % self.every == 0:
-                self._measure()
+            self._pending = self._due % self.every == 0
             self._due += 1
 
-    def _measure(self) -> None:
-        self._measured = self._step
+    def rows(self, closing: bool = False) -> list[Row]:
+        if not self._pending and not (closing and self._measured < self._step):
+            return []
+        self._pending, self._measured = False, self._step
         figures = {
             name: weight_figures(param)
-            for name, param in self._params.items()
+            for name, param in (self._params or {}).items()
             # Weights that are not finite have no figures.
             if param.isfinite().all()
         }
@@ -160,45 +119,25 @@ class Weights:
             figures["all"] = {
                 name: statistics.fmean(some[name] for some in figures.values()) for name in names
             }
-        for tensor, some in figures.items():
-            row = {"step": self._step, "quantity": "weights", "tensor": tensor}
-            self._rows.append({**row, **some})
-
-    def _follow(self, tensors: Sequence[Traced]) -> None:
-        # The step itself would keep its gradients alive.
-        self._params = {t.name: t.param for t in tensors if t.name in (self._chosen or ())}
-
-    def _choose(self, tensors: Sequence[Traced]) -> set[str]:
-        chosen, spent = set(), 0
-        for i in torch.randperm(len(tensors), generator=self._generator).tolist():
-            t = tensors[i]
-            cost = _cost(t)
-            if cost and spent + cost <= self.budget:
-                chosen.add(t.name)
-                spent += cost
-        return chosen
-
-    def rows(self, closing: bool = False) -> list[Row]:
-        if closing and self._measured < self._step:
-            self._measure()
-        rows, self._rows = self._rows, []
-        return rows
+        return [
+            {"step": self._step, "quantity": "weights", "tensor": tensor, **some}
+            for tensor, some in figures.items()
+        ]
 
     def state_dict(self) -> dict[str, Any]:
-        chosen = None if self._chosen is None else sorted(self._chosen)
-        return {
-            "due": self._due,
-            "step": self._step,
-            "measured": self._measured,
-            "chosen": chosen,
-        }
+        names = None if self._params is None else list(self._params)
+        numbers = {"due": self._due, "step": self._step, "measured": self._measured}
+        return {**numbers, "chosen": names}
 
     def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Traced]) -> None:
         self._due = state["due"]
         # States of older versions have neither.
         self._step, self._measured = state.get("step", 0), state.get("measured", 0)
-        self._chosen = None if state["chosen"] is None else set(state["chosen"])
-        self._follow(tensors)
+        if state["chosen"] is not None:
+            self._follow(tensors, state["chosen"])
+
+    def _follow(self, tensors: Sequence[Traced], names: Sequence[str]) -> None:
+        self._params = {t.name: t.param for t in tensors if t.name in names}
 
 
 def _effective_share(values: Tensor) -> Tensor:
@@ -208,9 +147,9 @@ def _effective_share(values: Tensor) -> Tensor:
     return effective / len(values)
 
 
-def _cost(t: Traced) -> int:
-    """The multiplications for a tensor; 0 if it has no figures."""
-    if t.param.ndim < 2 or t.param.is_complex():
-        return 0
-    shape = matrix_shape(t.param.shape) if t.param.numel() else (0, 0)
-    return math.prod(shape) * min(shape)
+def _has_figures(param: Tensor) -> bool:
+    return param.ndim >= 2 and param.numel() > 0 and not param.is_complex()
+
+
+def _cost(matrix: Tensor) -> int:
+    return matrix.numel() * min(matrix_shape(matrix.shape))
