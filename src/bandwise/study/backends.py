@@ -35,13 +35,9 @@ def workers(backend: str, jobs: int | None, device: str) -> AbstractContextManag
         ModuleNotFoundError: the backend's package is not installed.
         StudyError: while they train, if workers were killed too often.
     """
-    match backend:
-        case "dask":
-            return _dask(jobs)
-        case "ray":
-            return _ray(jobs, device)
-        case _:
-            return _loky(jobs)
+    if backend == "dask":
+        return _dask(jobs)
+    return _ray(jobs, device) if backend == "ray" else _loky(jobs)
 
 
 @contextmanager
@@ -70,26 +66,25 @@ def _dask(jobs: int | None) -> Iterator[joblib.Parallel]:
             job.add_done_callback(lambda done: done.exception() and callback(done.exception()))
             return job
 
-    joblib.register_parallel_backend("dask", Backend)
-    client: Any
-    try:
-        client = nullcontext(Client.current())
-    except ValueError:
-        if dask.config.get("scheduler-address", None):
-            client = Client()
-        else:
-            # A process trains one run at a time, so it needs one thread.
-            with _ignoring_control_c():
-                client = Client(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
-    with client as connected:
+    def connected() -> Any:
         try:
-            with joblib.parallel_config("dask", client=connected):
-                # Joblib's n_jobs is the number of dask's threads, so pre_dispatch sets the limit.
-                yield joblib.Parallel(
-                    pre_dispatch=jobs or "all", return_as="generator_unordered", batch_size=1
-                )
-        except KilledWorker as error:
-            raise _lost("workers with more") from error
+            return nullcontext(Client.current())
+        except ValueError:
+            if dask.config.get("scheduler-address", None):
+                return Client()
+        # A process trains one run at a time, so it needs one thread.
+        with _ignoring_control_c():
+            return Client(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
+
+    joblib.register_parallel_backend("dask", Backend)
+    try:
+        with connected() as client, joblib.parallel_config("dask", client=client):
+            # Joblib's n_jobs is the number of dask's threads, so pre_dispatch sets the limit.
+            yield joblib.Parallel(
+                pre_dispatch=jobs or "all", return_as="generator_unordered", batch_size=1
+            )
+    except KilledWorker as error:
+        raise _lost("workers with more") from error
 
 
 @contextmanager
@@ -104,24 +99,16 @@ def _ray(jobs: int | None, device: str) -> Iterator[joblib.Parallel]:
         raise _missing("ray", error) from error
 
     register_ray()
-    started = not ray.is_initialized()
-    if started:
-        ray.init(log_to_driver=False)
-    settings = {
-        "num_cpus": 1,
-        "num_gpus": int(device.startswith("cuda")),
-        "max_restarts": _LOSSES,
-        "max_task_retries": _LOSSES,
-    }
+    gpus = int(device.startswith("cuda"))
+    retries = {"max_restarts": _LOSSES, "max_task_retries": _LOSSES}
+    settings = {"num_cpus": 1, "num_gpus": gpus, **retries}
+    started = nullcontext() if ray.is_initialized() else ray.init(log_to_driver=False)
     try:
-        with joblib.parallel_config("ray", n_jobs=jobs or -1, ray_remote_args=settings):
+        with started, joblib.parallel_config("ray", n_jobs=jobs or -1, ray_remote_args=settings):
             # Ray's pool cannot return results one by one. Progress is read from the folders.
             yield joblib.Parallel(batch_size=1)
     except ray.exceptions.RayActorError as error:
         raise _lost("workers with more") from error
-    finally:
-        if started:
-            ray.shutdown()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, cast
@@ -112,14 +111,6 @@ def _build(
         shared["weight_decay"] = recipe.weight_decay
     make = _of_package(name) if "." in name else NSF if name == "nsf" else _TORCH[name]
     return _checked(_call(make, named, shared, options, around))
-
-
-def package_version(name: str) -> dict[str, str]:
-    """The package that an optimizer's code comes from, and its version; empty for bandwise's."""
-    if userfile.is_userfile(name) or "." not in name or name.startswith("bandwise."):
-        return {}
-    distributions = importlib.metadata.packages_distributions().get(name.partition(".")[0], [])
-    return {package: importlib.metadata.version(package) for package in distributions}
 
 
 def _of_package(name: str) -> Callable[..., Any]:

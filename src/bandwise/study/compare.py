@@ -15,16 +15,16 @@ from rich.console import Console
 
 from bandwise import tasks
 from bandwise.optim import _checks
-from bandwise.study import earlier, spec
+from bandwise.study import earlier
 from bandwise.study.backends import BACKENDS
+from bandwise.study.config import RunConfig
 from bandwise.study.locks import locked
 from bandwise.study.paired import compare_runs
 from bandwise.study.parallel import finish_runs
-from bandwise.study.plan import configure, read_optimizers
+from bandwise.study.plan import configure
 from bandwise.study.results import Results
 from bandwise.study.run_files import RESULT
 from bandwise.study.versions import versions
-from bandwise.tasks import Recipe
 
 
 def default_folder(task: str) -> Path:
@@ -90,10 +90,9 @@ def compare(
     _checks.flag("lens", lens)
     _checks.one_of("backend", backend, BACKENDS)
     device = str(device)
-    specs = read_optimizers(optimizers)
-    made, recipe, configs = configure(
+    made, configs = configure(
         task,
-        specs,
+        optimizers,
         range(seeds),
         steps=steps,
         lr=lr,
@@ -103,7 +102,7 @@ def compare(
     )
     out = default_folder(task) if out is None else Path(out)
     jobs = _jobs(jobs, backend, device, len(configs))
-    command = recorded_command(task, specs, seeds, recipe, out, device, lens, task_options)
+    command = recorded_command(configs, out)
     console = console or Console(stderr=True)
 
     def say(line: str) -> None:
@@ -111,21 +110,22 @@ def compare(
 
     with locked(out):
         before = earlier.results_in(out)
-        if before and earlier.is_of_another_study(before, configs, command):
+        others = {run.folder for run in before.runs} - {c.folder for c in configs} if before else ()
+        if before and others and before.command != command:
             say(f"The report in {out} will be replaced. It is of: {before.command}")
         timed_alone = earlier.timed_alone(configs, out, jobs, before)
-        left = [c for c in configs if not (c.folder_in(out) / RESULT).exists()]
+        left = [c for c in configs if not (out / c.folder / RESULT).exists()]
         if len(left) < len(configs):
             say(f"{len(configs) - len(left)} of {len(configs)} runs are finished already.")
         if why := earlier.why_anew(left, out):
             say(why)
-        done = finish_runs(configs, out, jobs=jobs, backend=backend, device=device, console=console)
-        groups = [[run for run in done if run.optimizer == s.text] for s in specs]
+        runs = finish_runs(configs, left, out, jobs, backend, console)
+        groups = [[r for r in runs if r.optimizer == name] for name in _optimizers(configs)]
         results = Results(
             task=made.name,
             metric=f"val_{made.metric}",
             direction=made.direction,
-            steps=recipe.steps,
+            steps=configs[0].recipe["steps"],
             seeds=list(range(seeds)),
             comparisons=compare_runs(groups, f"val_{made.metric}", made.direction),
             runs=[run for group in groups for run in group],
@@ -143,34 +143,26 @@ def _jobs(jobs: int | None, backend: str, device: str, runs: int) -> int | None:
     if jobs is None and backend != "loky":
         return None
     if jobs is None:
-        return 1 if torch.device(device).type != "cpu" else min(joblib.cpu_count(), runs)
+        jobs = joblib.cpu_count() if torch.device(device).type == "cpu" else 1
     _checks.whole("jobs", jobs, low=1)
     return min(jobs, runs)
 
 
-def recorded_command(
-    task: str,
-    specs: Sequence[spec.Spec],
-    seeds: int,
-    recipe: Recipe,
-    out: Path,
-    device: str,
-    lens: bool,
-    task_options: Mapping[str, Any] | None,
-) -> str:
+def recorded_command(configs: Sequence[RunConfig], out: Path) -> str:
     """What repeats the study from a shell."""
-    options = {
-        "--optimizers": ",".join(s.text for s in specs),
-        "--seeds": seeds,
-        "--steps": recipe.steps,
-        "--lr": recipe.lr,
-        **({"--device": device} if device != "cpu" else {}),
-        "--out": out,
-    }
-    words = ["bandwise", "compare", task, *(str(w) for pair in options.items() for w in pair)]
-    words += ["--lens"] if lens else []
+    one = configs[0]
+    words = ["bandwise", "compare", one.task, "--optimizers", ",".join(_optimizers(configs))]
+    words += ["--seeds", str(len({config.seed for config in configs}))]
+    words += ["--steps", str(one.recipe["steps"]), "--lr", str(one.recipe["lr"])]
+    words += ["--device", one.device] if one.device != "cpu" else []
+    words += ["--out", str(out)]
+    words += ["--lens"] if one.lens else []
     # What stands behind the dashes is the task's alone, whatever its options are called.
-    words += ["--"] if task_options else []
-    for name, text in tasks.write_options(task, task_options or {}).items():
+    words += ["--"] if one.task_options else []
+    for name, text in tasks.write_options(one.task, one.task_options).items():
         words += [f"--{name}", text]
     return shlex.join(words)
+
+
+def _optimizers(configs: Sequence[RunConfig]) -> list[str]:
+    return list(dict.fromkeys(config.optimizer for config in configs))

@@ -6,15 +6,12 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
-
-import bandwise
 from bandwise import userfile
-from bandwise.study import by_name, spec
+from bandwise.study import spec
 from bandwise.study.errors import StudyError
+from bandwise.study.versions import code_versions
 
 
 @dataclass(frozen=True)
@@ -48,25 +45,20 @@ class RunConfig:
         """What messages call the run."""
         return f"{self.optimizer}, seed {self.seed}"
 
+    @property
+    def folder(self) -> str:
+        """The run's folder in that of a study: a readable name that no other run has."""
+        text = json.dumps(self.plain(), sort_keys=True, default=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        label = re.sub(r"[^A-Za-z0-9.=-]+", "-", self.optimizer).strip("-.")[:40]
+        return f"runs/{label}-seed{self.seed}-{digest}"
+
     def plain(self) -> dict[str, Any]:
         """The fields. ``lens`` is left out where there is none, so that old names stay the same."""
         return {key: value for key, value in asdict(self).items() if key != "lens" or value}
 
-    def folder_name(self) -> str:
-        """A readable name that no other configuration has."""
-        text = json.dumps(self.plain(), sort_keys=True, default=str)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        label = re.sub(r"[^A-Za-z0-9.=-]+", "-", self.optimizer).strip("-.")[:40]
-        return f"{label}-seed{self.seed}-{digest}"
-
-    def folder_in(self, out: Path) -> Path:
-        """The run's folder in the folder of a study."""
-        return out / "runs" / self.folder_name()
-
     def check_code(self) -> None:
         """Check that this process runs the code that the study began with.
-
-        Two versions of the code must not share a table.
 
         Raises:
             StudyError: a file of the user's has changed, or a package has another version.
@@ -76,10 +68,10 @@ class RunConfig:
                 raise StudyError(f"{userfile.file_of(name)} changed while the study ran")
         found = code_versions(self.optimizer)
         for package, wanted in self.versions.items():
-            if found.get(package, "none") != wanted:
+            here = found.get(package, "none")
+            if here != wanted:
                 raise StudyError(
-                    f"the study was begun with {package} {wanted}, and this worker has "
-                    f"{found.get(package, 'none')}"
+                    f"the study was begun with {package} {wanted}, and this worker has {here}"
                 )
 
 
@@ -90,12 +82,3 @@ def user_files(task: str, optimizer: str) -> dict[str, str]:
         if userfile.is_userfile(name):
             files |= userfile.load(name).files
     return files
-
-
-def code_versions(optimizer: str) -> dict[str, str]:
-    """The versions that a run depends on: of bandwise, torch and the optimizer's package."""
-    return {
-        "bandwise": bandwise.__version__,
-        "torch": torch.__version__,
-        **by_name.package_version(spec.parse(optimizer).base),
-    }

@@ -22,31 +22,18 @@ def results_in(out: Path) -> Results | None:
         return None
 
 
-def is_of_another_study(before: Results, configs: Sequence[RunConfig], command: str) -> bool:
-    """Whether the results have another command, and runs that this study has not."""
-    names = {config.folder_name() for config in configs}
-    return before.command != command and not _run_names(before) <= names
-
-
 def timed_alone(
     configs: Sequence[RunConfig], out: Path, at_a_time: int | None, before: Results | None
 ) -> bool:
-    """Whether the times of a study's runs can be compared.
-
-    They can if the runs are trained one at a time, in one call.
-    """
-    folders = [config.folder_in(out) for config in configs]
-    if before and all((folder / RESULT).exists() for folder in folders):
-        return before.timed_alone and {folder.name for folder in folders} <= _run_names(before)
-    return at_a_time == 1 and not any(folder.exists() for folder in folders)
+    """Whether the runs are trained one at a time, in one call: only then can times be compared."""
+    if before and all((out / c.folder / RESULT).exists() for c in configs):
+        known = {run.folder for run in before.runs}
+        return before.timed_alone and known.issuperset(c.folder for c in configs)
+    return at_a_time == 1 and not any((out / c.folder).exists() for c in configs)
 
 
 def why_anew(left: Sequence[RunConfig], out: Path) -> str:
-    """Which code or data has changed since runs of the same settings were finished.
-
-    Returns:
-        A sentence; empty if there are no such runs.
-    """
+    """A sentence on code or data that changed since runs of the same settings; empty if none."""
     wanted = {_settings(config.plain()): config.data | config.versions for config in left}
     changed: set[str] = set()
     older = 0
@@ -57,12 +44,9 @@ def why_anew(left: Sequence[RunConfig], out: Path) -> str:
             now = wanted[_settings(config)]
         except (OSError, KeyError, TypeError, ValueError):
             continue  # of another study, or damaged
-        different = {
-            userfile.file_of(name) for name in held | now if held.get(name) != now.get(name)
-        }
-        if different:
-            changed |= different
-            older += 1
+        different = [name for name in held | now if held.get(name) != now.get(name)]
+        changed |= set(map(userfile.file_of, different))
+        older += bool(different)
     if not older:
         return ""
     has, are = "has" if len(changed) == 1 else "have", "run is" if older == 1 else "runs are"
@@ -73,7 +57,3 @@ def _settings(config: Mapping[str, Any]) -> str:
     """A configuration without its code and data, to look up."""
     rest = {key: value for key, value in config.items() if key not in ("data", "versions")}
     return json.dumps(rest, sort_keys=True, default=str)
-
-
-def _run_names(results: Results) -> set[str]:
-    return {Path(run.folder).name for run in results.runs}

@@ -13,14 +13,10 @@ from bandwise.study.errors import StudyError
 
 @contextmanager
 def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Keep other commands out of a folder. The folder is made if it is missing.
-
-    Args:
-        folder: the folder.
-        name: of the lock's file. A folder may have several locks.
+    """Keep other commands out of a folder, which is made if it is missing.
 
     Raises:
-        StudyError: another command holds the lock.
+        StudyError: another command holds the lock of that name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -34,13 +30,7 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process works in a folder; then remove its half-written files.
-
-    The folder is made if it is missing.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
+    """Wait until no other process works in a folder; then remove its half-written files."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         for unfinished in folder.glob(".*.tmp"):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import multiprocessing
 import os
@@ -57,8 +58,6 @@ def train(config: RunConfig, folder: Path) -> None:
         StudyError: the code is not what the study began with, or the task breaks its protocol.
     """
     _end_with_parent()
-    if (folder / RESULT).exists():
-        return
     with alone_in(folder):
         if not (folder / RESULT).exists():
             write_json(folder / CONFIG, config.plain())
@@ -87,30 +86,22 @@ class _StoredRun:
     def __init__(self, config: RunConfig, folder: Path) -> None:
         config.check_code()
         self.config, self.folder = config, folder
-        self.recipe = Recipe(**config.recipe)
+        task, recipe = tasks.load(config.task, config.task_options), Recipe(**config.recipe)
         self.training = Training(
-            tasks.load(config.task, config.task_options),
-            config.optimizer,
-            config.seed,
-            recipe=self.recipe,
-            device=config.device,
+            task, config.optimizer, config.seed, recipe=recipe, device=config.device
         )
         self.diverged = False
         self.saved = time.monotonic()
-        self.eval_every = max(1, self.recipe.steps // self.recipe.evals)
+        self.steps, self.eval_every = recipe.steps, max(1, recipe.steps // recipe.evals)
         self.lens = self._lens() if config.lens else None
 
     def _lens(self) -> Lens:
         """A lens that has something to show for the shortest run, too."""
-        steps, every = self.recipe.steps, min(50, self.eval_every)
-        quantities = (
-            Temporal(window=min(256, max(32, math.ceil(steps / _LOOKS)))),
-            Spatial(),
-            Weights(every=max(1, steps // every // (_LOOKS - 1))),
-        )
-        return Lens(
-            self.training.model, self.training.optimizer, every, self.folder, quantities=quantities
-        )
+        training, every = self.training, min(50, self.eval_every)
+        window = min(256, max(32, math.ceil(self.steps / _LOOKS)))
+        weights = Weights(every=max(1, self.steps // every // (_LOOKS - 1)))
+        quantities = (Temporal(window=window), Spatial(), weights)
+        return Lens(training.model, training.optimizer, every, self.folder, quantities=quantities)
 
     def train(self) -> None:
         """Train to the end, and write the result."""
@@ -121,21 +112,19 @@ class _StoredRun:
             self._finish()
 
     def _train_and_evaluate(self) -> None:
-        training, steps = self.training, self.recipe.steps
+        training = self.training
         row_every = max(1, self.eval_every // _ROWS_PER_EVAL)
         if training.step == 0:
             self._evaluate()
-        while training.step < steps and not self.diverged:
-            next_eval = min(
-                training.step - training.step % self.eval_every + self.eval_every, steps
-            )
-            while training.step < next_eval and not self.diverged:
-                # At step 0 there is nothing to save.
-                if training.step > 0 and time.monotonic() - self.saved > _SAVE_SECONDS:
-                    self._save_checkpoint()
-                self._train_until(min(training.step + row_every, next_eval))
-            self._evaluate()
-            self._save_checkpoint()
+        while training.step < self.steps and not self.diverged:
+            # At step 0 there is nothing to save.
+            if training.step > 0 and time.monotonic() - self.saved > _SAVE_SECONDS:
+                self._save_checkpoint()
+            next_eval = min((training.step // self.eval_every + 1) * self.eval_every, self.steps)
+            self._train_until(min(training.step + row_every, next_eval))
+            if training.step == next_eval or self.diverged:
+                self._evaluate()
+                self._save_checkpoint()
 
     def _train_until(self, step: int) -> None:
         """Train up to a step, and write a row."""
@@ -146,29 +135,28 @@ class _StoredRun:
             lr = training.optimizer.param_groups[0]["lr"]
             losses += training.train_step()
         loss = losses.item() / steps  # waits for the device, so it comes before the clock
+        seconds = (time.perf_counter() - started) / steps
         self.diverged = not math.isfinite(loss)
+        # Of the first parameter group, as its last step used them: "smi/alpha", "nsf/p".
+        values = scheduled(training.optimizer, training.optimizer.param_groups[0])
+        by_name = {name.partition("/")[2]: value for name, value in values.items()}
         self._write_row(
-            step=step,
-            train_loss=loss,
-            lr=float(lr),
-            seconds_per_step=(time.perf_counter() - started) / steps,
-            **_scheduled_values(training.optimizer),
+            step=step, train_loss=loss, lr=float(lr), seconds_per_step=seconds, **by_name
         )
 
     def _evaluate(self) -> None:
-        """Write a row of the figures, and what the lens records of an evaluation."""
         training = self.training
         self._write_row(step=training.step, **training.evaluate("val"))
         if self.lens is None:
             return
         # A boundary moves most in the beginning: the evaluations 0, 1, 2, 5, 11 and 25 of 25.
-        evals, number = (math.ceil(s / self.eval_every) for s in (self.recipe.steps, training.step))
+        evals, number = (math.ceil(s / self.eval_every) for s in (self.steps, training.step))
         looks = {0, *(round(evals ** (i / (_LOOKS - 2))) for i in range(_LOOKS - 1))}
         with training.autocast():
             self.lens.look(
                 training.task.probe(),
                 training.task.plane() if number in looks else None,
-                activations=training.step == self.recipe.steps and not self.diverged,
+                activations=training.step == self.steps and not self.diverged,
             )
 
     def _write_row(self, **figures: float) -> None:
@@ -204,7 +192,6 @@ class _StoredRun:
         else:
             (self.folder / LENS).unlink(missing_ok=True)
         self.metrics.truncate(metrics_bytes)
-        self.metrics.seek(metrics_bytes)
 
     def _finish(self) -> None:
         with reading(self.folder / METRICS):
@@ -231,20 +218,7 @@ def _settings(optimizer: Optimizer) -> dict[str, Any]:
     """The settings of the first parameter group, defaults and all, as plain data."""
     # What changes from step to step is no setting.
     left_out = ("params", "lr", "step", "smi_step")
-    return {
-        str(key): value if _is_plain(value) else str(value)
-        for key, value in optimizer.param_groups[0].items()
-        if key not in left_out and value is not None
-    }
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return type(value) in (bool, int, float, str)
-
-
-def _scheduled_values(optimizer: Optimizer) -> dict[str, float]:
-    """``alpha`` and ``p`` as the first parameter group's last step used them."""
-    values = scheduled(optimizer, optimizer.param_groups[0])
-    return {name.partition("/")[2]: value for name, value in values.items()}
+    group = optimizer.param_groups[0]
+    settings = {k: v for k, v in group.items() if k not in left_out and v is not None}
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str, skipkeys=True))
+    return plain

@@ -117,21 +117,14 @@ def tune(
                 for name, span in space.items()
             }
             text = with_options(optimizer, options)
-            made, _, configs = configure(
-                task,
-                [spec.parse(text)],
-                seeds,
-                steps=steps,
-                lr=None,
-                device=device,
-                lens=False,
-                task_options=task_options,
+            made, configs = configure(
+                task, [text], seeds, steps=steps, device=device, task_options=task_options
             )
             sign = 1 if made.direction == "min" else -1
             values = []
             for config in configs:
-                train(config, config.folder_in(out))
-                run = read_run(config, config.folder_in(out))
+                train(config, out / config.folder)
+                run = read_run(config, out / config.folder)
                 values.append(run.final[f"val_{made.metric}"])
             mean = float(np.mean(values))
             cost = sign * mean if math.isfinite(mean) else math.inf

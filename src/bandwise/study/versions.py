@@ -8,6 +8,8 @@ import platform
 import torch
 
 import bandwise
+from bandwise import userfile
+from bandwise.study import spec
 
 
 def versions(device: str | torch.device, *packages: str) -> dict[str, str]:
@@ -24,4 +26,15 @@ def versions(device: str | torch.device, *packages: str) -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
+    return found
+
+
+def code_versions(optimizer: str) -> dict[str, str]:
+    """The versions that a run depends on: of bandwise, torch and the optimizer's package."""
+    name = spec.parse(optimizer).base
+    found = {"bandwise": bandwise.__version__, "torch": torch.__version__}
+    if "." in name and not userfile.is_userfile(name) and not name.startswith("bandwise."):
+        distributions = importlib.metadata.packages_distributions()
+        for package in distributions.get(name.partition(".")[0], []):
+            found[package] = importlib.metadata.version(package)
     return found
