@@ -183,13 +183,11 @@ def test_the_recorded_command_reads_back_to_the_same_study(
     command = recorded_command(configs, file.parent)
     seen = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            cli, "compare", lambda task, texts, **read: seen.update(read, task=task, texts=texts)
-        )
+        patch.setattr(cli, "compare", lambda **read: seen.update(read))
         patch.setattr(cli, "_show", lambda results, folder: None)
         cli.app(shlex.split(command)[1:], standalone_mode=False)
     read = {key: seen[key] for key in kwargs}
-    _, again = configure(seen["task"], seen["texts"], range(seen["seeds"]), **read)
+    _, again = configure(seen["task"], seen["optimizers"], range(seen["seeds"]), **read)
     assert [c.folder for c in again] == [c.folder for c in configs]
     assert seen["out"] == file.parent
 

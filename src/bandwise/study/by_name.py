@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,13 +13,14 @@ from torch.optim import Optimizer
 
 from bandwise import userfile
 from bandwise.optim import _checks
+from bandwise.optim._smi_settings import Settings
 from bandwise.optim.nsf import NSF
 from bandwise.optim.smi import SMI
 from bandwise.study.spec import WRAPPED, Spec
 from bandwise.tasks import Recipe
 
 # SparseAdam needs sparse gradients, which no task has.
-_TORCH: dict[str, type[Optimizer]] = {
+_TORCH = {
     name.lower(): cls
     for name, cls in vars(torch.optim).items()
     if inspect.isclass(cls)
@@ -30,8 +31,7 @@ _DECOUPLED_DECAY = ("adamw", "nsf")
 # ``foreach`` and ``fused`` have a prefix, because most optimizers have options of these names.
 _SMI_OPTIONS = tuple(
     f"smi_{name}" if name in ("foreach", "fused") else name
-    for name in inspect.signature(SMI).parameters
-    if name not in ("base", "shard_work")
+    for name in (*Settings._fields, "preset")
 )
 _SMI_PRESETS = ("adamw", "adam", "sgd", "lion")
 
@@ -55,13 +55,7 @@ def build(
     has one. SMI's options (alpha, beta, q, total_steps, …, and ``preset``) go to SMI, the others to
     NAME. ``smi_fused`` and ``smi_foreach`` are SMI's, ``fused`` and ``foreach`` are NAME's.
 
-    ``sgd`` has a momentum of 0.9 by default.
-
-    Args:
-        spec: the optimizer, as it was read.
-        named_parameters: of the model.
-        lr: peak learning rate; an option ``lr`` goes before it.
-        recipe: the steps, betas and decay of those optimizers that take them.
+    An option ``lr`` goes before the argument. ``sgd`` has a momentum of 0.9 by default.
 
     Raises:
         ValueError: an unknown name or option, or a value that the optimizer refuses; names both.
@@ -87,69 +81,53 @@ def _build(
     """Make an optimizer by its name. Errors list its options and those of ``around``."""
     shared: dict[str, Any] = {"total_steps": recipe.steps}
     if name.startswith(WRAPPED):
-        base_name = name.removeprefix(WRAPPED)
-        settings = {
-            key.removeprefix("smi_"): options.pop(key) for key in _SMI_OPTIONS if key in options
-        }
-        kind = base_name.rpartition(".")[2].lower()
-        default = kind if kind in _SMI_PRESETS else "adamw"
-        preset = options.pop("preset", default)
-        base = _build(base_name, named, options, recipe, (*_SMI_OPTIONS, "preset"))
+        inner = name.removeprefix(WRAPPED)
+        own = {key: options.pop(key) for key in _SMI_OPTIONS if key in options}
+        kind = inner.rpartition(".")[2].lower()
+        preset = own.pop("preset", kind if kind in _SMI_PRESETS else "adamw")
+        base = _build(inner, named, options, recipe, _SMI_OPTIONS)
+        settings = {key.removeprefix("smi_"): value for key, value in own.items()}
         return SMI.preset(preset, base, **{**shared, **settings})
-    if userfile.is_userfile(name):
-        return _checked(_call(userfile.load(name).value, named, shared, options, around))
-    if "." not in name and name != "nsf" and name not in _TORCH:
-        raise ValueError(
-            f"name must be one of {', '.join(names())}, smi- before any of these, "
-            "package.Class, or file.py:factory"
-        )
+    make = _found(name)
     if name == "sgd":
         shared["momentum"] = 0.9
-    if recipe.betas is not None:
+    if recipe.betas is not None and not userfile.is_userfile(name):
         shared["betas"] = recipe.betas
     if recipe.weight_decay is not None and name in _DECOUPLED_DECAY:
         shared["weight_decay"] = recipe.weight_decay
-    make = _of_package(name) if "." in name else NSF if name == "nsf" else _TORCH[name]
-    return _checked(_call(make, named, shared, options, around))
-
-
-def _of_package(name: str) -> Callable[..., Any]:
-    module, _, attribute = name.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{name} needs the package {error.name!r}: it is not installed") from error
-    except AttributeError as error:
-        raise ValueError(f"the module {module} has no {attribute!r}") from error
-    if not callable(found):
-        raise TypeError(f"{name} must be an optimizer's class or a function, got {found!r}")
-    return cast(Callable[..., Any], found)
-
-
-def _checked(made: object) -> Optimizer:
-    if not isinstance(made, Optimizer):
-        raise TypeError(f"it must be a torch.optim.Optimizer, or return one, got {made!r}")
-    return made
-
-
-def _call(
-    make: Callable[..., Any],
-    named: list[tuple[str, nn.Parameter]],
-    shared: dict[str, Any],
-    options: dict[str, Any],
-    around: tuple[str, ...],
-) -> Any:
-    """Call ``make`` with its options and with the shared settings that it takes."""
     accepted = inspect.signature(make).parameters
     first = next(iter(accepted), "")
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     unknown = [key for key in options if not takes_any and key not in accepted]
     if unknown:
-        known = [key for key in (*around, *accepted) if key != first]
+        known = dict.fromkeys(key for key in (*around, *accepted) if key != first)
         raise ValueError(
-            f"there is no option {', '.join(map(repr, unknown))}; its options are "
-            f"{', '.join(dict.fromkeys(known))}"
+            f"there is no option {', '.join(map(repr, unknown))}; "
+            f"its options are {', '.join(known)}"
         )
     shared = {key: value for key, value in shared.items() if takes_any or key in accepted}
-    params = named if first == "named_parameters" else [p for _, p in named]
-    return make(params, **{**shared, **options})
+    params = named if first == "named_parameters" else [param for _, param in named]
+    made = make(params, **{**shared, **options})
+    if not isinstance(made, Optimizer):
+        raise TypeError(f"it must be a torch.optim.Optimizer, or return one, got {made!r}")
+    return made
+
+
+def _found(name: str) -> Any:
+    """The class or function that a name stands for."""
+    if userfile.is_userfile(name):
+        return userfile.load(name).value
+    if name == "nsf" or name in _TORCH:
+        return NSF if name == "nsf" else _TORCH[name]
+    module, dot, attribute = name.rpartition(".")
+    if not dot:
+        raise ValueError(
+            f"name must be one of {', '.join(names())}, smi- before any of these, "
+            "package.Class, or file.py:factory"
+        )
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{name} needs the package {error.name!r}: it is not installed") from error
+    except AttributeError as error:
+        raise ValueError(f"the module {module} has no {attribute!r}") from error
