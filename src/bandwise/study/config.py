@@ -16,28 +16,16 @@ from bandwise.study.versions import code_versions
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that the result of a run depends on.
-
-    Attributes:
-        task: name or ``file.py:Class``.
-        task_options: keyword arguments of the task's constructor.
-        data: hashes of the data and of the user's files.
-        optimizer: the optimizer's text.
-        seed: of weights, batches and dropout.
-        recipe: the fields of ``bandwise.tasks.Recipe``.
-        device: ``"cpu"``, ``"cuda"``, …
-        versions: of bandwise, torch and the optimizer's package.
-        lens: whether a ``bandwise.Lens`` watches the run.
-    """
+    """Everything that the result of a run depends on: see the arguments of ``compare``."""
 
     task: str
     task_options: dict[str, Any]
-    data: dict[str, str]
+    data: dict[str, str]  # hashes of the data and of the user's files
     optimizer: str
     seed: int
-    recipe: dict[str, Any]
+    recipe: dict[str, Any]  # the fields of ``bandwise.tasks.Recipe``
     device: str
-    versions: dict[str, str]
+    versions: dict[str, str]  # of bandwise, torch and the optimizer's package
     lens: bool = False
 
     @property
@@ -58,11 +46,7 @@ class RunConfig:
         return {key: value for key, value in asdict(self).items() if key != "lens" or value}
 
     def check_code(self) -> None:
-        """Check that this process runs the code that the study began with.
-
-        Raises:
-            StudyError: a file of the user's has changed, or a package has another version.
-        """
+        """Raise StudyError unless this process runs the code that the study began with."""
         for name, sha256 in user_files(self.task, self.optimizer).items():
             if self.data.get(name) != sha256:
                 raise StudyError(f"{userfile.file_of(name)} changed while the study ran")

@@ -36,20 +36,11 @@ class StudyProgress:
 
     In a terminal every running run has a bar with its step, loss, speed and time left. Elsewhere it
     has a line at an evaluation, at most one in half a minute. In both a run that ends has a line.
-
-    Args:
-        configs: the runs.
-        out: the study's folder.
-        failures: the labels of the runs that failed. The caller adds them as they come.
-        console: where to write.
+    The caller adds to ``failures`` the labels of runs that failed, as they come.
     """
 
     def __init__(
-        self,
-        configs: Sequence[RunConfig],
-        out: Path,
-        failures: Mapping[str, str],
-        console: Console,
+        self, configs: Sequence[RunConfig], out: Path, failures: Mapping[str, str], console: Console
     ) -> None:
         self._running = {config.label: out / config.folder for config in configs}
         self._total, self._steps = len(configs), configs[0].recipe["steps"]
