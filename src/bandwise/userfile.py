@@ -64,7 +64,13 @@ def load(spec: str) -> UserObject:
     except Exception as error:  # a file that is no Python has no line to name
         raise UserFileError(f"{spec}: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
-        raise UserFileError(f"{path} defines no {name!r}; it defines {_defined(module)}")
+        own = [
+            each
+            for each, value in vars(module).items()
+            if not each.startswith("_") and getattr(value, "__module__", "") == module.__name__
+        ]
+        defined = ", ".join(own) or "no class or function"
+        raise UserFileError(f"{path} defines no {name!r}; it defines {defined}")
     files = {
         str(Path(file).parent / own.relative_to(path.parent)): _hash(source)
         for own, source in sources.items()
@@ -187,8 +193,3 @@ def _imported(source: bytes, file: Path, folder: Path) -> Iterator[Path]:
 
 def _hash(source: bytes) -> str:
     return hashlib.sha256(source).hexdigest()
-
-
-def _defined(module: ModuleType) -> str:
-    own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__]
-    return ", ".join(n for n in own if not n.startswith("_")) or "no class or function"

@@ -22,10 +22,8 @@ from bandwise.tasks import Recipe
 # SparseAdam needs sparse gradients, which no task has.
 _TORCH = {
     name.lower(): cls
-    for name, cls in vars(torch.optim).items()
-    if inspect.isclass(cls)
-    and issubclass(cls, Optimizer)
-    and name not in ("Optimizer", "SparseAdam")
+    for name, cls in inspect.getmembers(torch.optim, inspect.isclass)
+    if issubclass(cls, Optimizer) and name not in ("Optimizer", "SparseAdam")
 }
 _DECOUPLED_DECAY = ("adamw", "nsf")
 # ``foreach`` and ``fused`` have a prefix, because most optimizers have options of these names.
@@ -44,21 +42,16 @@ def names() -> list[str]:
 def build(
     spec: Spec, named_parameters: Iterable[tuple[str, nn.Parameter]], lr: float, recipe: Recipe
 ) -> Optimizer:
-    """Make the optimizer that ``spec`` names.
+    """Make the optimizer that ``spec`` names. A ValueError names it and what is wrong.
 
-    ``package.Class`` is an optimizer of an installed package: ``pytorch_optimizer.Lion``. It may be
-    a function that makes one. ``file.py:factory`` is a class or function of the user's. A function
-    gets the parameters. If its first argument is called ``named_parameters``, it gets
-    (name, parameter) pairs.
+    ``package.Class`` and ``file.py:factory`` are classes of optimizers, or functions that make one
+    of parameters, or of (name, parameter) pairs if the first argument is ``named_parameters``.
 
-    ``smi-NAME`` is ``bandwise.SMI`` around any of these, with the preset for NAME where the paper
-    has one. SMI's options (alpha, beta, q, total_steps, …, and ``preset``) go to SMI, the others to
-    NAME. ``smi_fused`` and ``smi_foreach`` are SMI's, ``fused`` and ``foreach`` are NAME's.
+    ``smi-NAME`` is ``bandwise.SMI`` around NAME, with the preset for NAME where the paper has one.
+    SMI's options (alpha, beta, q, …, and ``preset``) go to SMI, the others to NAME. ``smi_fused``
+    and ``smi_foreach`` are SMI's, ``fused`` and ``foreach`` are NAME's.
 
     An option ``lr`` goes before the argument. ``sgd`` has a momentum of 0.9 by default.
-
-    Raises:
-        ValueError: an unknown name or option, or a value that the optimizer refuses; names both.
     """
     options = {"lr": lr, **spec.options}
     try:

@@ -6,6 +6,7 @@ import os
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +64,15 @@ def compare(
         lr: peak learning rate; by default the task's. ``NAME:lr=…`` sets one optimizer's own.
         out: the study's folder, by default ``bandwise-runs/TASK``. It gets ``results.json``,
             ``results.csv`` and a folder for each run in ``runs/``.
-        jobs: runs at a time, each on one thread; by default as many as there are processors, or
-            one on a GPU; on a cluster as many as it has room for.
-        backend: joblib's name of where the runs are trained: ``"loky"``, processes of this machine,
-            or the clusters ``"dask"`` and ``"ray"``, whose machines must share the file system.
-            Dask's is the current ``Client``'s or ``DASK_SCHEDULER_ADDRESS``'s, ray's that of
-            ``ray.init`` or ``RAY_ADDRESS``; where none is named, one is started on this machine.
+        jobs: runs at a time, each on one thread; by default one for each processor, one on a GPU,
+            or as many as a cluster has room for.
+        backend: where the runs are trained: ``"loky"``, processes of this machine, or the clusters
+            ``"dask"`` (of the current ``Client`` or ``DASK_SCHEDULER_ADDRESS``) and ``"ray"`` (of
+            ``ray.init`` or ``RAY_ADDRESS``), whose machines must share the file system. Where no
+            cluster is named, one is started on this machine.
         device: where to train: ``"cpu"``, ``"cuda"``, …
         lens: whether a ``bandwise.Lens`` watches every run. It writes ``lens.jsonl`` in the run's
-            folder and fills ``Run.lens``. The training is the same and takes longer. Runs with and
-            without a lens are kept apart.
+            folder and fills ``Run.lens``. Runs with and without a lens are kept apart.
         task_options: keyword arguments of the task.
         console: where progress is shown; by default standard error.
 
@@ -104,21 +104,15 @@ def compare(
     jobs = _jobs(jobs, backend, device, len(configs))
     command = recorded_command(configs, out)
     console = console or Console(stderr=True)
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
+    machine = {"system": platform.system(), "processors": str(os.cpu_count())}
     with locked(out):
-        before = earlier.results_in(out)
-        others = {run.folder for run in before.runs} - {c.folder for c in configs} if before else ()
-        if before and others and before.command != command:
-            say(f"The report in {out} will be replaced. It is of: {before.command}")
+        before = None
+        with suppress(OSError, ValueError):
+            before = Results.load(out)
         timed_alone = earlier.timed_alone(configs, out, jobs, before)
         left = [c for c in configs if not (out / c.folder / RESULT).exists()]
-        if len(left) < len(configs):
-            say(f"{len(configs) - len(left)} of {len(configs)} runs are finished already.")
-        if why := earlier.why_anew(left, out):
-            say(why)
+        for note in earlier.notes(configs, left, out, command, before):
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
         runs = finish_runs(configs, left, out, jobs, backend, console)
         groups = [[r for r in runs if r.optimizer == name] for name in _optimizers(configs)]
         results = Results(
@@ -130,8 +124,7 @@ def compare(
             comparisons=compare_runs(groups, f"val_{made.metric}", made.direction),
             runs=[run for group in groups for run in group],
             command=command,
-            versions=versions(device)
-            | {"system": platform.system(), "processors": str(os.cpu_count())},
+            versions=versions(device) | machine,
             timed_alone=timed_alone,
         )
         results.save(out)

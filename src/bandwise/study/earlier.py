@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,6 @@ from bandwise.files import read_json
 from bandwise.study.config import RunConfig
 from bandwise.study.results import Results
 from bandwise.study.run_files import CONFIG, RESULT
-
-
-def results_in(out: Path) -> Results | None:
-    """The study that the folder's report is of; ``None`` if there is none that can be read."""
-    try:
-        return Results.load(out)
-    except (OSError, ValueError):
-        return None
 
 
 def timed_alone(
@@ -32,8 +24,19 @@ def timed_alone(
     return at_a_time == 1 and not any((out / c.folder).exists() for c in configs)
 
 
-def why_anew(left: Sequence[RunConfig], out: Path) -> str:
-    """A sentence on code or data that changed since runs of the same settings; empty if none."""
+def notes(
+    configs: Sequence[RunConfig],
+    left: Sequence[RunConfig],
+    out: Path,
+    command: str,
+    before: Results | None,
+) -> Iterator[str]:
+    """What the user should know: a report is replaced, runs are kept, and why others are not."""
+    others = {run.folder for run in before.runs} - {c.folder for c in configs} if before else ()
+    if before and others and before.command != command:
+        yield f"The report in {out} will be replaced. It is of: {before.command}"
+    if len(left) < len(configs):
+        yield f"{len(configs) - len(left)} of {len(configs)} runs are finished already."
     wanted = {_settings(config.plain()): config.data | config.versions for config in left}
     changed: set[str] = set()
     older = 0
@@ -47,10 +50,9 @@ def why_anew(left: Sequence[RunConfig], out: Path) -> str:
         different = [name for name in held | now if held.get(name) != now.get(name)]
         changed |= set(map(userfile.file_of, different))
         older += bool(different)
-    if not older:
-        return ""
     has, are = "has" if len(changed) == 1 else "have", "run is" if older == 1 else "runs are"
-    return f"{' and '.join(sorted(changed))} {has} changed: {older} older {are} left aside."
+    if older:
+        yield f"{' and '.join(sorted(changed))} {has} changed: {older} older {are} left aside."
 
 
 def _settings(config: Mapping[str, Any]) -> str:

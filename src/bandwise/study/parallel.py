@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import chdir
+from itertools import islice
 from pathlib import Path
 
 import joblib
@@ -56,7 +57,12 @@ def finish_runs(
             except DamagedRunError as error:
                 failures[config.label] = str(error)
     if failures:
-        raise StudyError(_summary(failures, len(configs), out))
+        lines = [f"{len(failures)} of {len(configs)} runs failed; the others are kept in {out}."]
+        lines += [f"{label}: {why}" for label, why in failures.items() if "\n" not in why]
+        # One traceback is enough.
+        long = ((label, why) for label, why in failures.items() if "\n" in why)
+        lines += [f"The first of them, {label}:\n{why}" for label, why in islice(long, 1)]
+        raise StudyError("\n".join(lines))
     return runs
 
 
@@ -80,11 +86,3 @@ def _why(error: BaseException, config: RunConfig, folder: Path) -> str:
             return f"{error}; once {folder} can be written to, the same command goes on"
     in_file = userfile.explain(error, config.task, spec.parse(config.optimizer).base)
     return in_file or "".join(traceback.format_exception(error))
-
-
-def _summary(failures: Mapping[str, str], runs: int, out: Path) -> str:
-    """All failures of one line, and the first of those with a traceback."""
-    lines = [f"{len(failures)} of {runs} runs failed; the others are kept in {out}."]
-    lines += [f"{label}: {why}" for label, why in failures.items() if "\n" not in why]
-    long = [f"The first of them, {label}:\n{why}" for label, why in failures.items() if "\n" in why]
-    return "\n".join(lines + long[:1])

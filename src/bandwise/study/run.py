@@ -14,11 +14,9 @@ import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from joblib.externals.loky.backend.process import LokyProcess
-from torch.optim import Optimizer
 
 from bandwise import tasks
 from bandwise.files import check_stamp, stamp, to_json, write_json
@@ -52,10 +50,6 @@ def train(config: RunConfig, folder: Path) -> None:
 
     While another process trains the run, this one waits. That process may be a worker of a study
     that was killed, or one that a cluster has given up for lost.
-
-    Raises:
-        DamagedRunError: a file in ``folder`` does not hold what the run wrote.
-        StudyError: the code is not what the study began with, or the task breaks its protocol.
     """
     _end_with_parent()
     with alone_in(folder):
@@ -69,15 +63,14 @@ def train(config: RunConfig, folder: Path) -> None:
 def _end_with_parent() -> None:
     """In a worker of joblib's: end soon after the parent process, which may be killed."""
     parent = multiprocessing.parent_process()
-    if parent is None or not isinstance(multiprocessing.current_process(), LokyProcess):
-        return
 
     def watch() -> None:
-        while os.getppid() == parent.pid:
+        while parent and os.getppid() == parent.pid:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    if isinstance(multiprocessing.current_process(), LokyProcess):
+        threading.Thread(target=watch, daemon=True).start()
 
 
 class _StoredRun:
@@ -105,26 +98,23 @@ class _StoredRun:
 
     def train(self) -> None:
         """Train to the end, and write the result."""
+        training, every = self.training, self.eval_every
+        row_every = max(1, every // _ROWS_PER_EVAL)
         with (self.folder / METRICS).open("ab") as self.metrics:
             self._resume()
             with self.lens or nullcontext():
-                self._train_and_evaluate()
+                if training.step == 0:
+                    self._evaluate()
+                while training.step < self.steps and not self.diverged:
+                    # At step 0 there is nothing to save.
+                    if training.step > 0 and time.monotonic() - self.saved > _SAVE_SECONDS:
+                        self._save_checkpoint()
+                    next_eval = min((training.step // every + 1) * every, self.steps)
+                    self._train_until(min(training.step + row_every, next_eval))
+                    if training.step == next_eval or self.diverged:
+                        self._evaluate()
+                        self._save_checkpoint()
             self._finish()
-
-    def _train_and_evaluate(self) -> None:
-        training = self.training
-        row_every = max(1, self.eval_every // _ROWS_PER_EVAL)
-        if training.step == 0:
-            self._evaluate()
-        while training.step < self.steps and not self.diverged:
-            # At step 0 there is nothing to save.
-            if training.step > 0 and time.monotonic() - self.saved > _SAVE_SECONDS:
-                self._save_checkpoint()
-            next_eval = min((training.step // self.eval_every + 1) * self.eval_every, self.steps)
-            self._train_until(min(training.step + row_every, next_eval))
-            if training.step == next_eval or self.diverged:
-                self._evaluate()
-                self._save_checkpoint()
 
     def _train_until(self, step: int) -> None:
         """Train up to a step, and write a row."""
@@ -178,47 +168,38 @@ class _StoredRun:
     def _resume(self) -> None:
         """Go back to the last checkpoint, and drop what came after it."""
         path = self.folder / CHECKPOINT
-        metrics_bytes = 0
-        if path.exists():
-            checkpoint = load_checkpoint(path, self.config.device)
-            with reading(path):
-                self.training.load_state_dict(checkpoint)
-                self.diverged, metrics = checkpoint["diverged"], checkpoint["metrics"]
-            with reading(self.folder / METRICS):
-                metrics_bytes = check_stamp(self.folder / METRICS, metrics)
-            if self.lens is not None:
-                with reading(self.folder / LENS):
-                    self.lens.load_state_dict(checkpoint["lens"])
-        else:
+        if not path.exists():
             (self.folder / LENS).unlink(missing_ok=True)
-        self.metrics.truncate(metrics_bytes)
+            self.metrics.truncate(0)
+            return
+        checkpoint = load_checkpoint(path, self.config.device)
+        with reading(path):
+            self.training.load_state_dict(checkpoint)
+            self.diverged, metrics = checkpoint["diverged"], checkpoint["metrics"]
+        with reading(self.folder / METRICS):
+            self.metrics.truncate(check_stamp(self.folder / METRICS, metrics))
+        if self.lens is not None:
+            with reading(self.folder / LENS):
+                self.lens.load_state_dict(checkpoint["lens"])
 
     def _finish(self) -> None:
         with reading(self.folder / METRICS):
             evals, training_rows = read_metrics(self.folder)
         last = training_rows[-_ROWS_PER_EVAL:]
-        final = {
-            "train_loss": sum(row["train_loss"] for row in last) / len(last),
-            **{name: value for name, value in evals[-1].items() if name != "step"},
-        }
+        final = {"train_loss": sum(row["train_loss"] for row in last) / len(last), **evals[-1]}
+        del final["step"]
         if "test" in self.training.task.splits:
             final |= self.training.evaluate("test")
+        # Of the first parameter group, defaults and all. What changes at each step is no setting.
+        left_out = ("params", "lr", "step", "smi_step")
+        group = self.training.optimizer.param_groups[0]
+        settings = {k: v for k, v in group.items() if k not in left_out and v is not None}
         logs = [METRICS, LENS] if self.lens else [METRICS]
         result = {
             "steps": self.training.step,
             "diverged": self.diverged or not all(map(math.isfinite, final.values())),
             "final": final,
-            "settings": _settings(self.training.optimizer),
+            "settings": json.loads(json.dumps(settings, default=str, skipkeys=True)),
             "files": {name: stamp(self.folder / name) for name in logs},
         }
         write_json(self.folder / RESULT, result)
-
-
-def _settings(optimizer: Optimizer) -> dict[str, Any]:
-    """The settings of the first parameter group, defaults and all, as plain data."""
-    # What changes from step to step is no setting.
-    left_out = ("params", "lr", "step", "smi_step")
-    group = optimizer.param_groups[0]
-    settings = {k: v for k, v in group.items() if k not in left_out and v is not None}
-    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str, skipkeys=True))
-    return plain

@@ -96,13 +96,7 @@ class Training:
         )
 
     def train_step(self, batch: Any = None) -> Tensor:
-        """Take one step.
-
-        Args:
-            batch: the training batch; ``None``: the task's for this step.
-
-        Returns:
-            The loss before the step, on the training's device.
+        """Take one step, on the task's batch or a given one; return the loss before the step.
 
         Raises:
             StudyError: the task's loss or the optimizer breaks its protocol.

@@ -54,8 +54,7 @@ class Tuned:
     Attributes:
         optimizer: the text with the best options, as ``bandwise.study.compare`` takes it.
         value: the task's metric on the validation split with these options, the mean over seeds.
-        trials: the texts that were tried, in order, and their values; inf or -inf for one that
-            diverged.
+        trials: the texts and values in the order of trials; inf or -inf for one that diverged.
     """
 
     optimizer: str
