@@ -8,18 +8,16 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class UserFileError(ValueError):
     """A ``path/to/file.py:Name`` that cannot be loaded or raises; says why and where."""
 
 
-@dataclass(frozen=True)
-class UserObject:
+class UserObject(NamedTuple):
     """What a ``path/to/file.py:Name`` stands for, and what it depends on.
 
     ``files`` has the SHA-256 of the file's content, by ``path/to/file.py:Name``, and of each module

@@ -73,7 +73,6 @@ def _dask(stack: ExitStack, jobs: int | None, device: str) -> _Started:
             job.add_done_callback(lambda done: done.exception() and callback(done.exception()))
             return job
 
-    joblib.register_parallel_backend("dask", Backend)
     client: Any
     try:
         client = nullcontext(Client.current())
@@ -84,7 +83,8 @@ def _dask(stack: ExitStack, jobs: int | None, device: str) -> _Started:
             # A process trains one run at a time, so it needs one thread.
             with _ignoring_control_c():
                 client = Client(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
-    stack.enter_context(joblib.parallel_config("dask", client=stack.enter_context(client)))
+    backend = Backend(client=stack.enter_context(client))
+    stack.enter_context(joblib.parallel_config(backend))
     # Joblib's n_jobs is the number of dask's threads, so pre_dispatch sets the limit.
     return joblib.Parallel(pre_dispatch=jobs or "all", **_ONE_BY_ONE), KilledWorker
 

@@ -90,16 +90,7 @@ def compare(
     _checks.flag("lens", lens)
     _checks.one_of("backend", backend, BACKENDS)
     device = str(device)
-    made, configs = configure(
-        task,
-        optimizers,
-        range(seeds),
-        steps=steps,
-        lr=lr,
-        device=device,
-        lens=lens,
-        task_options=task_options,
-    )
+    made, configs = configure(task, optimizers, range(seeds), steps, lr, device, lens, task_options)
     out = default_folder(task) if out is None else Path(out)
     jobs = _jobs(jobs, backend, device, len(configs))
     command = recorded_command(configs, out)
@@ -114,7 +105,8 @@ def compare(
         for note in earlier.notes(configs, left, out, command, before):
             console.print(note, markup=False, highlight=False, soft_wrap=True)
         runs = finish_runs(configs, left, out, jobs, backend, console)
-        groups = [[r for r in runs if r.optimizer == name] for name in _optimizers(configs)]
+        names = dict.fromkeys(config.optimizer for config in configs)
+        groups = [[run for run in runs if run.optimizer == name] for name in names]
         results = Results(
             task=made.name,
             metric=f"val_{made.metric}",
@@ -143,8 +135,8 @@ def _jobs(jobs: int | None, backend: str, device: str, runs: int) -> int | None:
 
 def recorded_command(configs: Sequence[RunConfig], out: Path) -> str:
     """What repeats the study from a shell."""
-    one = configs[0]
-    words = ["bandwise", "compare", one.task, "--optimizers", ",".join(_optimizers(configs))]
+    one, names = configs[0], dict.fromkeys(config.optimizer for config in configs)
+    words = ["bandwise", "compare", one.task, "--optimizers", ",".join(names)]
     words += ["--seeds", str(len({config.seed for config in configs}))]
     words += ["--steps", str(one.recipe["steps"]), "--lr", str(one.recipe["lr"])]
     words += ["--device", one.device] if one.device != "cpu" else []
@@ -155,7 +147,3 @@ def recorded_command(configs: Sequence[RunConfig], out: Path) -> str:
     for name, text in tasks.write_options(one.task, one.task_options).items():
         words += [f"--{name}", text]
     return shlex.join(words)
-
-
-def _optimizers(configs: Sequence[RunConfig]) -> list[str]:
-    return list(dict.fromkeys(config.optimizer for config in configs))

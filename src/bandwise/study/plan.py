@@ -24,7 +24,6 @@ def configure(
     task: str,
     optimizers: str | Sequence[str],
     seeds: Sequence[int],
-    *,
     steps: int | None = None,
     lr: float | None = None,
     device: str = "cpu",

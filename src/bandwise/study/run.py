@@ -24,7 +24,7 @@ from bandwise.lens import Lens, Spatial, Temporal, Weights
 from bandwise.lens.reading import scheduled
 from bandwise.study.config import RunConfig
 from bandwise.study.errors import reading
-from bandwise.study.locks import alone_in
+from bandwise.study.locks import locked
 from bandwise.study.run_files import (
     CHECKPOINT,
     CONFIG,
@@ -52,7 +52,9 @@ def train(config: RunConfig, folder: Path) -> None:
     that was killed, or one that a cluster has given up for lost.
     """
     _end_with_parent()
-    with alone_in(folder):
+    with locked(folder, wait=True):
+        for half_written in folder.glob(".*.tmp"):
+            half_written.unlink()
         if not (folder / RESULT).exists():
             write_json(folder / CONFIG, config.plain())
             with isolated(config.device):
