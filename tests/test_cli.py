@@ -17,7 +17,7 @@ from bandwise import cli
 from bandwise.figures.lens_page import Chapter, write_lens
 from bandwise.figures.lens_runs import runs_of_folders
 from bandwise.lens import Lens
-from bandwise.study import Results, compare, spec
+from bandwise.study import Results, compare
 from bandwise.study.compare import recorded_command
 from bandwise.study.plan import configure
 
@@ -178,22 +178,17 @@ def test_the_recorded_command_reads_back_to_the_same_study(
 ):
     file = tmp_path_factory.getbasetemp() / "takes.py"
     file.write_text(TAKES)
-    specs = spec.parse_list(optimizers)
     kwargs = {"steps": 3, "lr": lr, "device": "cpu", "lens": lens, "task_options": options}
-    _, recipe, configs = configure(f"{file}:Takes", specs, range(2), **kwargs)
-    command = recorded_command(f"{file}:Takes", specs, 2, recipe, file.parent, "cpu", lens, options)
+    _, configs = configure(f"{file}:Takes", optimizers, range(2), **kwargs)
+    command = recorded_command(configs, file.parent)
     seen = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            cli, "compare", lambda task, texts, **read: seen.update(read, task=task, texts=texts)
-        )
+        patch.setattr(cli, "compare", lambda **read: seen.update(read))
         patch.setattr(cli, "_show", lambda results, folder: None)
         cli.app(shlex.split(command)[1:], standalone_mode=False)
     read = {key: seen[key] for key in kwargs}
-    _, _, again = configure(
-        seen["task"], spec.parse_list(seen["texts"]), range(seen["seeds"]), **read
-    )
-    assert [c.folder_name() for c in again] == [c.folder_name() for c in configs]
+    _, again = configure(seen["task"], seen["optimizers"], range(seen["seeds"]), **read)
+    assert [c.folder for c in again] == [c.folder for c in configs]
     assert seen["out"] == file.parent
 
 

@@ -182,10 +182,10 @@ def test_runs_from_before_the_lens_keep_their_folders():
         device="cpu",
         versions={"torch": "2"},
     )
-    assert without.folder_name() == "nsf-p=0.7-seed3-0655e16f6b"
+    assert without.folder == "runs/nsf-p=0.7-seed3-0655e16f6b"
     assert "lens" not in without.plain()
     watched = replace(without, lens=True)
-    assert watched.folder_name() != without.folder_name()
+    assert watched.folder != without.folder
     assert watched.plain() == {**without.plain(), "lens": True}
 
 

@@ -27,37 +27,38 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        Console(highlight=False).print(__version__)
+@app.callback(invoke_without_command=True)
+def _bandwise(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Spectral optimizers for PyTorch, and the instruments that show what they do."""
+    if version:
+        _say(__version__)
         raise typer.Exit
 
 
-@app.callback()
-def _bandwise(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
-) -> None:
-    """Spectral optimizers for PyTorch, and the instruments that show what they do."""
+_TASK = "A task's name, package.Class or path/to/file.py:MyTask."
+_OPTIMIZERS = (
+    "Separated by commas; the first is the baseline. Options follow a colon: "
+    "nsf:p=cyclic(0.5,-0.25,200). Also file.py:factory."
+)
+_DEFAULT_JOBS = "one a processor; one on a GPU; all of a cluster"
+_BACKEND = (
+    "loky: processes of this machine. dask, ray: a cluster whose machines share the file system, "
+    "named by DASK_SCHEDULER_ADDRESS or RAY_ADDRESS."
+)
+_LENS = (
+    "Also record what each optimizer does to frequency bands, spectra, weights and decisions, in "
+    "lens.jsonl in each run's folder (0.1 to 3 MB). The training stays the same, but its steps "
+    "take longer. Runs with and without it are kept apart."
+)
 
 
 @app.command("compare", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def _compare(
     context: typer.Context,
-    task: Annotated[
-        str, typer.Argument(help="A task's name, package.Class or path/to/file.py:MyTask.")
-    ],
-    optimizers: Annotated[
-        str,
-        typer.Option(
-            help="Separated by commas; the first is the baseline. Options follow a colon: "
-            "nsf:p=cyclic(0.5,-0.25,200). Also file.py:factory."
-        ),
-    ] = "adamw,smi-adamw,nsf",
+    task: Annotated[str, typer.Argument(help=_TASK)],
+    optimizers: Annotated[str, typer.Option(help=_OPTIMIZERS)] = "adamw,smi-adamw,nsf",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each optimizer.")] = 3,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps a run.", show_default="the task's")
@@ -67,35 +68,14 @@ def _compare(
         typer.Option(help="Peak learning rate of every optimizer.", show_default="the task's"),
     ] = None,
     jobs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Runs at a time.",
-            show_default="one a processor; one on a GPU; all of a cluster",
-        ),
+        int | None, typer.Option(min=1, help="Runs at a time.", show_default=_DEFAULT_JOBS)
     ] = None,
-    backend: Annotated[
-        str,
-        typer.Option(
-            help="loky: processes of this machine. dask, ray: a cluster whose machines share the "
-            "file system, named by DASK_SCHEDULER_ADDRESS or RAY_ADDRESS."
-        ),
-    ] = "loky",
+    backend: Annotated[str, typer.Option(help=_BACKEND)] = "loky",
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, …")] = "cpu",
-    lens: Annotated[
-        bool,
-        typer.Option(
-            "--lens",
-            help="Also record what each optimizer does to frequency bands, spectra, weights and "
-            "decisions, in lens.jsonl in each run's folder (0.1 to 3 MB). The training stays the "
-            "same, but its steps take longer. Runs with and without it are kept apart.",
-        ),
-    ] = False,
+    lens: Annotated[bool, typer.Option("--lens", help=_LENS)] = False,
     out: Annotated[
         str | None,
-        typer.Option(
-            metavar="FOLDER", help="The study's folder.", show_default="bandwise-runs/TASK"
-        ),
+        typer.Option(metavar="FOLDER", help="Of the study.", show_default="bandwise-runs/TASK"),
     ] = None,
 ) -> None:
     """Train TASK with several optimizers and seeds, and say which differences are real.
@@ -105,20 +85,10 @@ def _compare(
     the same command goes on where it was stopped.
     """
     folder = default_folder(task) if out is None else out_folder(out)
+    options = tasks.read_options(task, _task_options(context.args))
     try:
-        results = compare(
-            task,
-            optimizers,
-            seeds=seeds,
-            steps=steps,
-            lr=lr,
-            out=folder,
-            jobs=jobs,
-            backend=backend,
-            device=device,
-            lens=lens,
-            task_options=tasks.read_options(task, _task_options(context.args)),
-        )
+        # The parameters of this command are called as the arguments of ``compare``.
+        results = compare(**context.params | {"out": folder, "task_options": options})
     except KeyboardInterrupt:
         raise stopped() from None
     _show(results, folder)
@@ -138,9 +108,7 @@ def _report(
 def _lens(
     folders: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="FOLDER...", help="Folders with a lens.jsonl, or of studies with --lens."
-        ),
+        typer.Argument(metavar="FOLDER...", help="With a lens.jsonl, or of studies with --lens."),
     ],
 ) -> None:
     """Draw what lenses recorded into lens.html in the first FOLDER, side by side.
@@ -149,34 +117,28 @@ def _lens(
     band over its seeds; several studies stand side by side.
     """
     studies = lens_runs.runs_of_folders(folders)
-    console = Console()
     with stored(*folders):
         path = lens_page.write_lens(studies, folders[0])
         for name, runs in studies.items():
-            console.print(tables.lens_table(runs, name))
-    console.print(f"Lens: {path}", markup=False, highlight=False, soft_wrap=True)
+            Console().print(tables.lens_table(runs, name))
+    _say(f"Lens: {path}")
 
 
 @app.command("list")
 def _list(
-    task: Annotated[
-        str | None, typer.Argument(help="A task's name, package.Class or path/to/file.py:MyTask.")
-    ] = None,
+    task: Annotated[str | None, typer.Argument(help=_TASK)] = None,
 ) -> None:
     """List the tasks and optimizers that have short names; of a TASK, its options and recipe."""
-    console = Console(highlight=False, soft_wrap=True)
     if task is not None:
         options, recipe = tasks.describe(task)
-        console.print(f"options: {', '.join(options) or 'none'}", markup=False)
         settings = ", ".join(f"{name}={value!r}" for name, value in asdict(recipe).items())
-        console.print(f"recipe, unless the options change it: {settings}", markup=False)
+        _say(f"options: {', '.join(options) or 'none'}")
+        _say(f"recipe, unless the options change it: {settings}")
         return
-    console.print(f"tasks: {', '.join(tasks.names())}, package.Class, path/to/file.py:MyTask")
-    console.print(
-        f"optimizers: {', '.join(by_name.names())}, package.Class, path/to/file.py:factory"
-    )
-    console.print("smi-NAME wraps any of them with SMI, for example smi-adamw")
-    console.print("bandwise list TASK shows a task's options and recipe")
+    _say(f"tasks: {', '.join(tasks.names())}, package.Class, path/to/file.py:MyTask")
+    _say(f"optimizers: {', '.join(by_name.names())}, package.Class, path/to/file.py:factory")
+    _say("smi-NAME wraps any of them with SMI, for example smi-adamw")
+    _say("bandwise list TASK shows a task's options and recipe")
 
 
 @contextmanager
@@ -204,21 +166,22 @@ def out_folder(out: str) -> Path:
 def wrote(paths: list[Path]) -> None:
     """Print which files were written."""
     for path in paths:
-        Console().print(f"Wrote {path}", markup=False, highlight=False, soft_wrap=True)
+        _say(f"Wrote {path}")
 
 
 def stopped() -> typer.Exit:
     """Print that the work was stopped and how it goes on."""
-    console = Console(stderr=True, highlight=False)
-    console.print("Stopped. The same command goes on from where it was.")
+    _say("Stopped. The same command goes on from where it was.", stderr=True)
     return typer.Exit(130)
 
 
+def _say(text: str, stderr: bool = False) -> None:
+    Console(stderr=stderr).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def _show(results: Results, folder: Path) -> None:
-    console = Console()
-    console.print(tables.study_table(results))
-    path = study_page.write_report(results, folder)
-    console.print(f"Report: {path}", markup=False, highlight=False, soft_wrap=True)
+    Console().print(tables.study_table(results))
+    _say(f"Report: {study_page.write_report(results, folder)}")
 
 
 def _task_options(words: list[str]) -> dict[str, str]:
@@ -243,9 +206,8 @@ def main() -> None:
 
 def run(app: typer.Typer) -> None:
     """Run a command line; an error is one message and an exit status, not a traceback."""
-    console = Console(stderr=True)
     try:
         app()
     except (ImportError, OSError, StudyError, TypeError, ValueError) as error:
-        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        _say(f"error: {error}", stderr=True)
         sys.exit(1)

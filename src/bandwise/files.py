@@ -23,14 +23,7 @@ _DEEP = "it is nested too deeply"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Replace a file at once, and only if everything was written.
-
-    Yields:
-        A path in the same folder. Its content takes the place of ``path`` at the end.
-
-    Raises:
-        OSError: the file cannot be written. The error names ``path``.
-    """
+    """Replace a file at once, and only if everything was written to the path that this yields."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -76,11 +69,7 @@ def signed(content: bytes) -> bytes:
 
 
 def unsigned(content: bytes) -> bytes:
-    """The inverse of ``signed``. Content without a checksum, from older versions, is returned.
-
-    Raises:
-        ValueError: the checksum does not fit.
-    """
+    """The inverse of ``signed``. Content without a checksum is from older versions."""
     rest, mark, crc32 = content[:-9], content[-9:-4], content[-4:]
     if mark != _MARK:
         return content
@@ -101,7 +90,6 @@ def read_json(path: Path) -> Any:
     """The inverse of ``write_json``. Files without a checksum, from older versions, are read.
 
     Raises:
-        OSError: the file cannot be read.
         ValueError: the file is no JSON, or its checksum does not fit.
     """
     data = from_json(path.read_text(encoding="utf-8"))
@@ -119,11 +107,7 @@ def to_json(data: Any) -> str:
 
 
 def from_json(text: str | bytes) -> Any:
-    """The inverse of ``to_json``.
-
-    Raises:
-        ValueError: the text is no JSON.
-    """
+    """The inverse of ``to_json``. ValueError: the text is no JSON."""
     try:
         return json.loads(text, object_hook=_decoded)
     except RecursionError:

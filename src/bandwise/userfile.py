@@ -9,24 +9,20 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class UserFileError(ValueError):
     """A ``path/to/file.py:Name`` that cannot be loaded or raises; says why and where."""
 
 
-@dataclass(frozen=True)
-class UserObject:
-    """What a ``path/to/file.py:Name`` stands for.
+class UserObject(NamedTuple):
+    """What a ``path/to/file.py:Name`` stands for, and what it depends on.
 
-    Attributes:
-        value: the object called ``Name``.
-        files: SHA-256 of the file's content, by ``path/to/file.py:Name``, and of each module that
-            it imports from its own folder, directly or not, by ``path/to/module.py``.
+    ``files`` has the SHA-256 of the file's content, by ``path/to/file.py:Name``, and of each module
+    that it imports from its own folder, directly or not, by ``path/to/module.py``.
     """
 
     value: Any
@@ -67,7 +63,13 @@ def load(spec: str) -> UserObject:
     except Exception as error:  # a file that is no Python has no line to name
         raise UserFileError(f"{spec}: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
-        raise UserFileError(f"{path} defines no {name!r}; it defines {_defined(module)}")
+        own = [
+            each
+            for each, value in vars(module).items()
+            if not each.startswith("_") and getattr(value, "__module__", "") == module.__name__
+        ]
+        defined = ", ".join(own) or "no class or function"
+        raise UserFileError(f"{path} defines no {name!r}; it defines {defined}")
     files = {
         str(Path(file).parent / own.relative_to(path.parent)): _hash(source)
         for own, source in sources.items()
@@ -137,15 +139,14 @@ _held: dict[Path, bytes] = {}
 def _run(path: Path, sources: dict[Path, bytes]) -> ModuleType:
     _forget_edited({own: source for own, source in sources.items() if own != path})
     hashes = sorted(f"{own} {_hash(source)}" for own, source in sources.items())
-    module_name = f"_bandwise_{path.stem}_{_hash(' '.join(hashes).encode())[:16]}"
-    if module_name in sys.modules:
-        return sys.modules[module_name]
-    module = ModuleType(module_name)
+    name = f"_bandwise_{path.stem}_{_hash(' '.join(hashes).encode())[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    # Pickling and some decorators look a class's module up here.
+    module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(path)
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
-    # Pickling and some decorators look a class's module up here.
-    sys.modules[module_name] = module
     # Python compares a .pyc with its source by size and second alone. One written now may be stale
     # next time.
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
@@ -153,7 +154,7 @@ def _run(path: Path, sources: dict[Path, bytes]) -> ModuleType:
         # Compiled from the bytes that were hashed: a stale .pyc must not run instead.
         exec(compile(sources[path], str(path), "exec"), module.__dict__)
     except BaseException:
-        del sys.modules[module_name]
+        del sys.modules[name]
         raise
     finally:
         sys.dont_write_bytecode = writes
@@ -166,8 +167,7 @@ def _forget_edited(sources: dict[Path, bytes]) -> None:
         # A package keeps its modules as attributes; one without __init__.py has no file, but paths.
         places = {str(place) for own in sources for place in (own, own.parent)}
         for name, module in list(sys.modules.items()):
-            # vars() because torch.ops has every attribute that it is asked for.
-            its = vars(module)
+            its = vars(module)  # torch.ops has every attribute that it is asked for
             if not places.isdisjoint([its.get("__file__"), *(its.get("__path__") or ())]):
                 del sys.modules[name]
     _held.update(sources)
@@ -195,17 +195,12 @@ def _imported(source: bytes, file: Path, folder: Path) -> Iterator[Path]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return  # the import itself will raise
     for node in nodes:
-        match node:
-            case ast.Import(names=names):
-                start, dotted = folder, [alias.name for alias in names]
-            case ast.ImportFrom(module=module, names=names, level=level):
-                start = file.parents[level - 1] if level else folder
-                dotted = [f"{module or ''}.{alias.name}" for alias in names]
-            case _:
-                continue
-        for name in dotted:
-            place = start
-            parts = [part for part in name.split(".") if part]
+        if not isinstance(node, (ast.Import, ast.ImportFrom)):
+            continue
+        level, module = getattr(node, "level", 0), getattr(node, "module", None) or ""
+        for alias in node.names:
+            place = file.parents[level - 1] if level else folder
+            parts = [part for part in f"{module}.{alias.name}".split(".") if part]
             # Studies record bandwise's version.
             for part in parts if parts[0] != "bandwise" else ():
                 yield place / f"{part}.py"
@@ -215,12 +210,3 @@ def _imported(source: bytes, file: Path, folder: Path) -> Iterator[Path]:
 
 def _hash(source: bytes) -> str:
     return hashlib.sha256(source).hexdigest()
-
-
-def _defined(module: ModuleType) -> str:
-    own = (
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
-    )
-    return ", ".join(own) or "no class or function"

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import joblib
@@ -21,46 +21,49 @@ from bandwise.study.errors import StudyError
 BACKENDS = ("loky", "dask", "ray")
 # How many workers a run may kill, for example because it needs too much memory.
 _LOSSES = 3
+_ONE_BY_ONE = {"return_as": "generator_unordered", "batch_size": 1}
 
 
-def workers(backend: str, jobs: int | None, device: str) -> AbstractContextManager[joblib.Parallel]:
-    """The workers that train the runs of a study.
-
-    Args:
-        backend: one of ``BACKENDS``.
-        jobs: runs at a time; ``None``: as many as a cluster has room for.
-        device: what they train on.
+@contextmanager
+def workers(backend: str, jobs: int | None, device: str) -> Iterator[joblib.Parallel]:
+    """The workers that train the runs of a study; ``jobs=None``: as many as a cluster has room for.
 
     Raises:
         ModuleNotFoundError: the backend's package is not installed.
         StudyError: while they train, if workers were killed too often.
     """
-    match backend:
-        case "dask":
-            return _dask(jobs)
-        case "ray":
-            return _ray(jobs, device)
-        case _:
-            return _loky(jobs)
+    with ExitStack() as stack:
+        try:
+            start = {"loky": _loky, "dask": _dask, "ray": _ray}[backend]
+            parallel, lost = start(stack, jobs, device)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"backend {backend!r} needs {error.name!r}: pip install 'bandwise[{backend}]'",
+                name=error.name,
+            ) from error
+        try:
+            yield parallel
+        except lost as error:
+            remedy = "fewer --jobs" if backend == "loky" else "workers with more"
+            raise StudyError(
+                f"a worker process was killed, perhaps for want of memory: try {remedy}; "
+                "the same command goes on from where it was"
+            ) from error
 
 
-@contextmanager
-def _loky(jobs: int | None) -> Iterator[joblib.Parallel]:
-    try:
-        yield joblib.Parallel(jobs, backend="loky", return_as="generator_unordered", batch_size=1)
-    except TerminatedWorkerError as error:
-        raise _lost("fewer --jobs") from error
+# Each starts its workers until ``stack`` ends, and names the error of too many lost ones.
+_Started = tuple[joblib.Parallel, type[Exception]]
 
 
-@contextmanager
-def _dask(jobs: int | None) -> Iterator[joblib.Parallel]:
+def _loky(stack: ExitStack, jobs: int | None, device: str) -> _Started:
+    return joblib.Parallel(jobs, backend="loky", **_ONE_BY_ONE), TerminatedWorkerError
+
+
+def _dask(stack: ExitStack, jobs: int | None, device: str) -> _Started:
     """Dask gives the run of a lost worker to another one."""
-    try:
-        import dask
-        from distributed import Client, KilledWorker
-        from joblib._dask import DaskDistributedBackend
-    except ModuleNotFoundError as error:
-        raise _missing("dask", error) from error
+    import dask
+    from distributed import Client, KilledWorker
+    from joblib._dask import DaskDistributedBackend
 
     class Backend(DaskDistributedBackend):  # type: ignore[misc]
         """Joblib's reports results only, and waits for ever for a run that dask has given up."""
@@ -70,7 +73,6 @@ def _dask(jobs: int | None) -> Iterator[joblib.Parallel]:
             job.add_done_callback(lambda done: done.exception() and callback(done.exception()))
             return job
 
-    joblib.register_parallel_backend("dask", Backend)
     client: Any
     try:
         client = nullcontext(Client.current())
@@ -81,47 +83,28 @@ def _dask(jobs: int | None) -> Iterator[joblib.Parallel]:
             # A process trains one run at a time, so it needs one thread.
             with _ignoring_control_c():
                 client = Client(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
-    with client as connected:
-        try:
-            with joblib.parallel_config("dask", client=connected):
-                # Joblib's n_jobs is the number of dask's threads, so pre_dispatch sets the limit.
-                yield joblib.Parallel(
-                    pre_dispatch=jobs or "all", return_as="generator_unordered", batch_size=1
-                )
-        except KilledWorker as error:
-            raise _lost("workers with more") from error
+    backend = Backend(client=stack.enter_context(client))
+    stack.enter_context(joblib.parallel_config(backend))
+    # Joblib's n_jobs is the number of dask's threads, so pre_dispatch sets the limit.
+    return joblib.Parallel(pre_dispatch=jobs or "all", **_ONE_BY_ONE), KilledWorker
 
 
-@contextmanager
-def _ray(jobs: int | None, device: str) -> Iterator[joblib.Parallel]:
+def _ray(stack: ExitStack, jobs: int | None, device: str) -> _Started:
     """Ray gives the run of a lost worker to another one, as often as ``_LOSSES`` says."""
     # A thread of ray's pool may outlive the study. Its next call would start a new cluster.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-    try:
-        import ray
-        from ray.util.joblib import register_ray
-    except ModuleNotFoundError as error:
-        raise _missing("ray", error) from error
+    import ray
+    from ray.util.joblib import register_ray
 
     register_ray()
-    started = not ray.is_initialized()
-    if started:
-        ray.init(log_to_driver=False)
-    settings = {
-        "num_cpus": 1,
-        "num_gpus": int(device.startswith("cuda")),
-        "max_restarts": _LOSSES,
-        "max_task_retries": _LOSSES,
-    }
-    try:
-        with joblib.parallel_config("ray", n_jobs=jobs or -1, ray_remote_args=settings):
-            # Ray's pool cannot return results one by one. Progress is read from the folders.
-            yield joblib.Parallel(batch_size=1)
-    except ray.exceptions.RayActorError as error:
-        raise _lost("workers with more") from error
-    finally:
-        if started:
-            ray.shutdown()
+    if not ray.is_initialized():
+        stack.enter_context(ray.init(log_to_driver=False))
+    gpus = int(device.startswith("cuda"))
+    retries = {"max_restarts": _LOSSES, "max_task_retries": _LOSSES}
+    settings = {"num_cpus": 1, "num_gpus": gpus, **retries}
+    stack.enter_context(joblib.parallel_config("ray", n_jobs=jobs or -1, ray_remote_args=settings))
+    # Ray's pool cannot return results one by one. Progress is read from the folders.
+    return joblib.Parallel(batch_size=1), ray.exceptions.RayActorError
 
 
 @contextmanager
@@ -135,17 +118,3 @@ def _ignoring_control_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _lost(remedy: str) -> StudyError:
-    return StudyError(
-        f"a worker process was killed, perhaps for want of memory: try {remedy}; "
-        "the same command goes on from where it was"
-    )
-
-
-def _missing(backend: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
-    return ModuleNotFoundError(
-        f"backend {backend!r} needs {error.name!r}: pip install 'bandwise[{backend}]'",
-        name=error.name,
-    )

@@ -6,6 +6,7 @@ import os
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,16 @@ from rich.console import Console
 
 from bandwise import tasks
 from bandwise.optim import _checks
-from bandwise.study import earlier, spec
+from bandwise.study import earlier
 from bandwise.study.backends import BACKENDS
+from bandwise.study.config import RunConfig
 from bandwise.study.locks import locked
 from bandwise.study.paired import compare_runs
 from bandwise.study.parallel import finish_runs
-from bandwise.study.plan import configure, read_optimizers
+from bandwise.study.plan import configure
 from bandwise.study.results import Results
 from bandwise.study.run_files import RESULT
 from bandwise.study.versions import versions
-from bandwise.tasks import Recipe
 
 
 def default_folder(task: str) -> Path:
@@ -63,16 +64,15 @@ def compare(
         lr: peak learning rate; by default the task's. ``NAME:lr=…`` sets one optimizer's own.
         out: the study's folder, by default ``bandwise-runs/TASK``. It gets ``results.json``,
             ``results.csv`` and a folder for each run in ``runs/``.
-        jobs: runs at a time, each on one thread; by default as many as there are processors, or
-            one on a GPU; on a cluster as many as it has room for.
-        backend: joblib's name of where the runs are trained: ``"loky"``, processes of this machine,
-            or the clusters ``"dask"`` and ``"ray"``, whose machines must share the file system.
-            Dask's is the current ``Client``'s or ``DASK_SCHEDULER_ADDRESS``'s, ray's that of
-            ``ray.init`` or ``RAY_ADDRESS``; where none is named, one is started on this machine.
+        jobs: runs at a time, each on one thread; by default one for each processor, one on a GPU,
+            or as many as a cluster has room for.
+        backend: where the runs are trained: ``"loky"``, processes of this machine, or the clusters
+            ``"dask"`` (of the current ``Client`` or ``DASK_SCHEDULER_ADDRESS``) and ``"ray"`` (of
+            ``ray.init`` or ``RAY_ADDRESS``), whose machines must share the file system. Where no
+            cluster is named, one is started on this machine.
         device: where to train: ``"cpu"``, ``"cuda"``, …
         lens: whether a ``bandwise.Lens`` watches every run. It writes ``lens.jsonl`` in the run's
-            folder and fills ``Run.lens``. The training is the same and takes longer. Runs with and
-            without a lens are kept apart.
+            folder and fills ``Run.lens``. Runs with and without a lens are kept apart.
         task_options: keyword arguments of the task.
         console: where progress is shown; by default standard error.
 
@@ -90,48 +90,33 @@ def compare(
     _checks.flag("lens", lens)
     _checks.one_of("backend", backend, BACKENDS)
     device = str(device)
-    specs = read_optimizers(optimizers)
-    made, recipe, configs = configure(
-        task,
-        specs,
-        range(seeds),
-        steps=steps,
-        lr=lr,
-        device=device,
-        lens=lens,
-        task_options=task_options,
-    )
+    made, configs = configure(task, optimizers, range(seeds), steps, lr, device, lens, task_options)
     out = default_folder(task) if out is None else Path(out)
     jobs = _jobs(jobs, backend, device, len(configs))
-    command = recorded_command(task, specs, seeds, recipe, out, device, lens, task_options)
+    command = recorded_command(configs, out)
     console = console or Console(stderr=True)
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
+    machine = {"system": platform.system(), "processors": str(os.cpu_count())}
     with locked(out):
-        before = earlier.results_in(out)
-        if before and earlier.is_of_another_study(before, configs, command):
-            say(f"The report in {out} will be replaced. It is of: {before.command}")
+        before = None
+        with suppress(OSError, ValueError):
+            before = Results.load(out)
         timed_alone = earlier.timed_alone(configs, out, jobs, before)
-        left = [c for c in configs if not (c.folder_in(out) / RESULT).exists()]
-        if len(left) < len(configs):
-            say(f"{len(configs) - len(left)} of {len(configs)} runs are finished already.")
-        if why := earlier.why_anew(left, out):
-            say(why)
-        done = finish_runs(configs, out, jobs=jobs, backend=backend, device=device, console=console)
-        groups = [[run for run in done if run.optimizer == s.text] for s in specs]
+        left = [c for c in configs if not (out / c.folder / RESULT).exists()]
+        for note in earlier.notes(configs, left, out, command, before):
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
+        runs = finish_runs(configs, left, out, jobs, backend, console)
+        names = dict.fromkeys(config.optimizer for config in configs)
+        groups = [[run for run in runs if run.optimizer == name] for name in names]
         results = Results(
             task=made.name,
             metric=f"val_{made.metric}",
             direction=made.direction,
-            steps=recipe.steps,
+            steps=configs[0].recipe["steps"],
             seeds=list(range(seeds)),
             comparisons=compare_runs(groups, f"val_{made.metric}", made.direction),
             runs=[run for group in groups for run in group],
             command=command,
-            versions=versions(device)
-            | {"system": platform.system(), "processors": str(os.cpu_count())},
+            versions=versions(device) | machine,
             timed_alone=timed_alone,
         )
         results.save(out)
@@ -143,34 +128,22 @@ def _jobs(jobs: int | None, backend: str, device: str, runs: int) -> int | None:
     if jobs is None and backend != "loky":
         return None
     if jobs is None:
-        return 1 if torch.device(device).type != "cpu" else min(joblib.cpu_count(), runs)
+        jobs = joblib.cpu_count() if torch.device(device).type == "cpu" else 1
     _checks.whole("jobs", jobs, low=1)
     return min(jobs, runs)
 
 
-def recorded_command(
-    task: str,
-    specs: Sequence[spec.Spec],
-    seeds: int,
-    recipe: Recipe,
-    out: Path,
-    device: str,
-    lens: bool,
-    task_options: Mapping[str, Any] | None,
-) -> str:
+def recorded_command(configs: Sequence[RunConfig], out: Path) -> str:
     """What repeats the study from a shell."""
-    options = {
-        "--optimizers": ",".join(s.text for s in specs),
-        "--seeds": seeds,
-        "--steps": recipe.steps,
-        "--lr": recipe.lr,
-        **({"--device": device} if device != "cpu" else {}),
-        "--out": out,
-    }
-    words = ["bandwise", "compare", task, *(str(w) for pair in options.items() for w in pair)]
-    words += ["--lens"] if lens else []
+    one, names = configs[0], dict.fromkeys(config.optimizer for config in configs)
+    words = ["bandwise", "compare", one.task, "--optimizers", ",".join(names)]
+    words += ["--seeds", str(len({config.seed for config in configs}))]
+    words += ["--steps", str(one.recipe["steps"]), "--lr", str(one.recipe["lr"])]
+    words += ["--device", one.device] if one.device != "cpu" else []
+    words += ["--out", str(out)]
+    words += ["--lens"] if one.lens else []
     # What stands behind the dashes is the task's alone, whatever its options are called.
-    words += ["--"] if task_options else []
-    for name, text in tasks.write_options(task, task_options or {}).items():
+    words += ["--"] if one.task_options else []
+    for name, text in tasks.write_options(one.task, one.task_options).items():
         words += [f"--{name}", text]
     return shlex.join(words)

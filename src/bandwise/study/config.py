@@ -6,41 +6,26 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
-
-import bandwise
 from bandwise import userfile
-from bandwise.study import by_name, spec
+from bandwise.study import spec
 from bandwise.study.errors import StudyError
+from bandwise.study.versions import code_versions
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that the result of a run depends on.
-
-    Attributes:
-        task: name, ``file.py:Class`` or ``package.Class``.
-        task_options: keyword arguments of the task's constructor.
-        data: hashes of the data and of the user's files.
-        optimizer: the optimizer's text.
-        seed: of weights, batches and dropout.
-        recipe: the fields of ``bandwise.tasks.Recipe``.
-        device: ``"cpu"``, ``"cuda"``, …
-        versions: of bandwise, torch and the packages of the task and the optimizer.
-        lens: whether a ``bandwise.Lens`` watches the run.
-    """
+    """Everything that the result of a run depends on: see the arguments of ``compare``."""
 
     task: str
     task_options: dict[str, Any]
-    data: dict[str, str]
+    data: dict[str, str]  # hashes of the data and of the user's files
     optimizer: str
     seed: int
-    recipe: dict[str, Any]
+    recipe: dict[str, Any]  # the fields of ``bandwise.tasks.Recipe``
     device: str
-    versions: dict[str, str]
+    versions: dict[str, str]  # of bandwise, torch and the optimizer's package
     lens: bool = False
 
     @property
@@ -48,38 +33,29 @@ class RunConfig:
         """What messages call the run."""
         return f"{self.optimizer}, seed {self.seed}"
 
+    @property
+    def folder(self) -> str:
+        """The run's folder in that of a study: a readable name that no other run has."""
+        text = json.dumps(self.plain(), sort_keys=True, default=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        label = re.sub(r"[^A-Za-z0-9.=-]+", "-", self.optimizer).strip("-.")[:40]
+        return f"runs/{label}-seed{self.seed}-{digest}"
+
     def plain(self) -> dict[str, Any]:
         """The fields. ``lens`` is left out where there is none, so that old names stay the same."""
         return {key: value for key, value in asdict(self).items() if key != "lens" or value}
 
-    def folder_name(self) -> str:
-        """A readable name that no other configuration has."""
-        text = json.dumps(self.plain(), sort_keys=True, default=str)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        label = re.sub(r"[^A-Za-z0-9.=-]+", "-", self.optimizer).strip("-.")[:40]
-        return f"{label}-seed{self.seed}-{digest}"
-
-    def folder_in(self, out: Path) -> Path:
-        """The run's folder in the folder of a study."""
-        return out / "runs" / self.folder_name()
-
     def check_code(self) -> None:
-        """Check that this process runs the code that the study began with.
-
-        Two versions of the code must not share a table.
-
-        Raises:
-            StudyError: a file of the user's has changed, or a package has another version.
-        """
+        """Raise StudyError unless this process runs the code that the study began with."""
         for name, sha256 in user_files(self.task, self.optimizer).items():
             if self.data.get(name) != sha256:
                 raise StudyError(f"{userfile.file_of(name)} changed while the study ran")
         found = code_versions(self.task, self.optimizer)
         for package, wanted in self.versions.items():
-            if found.get(package, "none") != wanted:
+            here = found.get(package, "none")
+            if here != wanted:
                 raise StudyError(
-                    f"the study was begun with {package} {wanted}, and this worker has "
-                    f"{found.get(package, 'none')}"
+                    f"the study was begun with {package} {wanted}, and this worker has {here}"
                 )
 
 
@@ -90,13 +66,3 @@ def user_files(task: str, optimizer: str) -> dict[str, str]:
         if userfile.is_userfile(name):
             files |= userfile.load(name).files
     return files
-
-
-def code_versions(task: str, optimizer: str) -> dict[str, str]:
-    """The versions that a run depends on: of bandwise, torch and the packages it names."""
-    return {
-        "bandwise": bandwise.__version__,
-        "torch": torch.__version__,
-        **by_name.package_version(task),
-        **by_name.package_version(spec.parse(optimizer).base),
-    }

@@ -20,11 +20,7 @@ class DamagedRunError(StudyError):
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn every error of reading a run's file into one that names the file.
-
-    Raises:
-        DamagedRunError: the file cannot be read.
-    """
+    """Turn every error of reading a run's file into a DamagedRunError, which names the file."""
     try:
         yield
     except StudyError:

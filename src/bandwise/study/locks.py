@@ -12,37 +12,17 @@ from bandwise.study.errors import StudyError
 
 
 @contextmanager
-def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Keep other commands out of a folder. The folder is made if it is missing.
-
-    Args:
-        folder: the folder.
-        name: of the lock's file. A folder may have several locks.
+def locked(folder: Path, name: str = ".lock", *, wait: bool = False) -> Iterator[None]:
+    """Keep others out of a folder, which is made if it is missing.
 
     Raises:
-        StudyError: another command holds the lock.
+        StudyError: another command holds the lock of that name, and this one does not wait.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / name, timeout=0):
+        with FileLock(folder / name, timeout=-1 if wait else 0):
             yield
     except Timeout:
         raise StudyError(
             f"another command is working in {folder}: wait for it, or choose another folder"
         ) from None
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process works in a folder; then remove its half-written files.
-
-    The folder is made if it is missing.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        for unfinished in folder.glob(".*.tmp"):
-            unfinished.unlink()
-        yield

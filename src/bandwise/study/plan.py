@@ -14,39 +14,34 @@ from torch import nn
 
 from bandwise import tasks, userfile
 from bandwise.study import by_name, spec
-from bandwise.study.config import RunConfig, code_versions, user_files
+from bandwise.study.config import RunConfig, user_files
 from bandwise.study.training import isolated
+from bandwise.study.versions import code_versions
 from bandwise.tasks import Recipe, Task
 
 
 def configure(
     task: str,
-    specs: Sequence[spec.Spec],
+    optimizers: str | Sequence[str],
     seeds: Sequence[int],
-    *,
-    steps: int | None,
-    lr: float | None,
-    device: str,
-    lens: bool,
-    task_options: Mapping[str, Any] | None,
-) -> tuple[Task, Recipe, list[RunConfig]]:
-    """The runs of every optimizer with every seed, checked as far as is possible without training.
+    steps: int | None = None,
+    lr: float | None = None,
+    device: str = "cpu",
+    lens: bool = False,
+    task_options: Mapping[str, Any] | None = None,
+) -> tuple[Task, list[RunConfig]]:
+    """The task, and the runs of every optimizer with every seed.
 
-    The arguments are those of ``compare``. But the optimizers are read, and the seeds are listed.
-
-    Returns:
-        The task, its recipe with the steps and learning rate asked for, and the runs.
-
-    Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: an argument is wrong.
+    The arguments are those of ``compare``, but the seeds are listed. They are checked as far as is
+    possible without training.
     """
-    _check_device(device)
+    specs = _read(optimizers)
     options = dict(task_options or {})
     try:
         json.dumps(options)
     except TypeError as error:
         raise TypeError(f"task_options must be plain data: {error}") from error
+    _check_device(device)
     with isolated(device):
         made = tasks.load(task, options)
         recipe = replace(
@@ -57,7 +52,7 @@ def configure(
         _check_optimizers(specs, task, made, recipe)
         with userfile.blamed(task):
             data = made.fingerprint()
-    configs = [
+    return made, [
         RunConfig(
             task=task,
             task_options=options,
@@ -73,16 +68,10 @@ def configure(
         for seed in seeds
         for s in specs
     ]
-    return made, recipe, configs
 
 
-def read_optimizers(optimizers: str | Sequence[str]) -> list[spec.Spec]:
-    """The optimizers of a study, from their texts or from one list separated by commas.
-
-    Raises:
-        TypeError: it is neither.
-        ValueError: a text cannot be read, or there is none, or two are the same.
-    """
+def _read(optimizers: str | Sequence[str]) -> list[spec.Spec]:
+    """The optimizers, from their texts or from one list separated by commas."""
     if isinstance(optimizers, str):
         specs = spec.parse_list(optimizers)
     elif isinstance(optimizers, Sequence):
@@ -94,8 +83,8 @@ def read_optimizers(optimizers: str | Sequence[str]) -> list[spec.Spec]:
         raise ValueError("optimizers must name at least one optimizer")
     if len(set(texts)) < len(texts):
         raise ValueError(f"optimizers must differ, got {', '.join(texts)}")
-    if [s.text for s in spec.parse_list(",".join(texts))] != texts:
-        # The recorded command is such a list.
+    # The recorded command is such a list.
+    if spec.parse_list(",".join(texts)) != specs:
         raise ValueError(f"optimizers cannot be told apart in a list: {', '.join(texts)}")
     return specs
 
@@ -116,9 +105,8 @@ def _check_optimizers(specs: Sequence[spec.Spec], task: str, made: Task, recipe:
         model = made.model()
     if not isinstance(model, nn.Module):
         raise TypeError(f"task {task!r}: model() must return a torch.nn.Module, got {model!r}")
-    named = list(model.named_parameters())
     for s in specs:
-        own = [(name, nn.Parameter(param.detach())) for name, param in named]
+        own = [(name, nn.Parameter(param.detach())) for name, param in model.named_parameters()]
         optimizer = by_name.build(s, own, recipe.lr, recipe)
         if any("lr" not in group for group in optimizer.param_groups):
             raise ValueError(f"optimizer {s.text!r}: its parameter groups have no lr to schedule")

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,16 +16,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     SpinnerColumn,
-    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.text import Text
 
 from bandwise.files import read_json
+from bandwise.study.config import RunConfig
 from bandwise.study.run_files import RESULT, read_metrics
 
 _POLL_SECONDS = 0.5
@@ -34,120 +31,100 @@ _POLL_SECONDS = 0.5
 _LINE_SECONDS = 30.0
 
 
-class _Rate(ProgressColumn):
-    """Steps per second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f} steps/s" if task.speed else "")
-
-
 class StudyProgress:
-    """Shows how far the runs of a study are.
+    """Shows how far the runs of a study are, while it is entered.
 
-    In a terminal every running run has a bar with its step, loss and time left. Elsewhere it has a
-    line at an evaluation, at most one in half a minute. In both a finished run has a line.
-
-    Args:
-        console: where to write.
-        folders: the runs' folders, by their labels.
-        steps: optimizer steps in a run.
+    In a terminal every running run has a bar with its step, loss, speed and time left. Elsewhere it
+    has a line at an evaluation, at most one in half a minute. In both a run that ends has a line.
+    The caller adds to ``failures`` the labels of runs that failed, as they come.
     """
 
-    def __init__(self, console: Console, folders: Mapping[str, Path], steps: int) -> None:
-        self._console = console
-        self._folders = dict(folders)
-        self._steps = steps
-        self._total = len(folders)
+    def __init__(
+        self, configs: Sequence[RunConfig], out: Path, failures: Mapping[str, str], console: Console
+    ) -> None:
+        self._running = {config.label: out / config.folder for config in configs}
+        self._total, self._steps = len(configs), configs[0].recipe["steps"]
+        self._failures, self._console = failures, console
+        self._tasks: dict[str, TaskID] = {}
         # The time of each run's last line, and its step.
         self._lines: dict[str, tuple[float, int]] = {}
-        self._bars: dict[str, TaskID] = {}
-        self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._progress = Progress(
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}"),
-            _Rate(),
+            TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
 
-    def failed(self, label: str) -> None:
-        """Report a run that has ended without a result. Results are found in the folders."""
-        self._ended(label, "failed")
+    def __enter__(self) -> None:
+        self._bars.start()
+        self._thread.start()
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Show the progress in the meantime."""
-        thread = threading.Thread(target=self._watch, daemon=True)
-        with self._progress:
-            thread.start()
-            try:
-                yield
-            finally:
-                self._stop.set()
-                thread.join()
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._bars.stop()
 
     def _watch(self) -> None:
         stopped = False
         while not stopped:
             stopped = self._stop.wait(_POLL_SECONDS)
-            for label, folder in list(self._folders.items()):
+            for label, folder in list(self._running.items()):
                 if (folder / RESULT).exists():
-                    self._ended(label, _figures(folder / RESULT))
+                    self._end(label, _final(folder / RESULT))
+                elif label in self._failures:
+                    self._end(label, "failed")
                 else:
-                    with self._lock:
-                        self._update(label, folder)
+                    self._update(label, folder)
 
     def _update(self, label: str, folder: Path) -> None:
         try:
             evals, training = read_metrics(folder)
         except (OSError, ValueError):
             return  # damaged: the run itself will report it
-        if not evals or label not in self._folders:
+        if not evals:
             return
         now, evaluated = time.monotonic(), int(evals[-1]["step"])
-        figures = training[-1] if training else evals[-1]
-        bar = self._bars.get(label)
-        if bar is None:
-            bar = self._bars[label] = self._progress.add_task(label, total=self._steps, loss="")
+        last = training[-1] if training else evals[-1]
+        loss = {"train_loss": last["train_loss"]} if training else {}
+        seconds = last.get("seconds_per_step")
+        rate = f", {1 / seconds:.0f} steps/s" if seconds else ""
+        if label not in self._tasks:
+            self._tasks[label] = self._bars.add_task(label, total=self._steps, figures="")
             self._lines[label] = now, evaluated
-        loss = f"loss {figures['train_loss']:.4g}" if training else ""
-        self._progress.update(bar, completed=max(figures["step"], evaluated), loss=loss)
+        step = max(last["step"], evaluated)
+        self._bars.update(self._tasks[label], completed=step, figures=_in_words(loss) + rate)
         then, before = self._lines[label]
         if self._console.is_terminal or evaluated == before or now - then < _LINE_SECONDS:
             return
         self._lines[label] = now, evaluated
-        left = timedelta(
-            seconds=round((self._steps - evaluated) * (now - then) / (evaluated - before))
-        )
+        left = round((self._steps - evaluated) * (now - then) / (evaluated - before))
         self._print(
-            f"{label}: step {evaluated:,} of {self._steps:,}, "
-            f"{_in_words({'train_loss': figures['train_loss'], **evals[-1]})}, about {left} left"
+            f"{label}: step {evaluated:,} of {self._steps:,}, {_in_words(loss | evals[-1])}, "
+            f"about {timedelta(seconds=left)} left"
         )
 
-    def _ended(self, label: str, outcome: str) -> None:
-        with self._lock:
-            if self._folders.pop(label, None) is None:
-                return
-            if label in self._bars:
-                self._progress.remove_task(self._bars.pop(label))
-            self._print(f"[{self._total - len(self._folders)}/{self._total}] {label}: {outcome}")
+    def _end(self, label: str, outcome: str) -> None:
+        del self._running[label]
+        if label in self._tasks:
+            self._bars.remove_task(self._tasks.pop(label))
+        self._print(f"[{self._total - len(self._running)}/{self._total}] {label}: {outcome}")
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _figures(result: Path) -> str:
+def _final(result: Path) -> str:
     try:
-        final = read_json(result)["final"]
+        return _in_words(read_json(result)["final"])
     except (OSError, ValueError):
         return "failed"  # damaged: the study will report it
-    return _in_words(final)
 
 
 def _in_words(figures: Mapping[str, float]) -> str:

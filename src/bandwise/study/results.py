@@ -31,19 +31,17 @@ class Run:
         seed: of the initial weights, the batches and dropout.
         diverged: whether the loss became inf or NaN. Such a run stops there.
         steps: the optimizer steps taken.
-        final: the figures of the last evaluation, such as ``val_loss``. A task with a test split
-            adds ``test_loss`` and the like. A diverged run's figures may be inf or NaN.
-        seconds_per_step: the median wall time of a training step. It includes the lens's work, and
-            does not include evaluations.
+        final: the figures of the last evaluation, such as ``val_loss``, and ``test_loss`` of a task
+            with a test split. A diverged run's figures may be inf or NaN.
+        seconds_per_step: the median wall time of a training step, with the lens's work and without
+            evaluations.
         evals: one row for each evaluation: ``step`` and the validation figures.
         training: one row for each log entry: ``step``, ``train_loss`` (the mean since the entry
             before), ``lr``, and an optimizer's scheduled values ``alpha`` and ``p``.
         config: everything that the run depends on. Under ``settings`` stand all settings of the
             optimizer, with defaults.
         folder: the run's folder, relative to the study's.
-        lens: one row for each measurement of the lens on the whole model, as
-            ``bandwise.lens.quantities.decisions.with_agreement`` gives them. Empty if the run had
-            no lens.
+        lens: one row for each measurement of the lens on the whole model; empty without a lens.
     """
 
     optimizer: str
@@ -67,12 +65,10 @@ class Comparison:
         optimizer: the optimizer's label.
         n: the number of seeds.
         mean: the mean final metric over seeds; NaN if a run diverged.
-        std: the standard deviation of the final metric over seeds; ``None`` for one seed, or if a
-            run diverged.
+        std: the standard deviation of the final metric over seeds; ``None`` where there is none.
         difference: the mean over seeds of this optimizer's metric less the baseline's; ``None`` in
             the baseline's row, or if a run of either diverged.
-        interval: the 95% t-interval of ``difference``; ``None`` for one seed, or without a
-            difference.
+        interval: the 95% t-interval of ``difference``; ``None`` where there is none.
         p_raw: the p-value of the paired t-test that the difference is zero; ``None`` where
             ``interval`` is.
         p_corrected: the same, corrected for the number of optimizers that are compared with the
@@ -100,6 +96,10 @@ class Comparison:
     steps_to_baseline: float | None
     seconds_per_step: float
 
+    def __post_init__(self) -> None:
+        if self.interval is not None:  # JSON has lists alone
+            object.__setattr__(self, "interval", tuple(self.interval))
+
 
 @dataclass(frozen=True)
 class Results:
@@ -115,8 +115,8 @@ class Results:
         runs: every run.
         command: the shell command that repeats the study.
         versions: of Python, torch and bandwise, and the kind of machine.
-        timed_alone: whether the runs were trained one at a time and without a break. If not, their
-            ``seconds_per_step`` are rough.
+        timed_alone: whether the runs were trained one at a time and without a break. If not,
+            ``seconds_per_step`` is rough.
     """
 
     task: str
@@ -137,21 +137,13 @@ class Results:
     def save(self, folder: Path) -> None:
         """Write ``results.json`` (everything) and ``results.csv`` (one row for each run)."""
         write_json(folder / "results.json", dataclasses.asdict(self))
+        columns = ("optimizer", "seed", "steps", "diverged", "seconds_per_step")
         rows = [
-            {
-                "task": self.task,
-                "optimizer": run.optimizer,
-                "seed": run.seed,
-                "steps": run.steps,
-                "diverged": run.diverged,
-                "seconds_per_step": run.seconds_per_step,
-                **run.final,
-            }
+            {"task": self.task, **{name: getattr(run, name) for name in columns}, **run.final}
             for run in self.runs
         ]
-        columns = list(dict.fromkeys(column for row in rows for column in row))
         with replacing(folder / "results.csv") as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
+            writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
             writer.writeheader()
             writer.writerows(rows)
 
@@ -167,7 +159,7 @@ class Results:
         try:
             data = read_json(path)
             runs = [Run(**run) for run in data.pop("runs")]
-            comparisons = [_comparison(row) for row in data.pop("comparisons")]
+            comparisons = [Comparison(**row) for row in data.pop("comparisons")]
             return cls(runs=runs, comparisons=comparisons, **data)
         except FileNotFoundError:
             raise FileNotFoundError(
@@ -175,8 +167,3 @@ class Results:
             ) from None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a study's results: {error}") from error
-
-
-def _comparison(row: dict[str, Any]) -> Comparison:
-    interval = row.pop("interval")
-    return Comparison(interval=None if interval is None else tuple(interval), **row)

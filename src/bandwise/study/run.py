@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import multiprocessing
 import os
@@ -13,11 +14,9 @@ import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from joblib.externals.loky.backend.process import LokyProcess
-from torch.optim import Optimizer
 
 from bandwise import tasks
 from bandwise.files import check_stamp, stamp, to_json, write_json
@@ -25,7 +24,7 @@ from bandwise.lens import Lens, Spatial, Temporal, Weights
 from bandwise.lens.reading import scheduled
 from bandwise.study.config import RunConfig
 from bandwise.study.errors import reading
-from bandwise.study.locks import alone_in
+from bandwise.study.locks import locked
 from bandwise.study.run_files import (
     CHECKPOINT,
     CONFIG,
@@ -51,15 +50,11 @@ def train(config: RunConfig, folder: Path) -> None:
 
     While another process trains the run, this one waits. That process may be a worker of a study
     that was killed, or one that a cluster has given up for lost.
-
-    Raises:
-        DamagedRunError: a file in ``folder`` does not hold what the run wrote.
-        StudyError: the code is not what the study began with, or the task breaks its protocol.
     """
     _end_with_parent()
-    if (folder / RESULT).exists():
-        return
-    with alone_in(folder):
+    with locked(folder, wait=True):
+        for half_written in folder.glob(".*.tmp"):
+            half_written.unlink()
         if not (folder / RESULT).exists():
             write_json(folder / CONFIG, config.plain())
             with isolated(config.device):
@@ -70,15 +65,14 @@ def train(config: RunConfig, folder: Path) -> None:
 def _end_with_parent() -> None:
     """In a worker of joblib's: end soon after the parent process, which may be killed."""
     parent = multiprocessing.parent_process()
-    if parent is None or not isinstance(multiprocessing.current_process(), LokyProcess):
-        return
 
     def watch() -> None:
-        while os.getppid() == parent.pid:
+        while parent and os.getppid() == parent.pid:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    if isinstance(multiprocessing.current_process(), LokyProcess):
+        threading.Thread(target=watch, daemon=True).start()
 
 
 class _StoredRun:
@@ -87,55 +81,42 @@ class _StoredRun:
     def __init__(self, config: RunConfig, folder: Path) -> None:
         config.check_code()
         self.config, self.folder = config, folder
-        self.recipe = Recipe(**config.recipe)
+        task, recipe = tasks.load(config.task, config.task_options), Recipe(**config.recipe)
         self.training = Training(
-            tasks.load(config.task, config.task_options),
-            config.optimizer,
-            config.seed,
-            recipe=self.recipe,
-            device=config.device,
+            task, config.optimizer, config.seed, recipe=recipe, device=config.device
         )
         self.diverged = False
         self.saved = time.monotonic()
-        self.eval_every = max(1, self.recipe.steps // self.recipe.evals)
+        self.steps, self.eval_every = recipe.steps, max(1, recipe.steps // recipe.evals)
         self.lens = self._lens() if config.lens else None
 
     def _lens(self) -> Lens:
         """A lens that has something to show for the shortest run, too."""
-        steps, every = self.recipe.steps, min(50, self.eval_every)
-        quantities = (
-            Temporal(window=min(256, max(32, math.ceil(steps / _LOOKS)))),
-            Spatial(),
-            Weights(every=max(1, steps // every // (_LOOKS - 1))),
-        )
-        return Lens(
-            self.training.model, self.training.optimizer, every, self.folder, quantities=quantities
-        )
+        training, every = self.training, min(50, self.eval_every)
+        window = min(256, max(32, math.ceil(self.steps / _LOOKS)))
+        weights = Weights(every=max(1, self.steps // every // (_LOOKS - 1)))
+        quantities = (Temporal(window=window), Spatial(), weights)
+        return Lens(training.model, training.optimizer, every, self.folder, quantities=quantities)
 
     def train(self) -> None:
         """Train to the end, and write the result."""
+        training, every = self.training, self.eval_every
+        row_every = max(1, every // _ROWS_PER_EVAL)
         with (self.folder / METRICS).open("ab") as self.metrics:
             self._resume()
             with self.lens or nullcontext():
-                self._train_and_evaluate()
+                if training.step == 0:
+                    self._evaluate()
+                while training.step < self.steps and not self.diverged:
+                    # At step 0 there is nothing to save.
+                    if training.step > 0 and time.monotonic() - self.saved > _SAVE_SECONDS:
+                        self._save_checkpoint()
+                    next_eval = min((training.step // every + 1) * every, self.steps)
+                    self._train_until(min(training.step + row_every, next_eval))
+                    if training.step == next_eval or self.diverged:
+                        self._evaluate()
+                        self._save_checkpoint()
             self._finish()
-
-    def _train_and_evaluate(self) -> None:
-        training, steps = self.training, self.recipe.steps
-        row_every = max(1, self.eval_every // _ROWS_PER_EVAL)
-        if training.step == 0:
-            self._evaluate()
-        while training.step < steps and not self.diverged:
-            next_eval = min(
-                training.step - training.step % self.eval_every + self.eval_every, steps
-            )
-            while training.step < next_eval and not self.diverged:
-                # At step 0 there is nothing to save.
-                if training.step > 0 and time.monotonic() - self.saved > _SAVE_SECONDS:
-                    self._save_checkpoint()
-                self._train_until(min(training.step + row_every, next_eval))
-            self._evaluate()
-            self._save_checkpoint()
 
     def _train_until(self, step: int) -> None:
         """Train up to a step, and write a row."""
@@ -146,29 +127,28 @@ class _StoredRun:
             lr = training.optimizer.param_groups[0]["lr"]
             losses += training.train_step()
         loss = losses.item() / steps  # waits for the device, so it comes before the clock
+        seconds = (time.perf_counter() - started) / steps
         self.diverged = not math.isfinite(loss)
+        # Of the first parameter group, as its last step used them: "smi/alpha", "nsf/p".
+        values = scheduled(training.optimizer, training.optimizer.param_groups[0])
+        by_name = {name.partition("/")[2]: value for name, value in values.items()}
         self._write_row(
-            step=step,
-            train_loss=loss,
-            lr=float(lr),
-            seconds_per_step=(time.perf_counter() - started) / steps,
-            **_scheduled_values(training.optimizer),
+            step=step, train_loss=loss, lr=float(lr), seconds_per_step=seconds, **by_name
         )
 
     def _evaluate(self) -> None:
-        """Write a row of the figures, and what the lens records of an evaluation."""
         training = self.training
         self._write_row(step=training.step, **training.evaluate("val"))
         if self.lens is None:
             return
         # A boundary moves most in the beginning: the evaluations 0, 1, 2, 5, 11 and 25 of 25.
-        evals, number = (math.ceil(s / self.eval_every) for s in (self.recipe.steps, training.step))
+        evals, number = (math.ceil(s / self.eval_every) for s in (self.steps, training.step))
         looks = {0, *(round(evals ** (i / (_LOOKS - 2))) for i in range(_LOOKS - 1))}
         with training.autocast():
             self.lens.look(
                 training.task.probe(),
                 training.task.plane() if number in looks else None,
-                activations=training.step == self.recipe.steps and not self.diverged,
+                activations=training.step == self.steps and not self.diverged,
             )
 
     def _write_row(self, **figures: float) -> None:
@@ -190,61 +170,38 @@ class _StoredRun:
     def _resume(self) -> None:
         """Go back to the last checkpoint, and drop what came after it."""
         path = self.folder / CHECKPOINT
-        metrics_bytes = 0
-        if path.exists():
-            checkpoint = load_checkpoint(path, self.config.device)
-            with reading(path):
-                self.training.load_state_dict(checkpoint)
-                self.diverged, metrics = checkpoint["diverged"], checkpoint["metrics"]
-            with reading(self.folder / METRICS):
-                metrics_bytes = check_stamp(self.folder / METRICS, metrics)
-            if self.lens is not None:
-                with reading(self.folder / LENS):
-                    self.lens.load_state_dict(checkpoint["lens"])
-        else:
+        if not path.exists():
             (self.folder / LENS).unlink(missing_ok=True)
-        self.metrics.truncate(metrics_bytes)
-        self.metrics.seek(metrics_bytes)
+            self.metrics.truncate(0)
+            return
+        checkpoint = load_checkpoint(path, self.config.device)
+        with reading(path):
+            self.training.load_state_dict(checkpoint)
+            self.diverged, metrics = checkpoint["diverged"], checkpoint["metrics"]
+        with reading(self.folder / METRICS):
+            self.metrics.truncate(check_stamp(self.folder / METRICS, metrics))
+        if self.lens is not None:
+            with reading(self.folder / LENS):
+                self.lens.load_state_dict(checkpoint["lens"])
 
     def _finish(self) -> None:
         with reading(self.folder / METRICS):
             evals, training_rows = read_metrics(self.folder)
         last = training_rows[-_ROWS_PER_EVAL:]
-        final = {
-            "train_loss": sum(row["train_loss"] for row in last) / len(last),
-            **{name: value for name, value in evals[-1].items() if name != "step"},
-        }
+        final = {"train_loss": sum(row["train_loss"] for row in last) / len(last), **evals[-1]}
+        del final["step"]
         if "test" in self.training.task.splits:
             final |= self.training.evaluate("test")
+        # Of the first parameter group, defaults and all. What changes at each step is no setting.
+        left_out = ("params", "lr", "step", "smi_step")
+        group = self.training.optimizer.param_groups[0]
+        settings = {k: v for k, v in group.items() if k not in left_out and v is not None}
         logs = [METRICS, LENS] if self.lens else [METRICS]
         result = {
             "steps": self.training.step,
             "diverged": self.diverged or not all(map(math.isfinite, final.values())),
             "final": final,
-            "settings": _settings(self.training.optimizer),
+            "settings": json.loads(json.dumps(settings, default=str, skipkeys=True)),
             "files": {name: stamp(self.folder / name) for name in logs},
         }
         write_json(self.folder / RESULT, result)
-
-
-def _settings(optimizer: Optimizer) -> dict[str, Any]:
-    """The settings of the first parameter group, defaults and all, as plain data."""
-    # What changes from step to step is no setting.
-    left_out = ("params", "lr", "step", "smi_step")
-    return {
-        str(key): value if _is_plain(value) else str(value)
-        for key, value in optimizer.param_groups[0].items()
-        if key not in left_out and value is not None
-    }
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return type(value) in (bool, int, float, str)
-
-
-def _scheduled_values(optimizer: Optimizer) -> dict[str, float]:
-    """``alpha`` and ``p`` as the first parameter group's last step used them."""
-    values = scheduled(optimizer, optimizer.param_groups[0])
-    return {name.partition("/")[2]: value for name, value in values.items()}

@@ -42,11 +42,7 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, device: str) -> dict[str, Any]:
-    """A checkpoint, checked: tensors and plain data alone. Nothing in it is run.
-
-    Raises:
-        DamagedRunError: the file is not what was written.
-    """
+    """A checkpoint, checked: tensors and plain data alone. Nothing in it is run."""
     with reading(path):
         # torch.load does not look at the checksums that torch.save writes.
         content = io.BytesIO(unsigned(path.read_bytes()))
@@ -55,36 +51,26 @@ def load_checkpoint(path: Path, device: str) -> dict[str, Any]:
 
 
 def read_metrics(folder: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    """The evaluations and the training rows that a run has written so far.
-
-    Raises:
-        ValueError: a line is no row of figures.
-    """
-    evals: list[dict[str, float]] = []
-    training: list[dict[str, float]] = []
+    """The evaluations and the training rows so far; ValueError if a line is no row of figures."""
+    rows = []
     path = folder / METRICS
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(lines, start=1):
         try:
-            row = from_json(line.decode())
+            rows.append(from_json(line.decode()))
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from error
-        if not (isinstance(row, dict) and "step" in row and _are_figures(row)):
+        if not (_are_figures(rows[-1]) and "step" in rows[-1]):
             raise ValueError(f"line {number} is no row of figures")
-        (training if "train_loss" in row else evals).append(row)
-    return evals, training
+    return [r for r in rows if "train_loss" not in r], [r for r in rows if "train_loss" in r]
 
 
-def _are_figures(row: dict[str, Any]) -> bool:
-    return all(type(value) in (int, float) for value in row.values())
+def _are_figures(data: Any) -> bool:
+    return isinstance(data, dict) and all(type(value) in (int, float) for value in data.values())
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """What a finished run has stored in ``result.json``; the logs beside it are checked.
-
-    Raises:
-        DamagedRunError: one of the files is not what was written.
-    """
+    """What a finished run has stored in ``result.json``; the logs beside it are checked."""
     with reading(folder / RESULT):
         result: dict[str, Any] = read_json(folder / RESULT)
         # Runs from before there were checksums have none, but a length.
@@ -98,11 +84,7 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def read_run(config: RunConfig, folder: Path) -> Run:
-    """A finished run as an object.
-
-    Raises:
-        DamagedRunError: one of its files does not hold what it should.
-    """
+    """A finished run as an object. DamagedRunError: one of its files is not what was written."""
     result = read_result(folder)
     settings = result.pop("settings")
     with reading(folder / METRICS):
@@ -110,11 +92,9 @@ def read_run(config: RunConfig, folder: Path) -> Run:
         if evals[-1]["step"] != result["steps"] or training[-1]["step"] != result["steps"]:
             raise ValueError("it ends before the run did")
         seconds = [row.pop("seconds_per_step") for row in training]
-    rows = []
-    if config.lens:
-        with reading(folder / LENS):
-            whole = [row for row in log.read(folder) if row["tensor"] == "all"]
-            rows = with_agreement(whole)
+    with reading(folder / LENS):
+        rows = log.read(folder) if config.lens else []
+        whole = with_agreement([row for row in rows if row["tensor"] == "all"])
     with reading(folder / RESULT):
         return Run(
             optimizer=config.optimizer,
@@ -124,6 +104,6 @@ def read_run(config: RunConfig, folder: Path) -> Run:
             seconds_per_step=float(np.median(seconds)),
             config={**config.plain(), "settings": settings},
             folder=f"{folder.parent.name}/{folder.name}",
-            lens=rows,
+            lens=whole,
             **result,
         )

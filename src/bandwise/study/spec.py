@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +27,10 @@ _WORDS = {"true": True, "false": False}
 
 @dataclass(frozen=True)
 class Spec:
-    """An optimizer as the user named it.
+    """An optimizer as the user named it, with the values of its options.
 
-    Attributes:
-        text: what was written. It is the label in tables.
-        name: a short name, or ``file.py:factory``; ``smi-`` before it wraps that optimizer.
-        options: the options' values by name.
+    The text is its label in tables. The name may be short, or ``package.Class``, or
+    ``file.py:factory``; ``smi-`` before it wraps that optimizer.
     """
 
     text: str
@@ -45,11 +44,7 @@ class Spec:
 
 
 def parse_list(text: str) -> list[Spec]:
-    """The optimizers in a comma-separated list.
-
-    Raises:
-        ValueError: what is wrong, and where.
-    """
+    """The optimizers in a comma-separated list. A ValueError says what is wrong, and where."""
     pieces: list[str] = []
     for piece in _split(text):
         if pieces and _OPTION.match(piece):
@@ -76,23 +71,21 @@ def parse(text: str) -> Spec:
 
 def _options(options: str, text: str) -> dict[str, Any]:
     wrong = f"cannot read the options of {text!r}"
-    try:
+    call = None
+    with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
         call = ast.parse(f"_({options.strip()})", mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{wrong}: write key=value,key=value") from error
-    if (
-        not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name))
-        or call.args
-        or any(keyword.arg is None for keyword in call.keywords)
-    ):
-        raise ValueError(f"{wrong}: write key=value,key=value")
+    match call:
+        case ast.Call(func=ast.Name(), args=[], keywords=pairs) if all(p.arg for p in pairs):
+            pass
+        case _:
+            raise ValueError(f"{wrong}: write key=value,key=value")
     values: dict[str, Any] = {}
-    for keyword in call.keywords:
-        name = str(keyword.arg)
+    for pair in pairs:
+        name = str(pair.arg)
         if name in values:
             raise ValueError(f"{wrong}: {name} is given twice")
         try:
-            values[name] = _value(keyword.value)
+            values[name] = _value(pair.value)
         except (ValueError, TypeError, RecursionError, MemoryError) as error:
             raise ValueError(f"{wrong}: {name}: {error}") from error
     return values
@@ -102,11 +95,9 @@ def _value(node: ast.expr) -> Any:
     match node:
         case ast.Call(func=ast.Name(id=name)):
             return _schedule(name, node)
-        case ast.Name(id=name) if name in _WORDS:
-            return _WORDS[name]
         case ast.Name(id=name):
             dtype = getattr(torch, name, None)
-            return dtype if isinstance(dtype, torch.dtype) else name
+            return dtype if isinstance(dtype, torch.dtype) else _WORDS.get(name, name)
         case _:
             try:
                 return ast.literal_eval(node)
@@ -118,22 +109,18 @@ def _schedule(name: str, call: ast.Call) -> Schedule:
     known = {key.lower(): cls for key, cls in SCHEDULES.items()}
     if name.lower() not in known:
         raise ValueError(f"schedule must be one of {', '.join(known)}, got {name!r}")
-    arguments = [_value(argument) for argument in call.args]
-    return known[name.lower()](*arguments, **{str(k.arg): _value(k.value) for k in call.keywords})
+    named = {str(pair.arg): _value(pair.value) for pair in call.keywords}
+    return known[name.lower()](*map(_value, call.args), **named)
 
 
 def _split(text: str) -> list[str]:
     """Split at the commas outside of brackets and quotes."""
     pieces, depth, quote = [""], 0, ""
     for character in text:
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        elif character in "([{":
-            depth += 1
-        elif character in ")]}":
-            depth -= 1
+        if character in "'\"" and quote in ("", character):
+            quote = "" if quote else character
+        elif not quote:
+            depth += (character in "([{") - (character in ")]}")
         if character == "," and depth == 0 and not quote:
             pieces.append("")
         else:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._pytree import tree_map
 
@@ -35,18 +34,16 @@ def learning_rate_factor(step: int, recipe: Recipe) -> float:
     if recipe.milestones:
         return recipe.gamma ** bisect.bisect_right(recipe.milestones, step / recipe.steps)
     progress = min(1.0, (step - warmup) / max(1, recipe.steps - warmup))
-    return (
-        recipe.min_lr_factor + (1 - recipe.min_lr_factor) * (1 + math.cos(math.pi * progress)) / 2
-    )
+    end = recipe.min_lr_factor
+    return end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 @contextmanager
 def isolated(device: str) -> Iterator[None]:
-    """Train on one thread, and put the global generators back afterwards.
+    """Train on one thread, on which sums depend, and put the global generators back afterwards.
 
-    Sums depend on how they are split among threads. A result must not depend on that. The
-    generators are Python's, NumPy's and torch's; those of CUDA belong to the caller of a training
-    on the CPU and are not touched by it.
+    The generators are Python's, NumPy's and torch's. A training on the CPU leaves those of CUDA
+    alone.
     """
     threads, python, numpy = torch.get_num_threads(), random.getstate(), np.random.get_state()
     gpus = range(torch.cuda.device_count()) if torch.device(device).type == "cuda" else ()
@@ -95,21 +92,14 @@ class Training:
         self.step = 0
         self._seed_generators(seed)
         self.model: nn.Module = task.model().to(self.device)
-        self.optimizer: Optimizer = by_name.build(
-            spec.parse(optimizer), self.model.named_parameters(), self.recipe.lr, self.recipe
-        )
+        named, lr = self.model.named_parameters(), self.recipe.lr
+        self.optimizer = by_name.build(spec.parse(optimizer), named, lr, self.recipe)
         self._scheduler = LambdaLR(
             self.optimizer, lambda step: learning_rate_factor(step, self.recipe)
         )
 
     def train_step(self, batch: Any = None) -> Tensor:
-        """Take one step.
-
-        Args:
-            batch: the training batch; ``None``: the task's for this step.
-
-        Returns:
-            The loss before the step, on the training's device.
+        """Take one step, on the task's batch or a given one; return the loss before the step.
 
         Raises:
             StudyError: the task's loss or the optimizer breaks its protocol.
@@ -128,16 +118,14 @@ class Training:
         # Most optimizers ask for the gradients once. Some ask at several points of a step.
         self.optimizer.step(closure)  # type: ignore[arg-type]
         if not losses:
-            raise StudyError(
-                f"{type(self.optimizer).__name__}.step must call the closure that it is given, as "
-                "those of torch.optim do"
-            )
+            name = type(self.optimizer).__name__
+            raise StudyError(f"{name}.step must call the closure, as those of torch.optim do")
         self._scheduler.step()
         self.optimizer.zero_grad()
         return losses[0]
 
     def _gradients(self, batch: Any) -> Tensor:
-        """The loss at the present weights; the parameters get its gradients."""
+        """The loss at the present weights. The parameters get its gradients."""
         self._seed_step()
         self.optimizer.zero_grad()
         with self.autocast():
@@ -164,10 +152,8 @@ class Training:
         with self.autocast():
             figures = self.task.evaluate(self.model, split)
         if not isinstance(figures, dict) or self.task.metric not in figures:
-            raise StudyError(
-                f"the task's evaluate must return a dict with its metric {self.task.metric!r}, "
-                f"got {figures!r}"
-            )
+            wanted = f"a dict with its metric {self.task.metric!r}"
+            raise StudyError(f"the task's evaluate must return {wanted}, got {figures!r}")
         return {f"{split}_{name}": float(value) for name, value in figures.items()}
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -193,8 +179,7 @@ class Training:
         self.step = state["step"]
 
     def _seed_step(self) -> None:
-        """Make dropout independent of where a run was resumed and of how often a step asks for
-        gradients. Its streams are those of the negative steps, which no batch has."""
+        """Make dropout depend on the step alone. Its streams are those of the negative steps."""
         self._seed_generators(tasks.generator(self.seed, -self.step).initial_seed())
 
     def _seed_generators(self, seed: int) -> None:

@@ -54,8 +54,7 @@ class Tuned:
     Attributes:
         optimizer: the text with the best options, as ``bandwise.study.compare`` takes it.
         value: the task's metric on the validation split with these options, the mean over seeds.
-        trials: the texts that were tried, in order, and their values; inf or -inf for one that
-            diverged.
+        trials: the texts and values in the order of trials; inf or -inf for one that diverged.
     """
 
     optimizer: str
@@ -102,42 +101,34 @@ def tune(
         raise ValueError(f"space and seeds must not be empty, got {dict(space)} and {list(seeds)}")
     out = Path(out)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=_RANDOM_TRIALS)
-    )
-    study.enqueue_trial(
-        {name: span.first for name, span in space.items() if span.first is not None}
-    )
+    sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=_RANDOM_TRIALS)
+    study = optuna.create_study(sampler=sampler)
+    study.enqueue_trial({name: span.first for name, span in space.items() if span.first})
     tried: list[tuple[str, float]] = []
+
+    def cost(trial: optuna.Trial) -> float:
+        """The mean over seeds, with its sign changed if a large metric is good."""
+        options = {
+            name: trial.suggest_float(name, span.low, span.high, log=True)
+            for name, span in space.items()
+        }
+        text = with_options(optimizer, options)
+        made, configs = configure(
+            task, [text], seeds, steps=steps, device=device, task_options=task_options
+        )
+        values = []
+        for config in configs:
+            train(config, out / config.folder)
+            values.append(read_run(config, out / config.folder).final[f"val_{made.metric}"])
+        sign = 1 if made.direction == "min" else -1
+        value = float(np.mean(values)) * sign
+        value = value if math.isfinite(value) else math.inf
+        tried.append((text, sign * value))
+        return value
+
     with locked(out):
-        for _ in range(trials):
-            trial = study.ask()
-            options = {
-                name: trial.suggest_float(name, span.low, span.high, log=True)
-                for name, span in space.items()
-            }
-            text = with_options(optimizer, options)
-            made, _, configs = configure(
-                task,
-                [spec.parse(text)],
-                seeds,
-                steps=steps,
-                lr=None,
-                device=device,
-                lens=False,
-                task_options=task_options,
-            )
-            sign = 1 if made.direction == "min" else -1
-            values = []
-            for config in configs:
-                train(config, config.folder_in(out))
-                run = read_run(config, config.folder_in(out))
-                values.append(run.final[f"val_{made.metric}"])
-            mean = float(np.mean(values))
-            cost = sign * mean if math.isfinite(mean) else math.inf
-            study.tell(trial, cost)
-            tried.append((text, sign * cost))
-    best, value = min(tried, key=lambda row: sign * row[1])
+        study.optimize(cost, trials)
+    best, value = tried[study.best_trial.number]
     if not math.isfinite(value):
         raise ValueError(f"every trial of {optimizer!r} diverged within space {dict(space)}")
     return Tuned(best, value, tried)

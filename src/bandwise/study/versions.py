@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 
 import torch
 
 import bandwise
+from bandwise import userfile
+from bandwise.study import spec
 
 
 def versions(device: str | torch.device, *packages: str) -> dict[str, str]:
@@ -25,3 +29,19 @@ def versions(device: str | torch.device, *packages: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def code_versions(task: str, optimizer: str) -> dict[str, str]:
+    """The versions that a run depends on: of bandwise, torch and the packages that it names."""
+    found = {"bandwise": bandwise.__version__, "torch": torch.__version__}
+    for name in (task, spec.parse(optimizer).base):
+        if "." in name and not userfile.is_userfile(name) and not name.startswith("bandwise."):
+            for package in _packages().get(name.partition(".")[0], []):
+                found[package] = importlib.metadata.version(package)
+    return found
+
+
+@functools.cache
+def _packages() -> Mapping[str, list[str]]:
+    """The installed packages by the modules that they hold. It takes a second to find them."""
+    return importlib.metadata.packages_distributions()

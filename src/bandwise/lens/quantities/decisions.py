@@ -9,6 +9,7 @@ Logits are (…, classes) and labels (…) int64: one for each example, or for e
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -134,7 +135,7 @@ def _agreed(row: Row, final: list[int]) -> Row:
 
 def agreeing(first: Sequence[Any], second: Sequence[Any]) -> float:
     """The share of the places of two sequences at which they are equal."""
-    return sum(a == b for a, b in zip(first, second, strict=True)) / len(first)
+    return statistics.fmean(a == b for a, b in zip(first, second, strict=True))
 
 
 def _predicted(row: Row) -> list[int]:
