@@ -29,6 +29,7 @@ from papers.verdicts import as_large, lower, percent, written
 from rich.console import Console
 from torch import nn
 
+from bandwise import tasks
 from bandwise.study import spec
 from bandwise.study.by_name import build
 from bandwise.study.paired import Sample
@@ -232,6 +233,8 @@ def test_what_is_stored_names_commands_and_optimizers_that_there_are(path):
     for stored in studies_in(part["data"]):
         words = shlex.split(stored["command"])
         assert words[:4] == ["python", "-m", "bandwise", "compare"]
+        assert words[4] == stored["task"]
+        assert tasks.find(stored["task"])
         texts = Study(stored).optimizers
         assert words[words.index("--optimizers") + 1] == ",".join(texts)
         for text in texts:

@@ -1,4 +1,4 @@
-"""Tasks to train: nine are built in, others are classes of the user's own.
+"""Tasks to train: seven are built in, others are classes of the user's own.
 
 A task's module and the package of its data are imported when the task is loaded.
 """
@@ -14,7 +14,7 @@ from bandwise.optim import _checks
 from bandwise.tasks import options as _options
 from bandwise.tasks.task import Direction, Recipe, Split, Task, epoch_indices, generator
 
-__all__ = ["Recipe", "Split", "Task", "epoch_indices", "generator", "load", "names"]
+__all__ = ["Direction", "Recipe", "Split", "Task", "epoch_indices", "generator", "load", "names"]
 
 _BUILT_IN = {
     "shakespeare-char": ("shakespeare_char", "ShakespeareChar"),
@@ -24,8 +24,6 @@ _BUILT_IN = {
     "sines": ("sines", "Sines"),
     "two-moons": ("two_moons", "TwoMoons"),
     "char-lstm": ("char_lstm", "CharLstm"),
-    "eeg": ("eeg", "Eeg"),
-    "cart-pole": ("cart_pole", "CartPole"),
 }
 
 
