@@ -836,7 +836,7 @@ def typed(tmp_path: Path) -> str:
 def test_a_text_is_read_as_the_option_s_type(
     typed: str, name: str, text: str, value: object
 ) -> None:
-    options = tasks.read_options(typed, {name: text})
+    options = options_of.read(tasks.find(typed), {name: text})
     assert options == {name: value}
     assert type(options[name]) is type(value)
     options_of.check(typed, tasks.find(typed), options)
@@ -858,7 +858,7 @@ def test_a_text_is_read_as_the_option_s_type(
     ],
 )
 def test_an_option_of_another_type_is_refused(typed: str, name: str, text: str, kind: str) -> None:
-    options = tasks.read_options(typed, {name: text})
+    options = options_of.read(tasks.find(typed), {name: text})
     with pytest.raises(ValueError, match=rf"typed\.py:Typed': {name}: {kind}$"):
         tasks.load(typed, options)
 

@@ -117,7 +117,7 @@ def _compare(
             backend=backend,
             device=device,
             lens=lens,
-            task_options=tasks.read_options(task, _task_options(context.args)),
+            task_options=tasks.options.read(tasks.find(task), _task_options(context.args)),
         )
     except KeyboardInterrupt:
         raise stopped() from None

@@ -171,6 +171,6 @@ def recorded_command(
     words += ["--lens"] if lens else []
     # What stands behind the dashes is the task's alone, whatever its options are called.
     words += ["--"] if task_options else []
-    for name, text in tasks.write_options(task, task_options or {}).items():
+    for name, text in tasks.options.write(tasks.find(task), task_options or {}).items():
         words += [f"--{name}", text]
     return shlex.join(words)
