@@ -140,7 +140,7 @@ def check_python(words):
 
 def check_study(task, texts, extra):
     if ".py:" not in task:
-        given = tasks.read_options(task, cli._task_options(extra))
+        given = options.read(tasks.find(task), cli._task_options(extra))
         options.check(task, tasks.find(task), given)
     for item in spec.parse_list(texts):
         if ".py:" not in item.name:

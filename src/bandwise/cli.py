@@ -85,7 +85,7 @@ def _compare(
     the same command goes on where it was stopped.
     """
     folder = default_folder(task) if out is None else out_folder(out)
-    options = tasks.read_options(task, _task_options(context.args))
+    options = tasks.options.read(tasks.find(task), _task_options(context.args))
     try:
         # The parameters of this command are called as the arguments of ``compare``.
         results = compare(**context.params | {"out": folder, "task_options": options})

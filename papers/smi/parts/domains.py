@@ -15,6 +15,10 @@ DOMAINS = {
     "char-lstm": "characters, a recurrent network",
     "cart-pole": "reinforcement learning, a policy gradient",
 }
+_OWN_TASKS = {
+    "eeg": "papers.smi.tasks.eeg.Eeg",
+    "cart-pole": "papers.smi.tasks.cart_pole.CartPole",
+}
 ADAMW, SMI = "adamw", "smi-adamw:min_ndim=1"
 
 
@@ -22,11 +26,17 @@ def _run(context: Context) -> dict[str, Any]:
     scale = SCALES[context.scale]
     return {
         task: condensed(
-            context.compare(task, (ADAMW, SMI), steps=steps, seeds=scale.domain_seeds, study=task),
+            context.compare(
+                _OWN_TASKS.get(task, task),
+                (ADAMW, SMI),
+                steps=steps,
+                seeds=scale.domain_seeds,
+                study=task,
+            ),
             curves=False,
         )
         for task, steps in scale.domain_steps.items()
     }
 
 
-PART = Part("domains", "Other domains", _run)
+PART = Part("domains", "Other domains", _run, needs=("matplotlib",))

@@ -144,6 +144,6 @@ def recorded_command(configs: Sequence[RunConfig], out: Path) -> str:
     words += ["--lens"] if one.lens else []
     # What stands behind the dashes is the task's alone, whatever its options are called.
     words += ["--"] if one.task_options else []
-    for name, text in tasks.write_options(one.task, one.task_options).items():
+    for name, text in tasks.options.write(tasks.find(one.task), one.task_options).items():
         words += [f"--{name}", text]
     return shlex.join(words)

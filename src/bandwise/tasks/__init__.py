@@ -1,11 +1,10 @@
-"""Tasks to train: nine are built in, others are classes of the user's own.
+"""Tasks to train: seven are built in, others are classes of the user's own.
 
 A task's module and the package of its data are imported when the task is loaded.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -14,18 +13,16 @@ from bandwise.optim import _checks
 from bandwise.tasks import options as _options
 from bandwise.tasks.task import Direction, Recipe, Split, Task, epoch_indices, generator
 
-__all__ = ["Recipe", "Split", "Task", "epoch_indices", "generator", "load", "names"]
+__all__ = ["Direction", "Recipe", "Split", "Task", "epoch_indices", "generator", "load", "names"]
 
 _BUILT_IN = {
-    "shakespeare-char": ("shakespeare_char", "ShakespeareChar"),
-    "mnist-5k": ("mnist_5k", "Mnist5k"),
-    "cifar10": ("cifar10", "Cifar10"),
-    "digits": ("digits", "Digits"),
-    "sines": ("sines", "Sines"),
-    "two-moons": ("two_moons", "TwoMoons"),
-    "char-lstm": ("char_lstm", "CharLstm"),
-    "eeg": ("eeg", "Eeg"),
-    "cart-pole": ("cart_pole", "CartPole"),
+    "shakespeare-char": "bandwise.tasks.shakespeare_char.ShakespeareChar",
+    "mnist-5k": "bandwise.tasks.mnist_5k.Mnist5k",
+    "cifar10": "bandwise.tasks.cifar10.Cifar10",
+    "digits": "bandwise.tasks.digits.Digits",
+    "sines": "bandwise.tasks.sines.Sines",
+    "two-moons": "bandwise.tasks.two_moons.TwoMoons",
+    "char-lstm": "bandwise.tasks.char_lstm.CharLstm",
 }
 
 
@@ -59,18 +56,18 @@ def load(spec: str, options: Mapping[str, Any] | None = None) -> Task:
             f"task {spec!r} needs the package {error.name!r}. Those of built-in tasks come with "
             'pip install "bandwise[study]"'
         ) from error
-    _check_attributes(spec, task)
+    for attribute, kind in (("name", str), ("metric", str), ("recipe", Recipe), ("splits", tuple)):
+        value = getattr(task, attribute, None)
+        if not isinstance(value, kind):
+            raise ValueError(
+                f"task {spec!r} must set {attribute} to a {kind.__name__}, got {value!r}"
+            )
+    _checks.one_of(f"task {spec!r}'s direction", task.direction, get_args(Direction))
+    if not {"val"} <= set(task.splits) <= {"val", "test"}:
+        raise ValueError(
+            f"task {spec!r}'s splits must be ('val',) or ('val', 'test'), got {task.splits!r}"
+        )
     return task
-
-
-def read_options(spec: str, texts: Mapping[str, str]) -> dict[str, Any]:
-    """A task's options, as ``load`` takes them, from the texts of a command line."""
-    return _options.read(find(spec), texts)
-
-
-def write_options(spec: str, options: Mapping[str, Any]) -> dict[str, str]:
-    """Texts of a task's options, which ``read_options`` reads as the same plain data."""
-    return _options.write(find(spec), options)
 
 
 def describe(spec: str) -> tuple[list[str], Recipe]:
@@ -90,13 +87,11 @@ def find(spec: str) -> type[Task]:
             "a task must be written as a text, such as 'digits', 'package.MyTask' or "
             f"'path/to/file.py:MyTask', got {spec!r}"
         )
-    if spec in _BUILT_IN:
-        module, name = _BUILT_IN[spec]
-        found = getattr(importlib.import_module(f"bandwise.tasks.{module}"), name)
-    elif userfile.is_userfile(spec):
-        found = userfile.load(spec).value
-    elif "." in spec:
-        found = userfile.load_dotted(spec)
+    name = _BUILT_IN.get(spec, spec)
+    if userfile.is_userfile(name):
+        found = userfile.load(name).value
+    elif "." in name:
+        found = userfile.load_dotted(name)
     else:
         raise ValueError(
             f"there is no task {spec!r}: choose one of {', '.join(_BUILT_IN)}, "
@@ -105,18 +100,3 @@ def find(spec: str) -> type[Task]:
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise ValueError(f"{spec!r} must be a subclass of bandwise.tasks.Task, got {found!r}")
     return found
-
-
-def _check_attributes(spec: str, task: Task) -> None:
-    """Check that a task has the attributes that it must have."""
-    for attribute, kind in (("name", str), ("metric", str), ("recipe", Recipe), ("splits", tuple)):
-        value = getattr(task, attribute, None)
-        if not isinstance(value, kind):
-            raise ValueError(
-                f"task {spec!r} must set {attribute} to a {kind.__name__}, got {value!r}"
-            )
-    _checks.one_of(f"task {spec!r}'s direction", task.direction, get_args(Direction))
-    if not {"val"} <= set(task.splits) <= {"val", "test"}:
-        raise ValueError(
-            f"task {spec!r}'s splits must be ('val',) or ('val', 'test'), got {task.splits!r}"
-        )

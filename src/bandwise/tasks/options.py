@@ -22,7 +22,9 @@ from bandwise.tasks.task import Task
 def described(cls: type[Task]) -> list[str]:
     """``name=default`` of every option, ``name`` of one without a default."""
     return [
-        name if p.default is p.empty else f"{name}={p.default!r}" for name, p in _named(cls).items()
+        name if p.default is p.empty else f"{name}={p.default!r}"
+        for name, p in inspect.signature(cls).parameters.items()
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
 
 
@@ -32,15 +34,12 @@ def check(spec: str, cls: type[Task], options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: it has no such option, or a value does not fit.
     """
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
-    unknown = [] if takes_any else [name for name in options if name not in _named(cls)]
-    if unknown:
-        raise ValueError(
-            f"task {spec!r} has no option {', '.join(map(repr, unknown))}; "
-            f"its options are: {', '.join(described(cls)) or 'none'}"
-        )
-    types = _types(cls)
+    parameters, types = inspect.signature(cls).parameters, _types(cls)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for name, value in options.items():
+        if name not in parameters and not takes_any:
+            listed = ", ".join(described(cls)) or "none"
+            raise ValueError(f"task {spec!r} has no option {name!r}; its options are: {listed}")
         if wrong := _misfit(types.get(name), value):
             raise ValueError(f"task {spec!r}: {name}: {wrong}, got {value!r}")
 
@@ -58,22 +57,20 @@ def read(cls: type[Task], texts: Mapping[str, str]) -> dict[str, Any]:
 def write(cls: type[Task], options: Mapping[str, Any]) -> dict[str, str]:
     """The inverse of ``read``: a text of each option that is read as the same plain data."""
     types = _types(cls)
-    return {name: _write(types.get(name), value) for name, value in options.items()}
+    return {
+        name: value
+        if isinstance(value, str) and value.isprintable() and _read(types.get(name), value) == value
+        else json.dumps(value)
+        for name, value in options.items()
+    }
 
 
 def _read(kind: TypeAdapter[Any] | None, text: str) -> Any:
     candidates: list[Any] = []
-    for parse in (json.loads, ast.literal_eval):
+    for parse in (json.loads, ast.literal_eval, str):
         with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             candidates.append(parse(text))
-    candidates.append(text)
     return next((value for value in candidates if not _misfit(kind, value)), candidates[0])
-
-
-def _write(kind: TypeAdapter[Any] | None, value: Any) -> str:
-    if isinstance(value, str) and value.isprintable() and _read(kind, value) == value:
-        return value
-    return json.dumps(value)
 
 
 def _misfit(kind: TypeAdapter[Any] | None, value: Any) -> str:
@@ -88,23 +85,18 @@ def _misfit(kind: TypeAdapter[Any] | None, value: Any) -> str:
     return ""
 
 
-def _named(cls: type[Task]) -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(cls).parameters
-    return {
-        name: p for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    }
-
-
 def _types(cls: type[Task]) -> dict[str, TypeAdapter[Any]]:
     """The types of the options that have one which pydantic knows; a task checks the others."""
-    try:
-        hints = get_type_hints(cls.__init__, include_extras=True)
-    except (NameError, TypeError):  # an annotation that is imported for type checkers alone
-        hints = {}
+    defaults = {name: p.default for name, p in inspect.signature(cls).parameters.items()}
+    types = {
+        name: type(default)
+        for name, default in defaults.items()
+        if default not in (None, inspect.Parameter.empty)
+    }
+    with suppress(NameError, TypeError):  # an annotation that is imported for type checkers alone
+        types |= get_type_hints(cls.__init__, include_extras=True)
     found = {}
-    for name, p in _named(cls).items():
-        kind = hints.get(name, None if p.default in (None, p.empty) else type(p.default))
-        if kind is not None:
-            with suppress(PydanticSchemaGenerationError, PydanticUndefinedAnnotation):
-                found[name] = TypeAdapter(kind)
+    for name, kind in types.items():
+        with suppress(PydanticSchemaGenerationError, PydanticUndefinedAnnotation):
+            found[name] = TypeAdapter(kind)
     return found

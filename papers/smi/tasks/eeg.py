@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from bandwise.optim import _checks
-from bandwise.tasks.task import Recipe, Split, Task, epoch_indices
+from bandwise.tasks import Recipe, Split, Task, epoch_indices
 
 
 class Eeg(Task):
@@ -32,18 +33,18 @@ class Eeg(Task):
     splits = ("val", "test")
     recipe = Recipe(steps=300, lr=5e-4)
 
-    def __init__(self, batch_size: int = 64, window: int = 32, width: int = 128) -> None:
-        _checks.whole("window", window, 1)
-        _checks.number("window", window, high=100)
-        _checks.whole("batch_size", batch_size, 1)
-        _checks.whole("width", width, 1)
+    def __init__(
+        self,
+        batch_size: Annotated[int, Field(ge=1)] = 64,
+        window: Annotated[int, Field(ge=1, le=100)] = 32,
+        width: Annotated[int, Field(ge=1)] = 128,
+    ) -> None:
         self.batch_size, self.window, self.width = batch_size, window, width
         series = _series()
         train, val, test = series[:480], series[480:640], series[640:]
         mean, std = train.mean(0), train.std(0)
         parts: dict[Split, Tensor] = {"train": train, "val": val, "test": test}
         self._data = {split: self._windows((part - mean) / std) for split, part in parts.items()}
-        _checks.number("batch_size", batch_size, high=len(self._data["train"][0]))
 
     def model(self) -> nn.Module:
         return _Forecast(self.window, self.width)

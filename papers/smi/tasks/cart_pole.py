@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from bandwise.optim import _checks
-from bandwise.tasks.task import Direction, Recipe, Split, Task, generator
+from bandwise.tasks import Direction, Recipe, Split, Task, generator
 
 # Barto, Sutton and Anderson (1983): metres, kilograms, seconds, newtons.
 _GRAVITY, _CART, _POLE, _HALF_LENGTH, _FORCE, _STEP = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02
@@ -42,10 +43,12 @@ class CartPole(Task):
     direction: Direction = "max"
     recipe = Recipe(steps=100, lr=2e-3)
 
-    def __init__(self, batch_size: int = 16, horizon: int = 200, width: int = 32) -> None:
-        _checks.whole("batch_size", batch_size, 2)
-        _checks.whole("horizon", horizon, 1)
-        _checks.whole("width", width, 1)
+    def __init__(
+        self,
+        batch_size: Annotated[int, Field(ge=2)] = 16,
+        horizon: Annotated[int, Field(ge=1)] = 200,
+        width: Annotated[int, Field(ge=1)] = 32,
+    ) -> None:
         self.batch_size, self.horizon, self.width = batch_size, horizon, width
 
     def model(self) -> nn.Module:
