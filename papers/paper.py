@@ -47,7 +47,7 @@ class Context:
         task: str,
         optimizers: Sequence[str],
         *,
-        steps: int,
+        steps: int | None = None,
         seeds: int,
         study: str = "",
         lens: bool = False,
@@ -58,14 +58,15 @@ class Context:
         Args:
             task: the task's name.
             optimizers: the optimizers' texts, the baseline first.
-            steps: the steps of a run.
+            steps: the steps of a run; by default the task's own.
             seeds: the number of seeds, unless the context has one.
             study: the name of the study's folder within the part's; by default the part's itself.
             lens: whether a lens watches the runs.
             options: the task's options.
         """
         if study:
-            self.console.print(f"{study}: {task}, {len(optimizers)} optimizers, {steps} steps")
+            length = "" if steps is None else f", {steps} steps"
+            self.console.print(f"{study}: {task}, {len(optimizers)} optimizers{length}")
         return compare(
             task,
             optimizers,

@@ -254,6 +254,6 @@ def test_two_workers_never_train_one_run_at_once(folder):
 
 def test_a_worker_with_other_versions_is_refused(folder, monkeypatch):
     other = {"bandwise": "0.0.0"}
-    monkeypatch.setattr("bandwise.study.config.code_versions", lambda optimizer: other)
+    monkeypatch.setattr("bandwise.study.config.code_versions", lambda *_: other)
     with pytest.raises(StudyError, match=r"begun with bandwise .*, and this worker has 0\.0\.0"):
         compare("line.py:Line", "adamw", seeds=1, jobs=1, console=Console(quiet=True))

@@ -78,6 +78,7 @@ NSFS = {
     f"NSF-{p}-{scale}-{path}": nsf(p, scale, path)
     for p, scale, path in itertools.product(EXPONENTS, SCALES, PATHS)
 }
+NSFS["NSF-authors"] = lambda params, **settings: bw.NSF.preset("authors", params, **settings)
 SETTINGS = {**SMIS, **NSFS}
 
 

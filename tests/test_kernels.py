@@ -25,7 +25,7 @@ from bandwise.optim._paths import nsf_triton as nsf_gpu
 from bandwise.optim._paths import smi_triton as smi_gpu
 
 CONSTANTS = {"BLOCK": 2048, "EVEN": True, "SHIFT": 16, "POWERED": True, "LIKE_ADAM": True,
-             "MOST": 100.0, "COMPUTING": tl.float32}
+             "COUPLED": True, "MOST": 100.0, "COMPUTING": tl.float32}
 WHOLE = {"n", "m", "numel", "tensors"}
 REAL = {"alpha", "weight", "largest"}
 DOUBLE, LONG = {"squares"}, {"addresses", "numels", "owners", "starts"}

@@ -80,6 +80,7 @@ def test_optimizers_without_decay(name):
 @pytest.mark.parametrize("scale", ["adam", "sgd", "none"])
 def test_nsf(p, scale):
     assert share(made(bw.NSF, p=p, scale=scale)) == pytest.approx(LR * DECAY, rel=1e-6)
+    assert share(made(bw.NSF, p=p, scale=scale, decoupled_weight_decay=False)) == 0
 
 
 @pytest.mark.parametrize("decoupled", [True, False])

@@ -35,21 +35,26 @@ def run(opt, param, grads):
     return param.detach()
 
 
-def formulas(theta, grads, p, scale, lr, betas, eps, weight_decay, maximize=False):
-    """DESIGN's equations, a line each, in the precision of the arguments; p a function of t."""
+def formulas(theta, grads, p, scale, lr, betas, eps, weight_decay, maximize=False, decoupled=True):
+    """The equations, a line each, in the precision of the arguments; p a function of t."""
     beta1, beta2 = betas
     m = v = torch.zeros_like(theta)
     for t, grad in enumerate(grads, start=1):
         g = -grad if maximize else grad
+        if not decoupled:
+            g = g + weight_decay * theta
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * g**2
         m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
-        d = v_hat.sqrt() + eps
-        u = m_hat * d ** (-2 * p(t))
-        wanted = {"adam": m_hat / d, "sgd": m_hat, "none": u}[scale].norm()
-        if u.norm() > 0:
-            u = u * wanted / u.norm()
-        theta = theta - lr * weight_decay * theta - lr * u
+        if scale == "none":
+            u = m_hat / (v_hat ** p(t) + eps)
+        else:
+            d = v_hat.sqrt() + eps
+            u = m_hat * d ** (-2 * p(t))
+            wanted = m_hat / d if scale == "adam" else m_hat
+            if u.norm() > 0:
+                u = u * wanted.norm() / u.norm()
+        theta = theta - lr * (weight_decay * theta if decoupled else 0) - lr * u
     return theta
 
 
@@ -115,7 +120,7 @@ def test_zero_is_bias_corrected_momentum_sgd():
         theta = theta - lr * decay * theta - lr * m / (1 - beta**t)
 
     param = start.clone().requires_grad_()
-    opt = bw.NSF([param], lr=lr, betas=(beta, 0.999), weight_decay=decay, p=0, scale="none")
+    opt = bw.NSF([param], lr=lr, betas=(beta, 0.999), weight_decay=decay, p=0, scale="sgd")
     assert relative(run(opt, param, grads), theta) < 1e-13
 
 
@@ -125,19 +130,82 @@ def test_zero_is_bias_corrected_momentum_sgd():
     st.sampled_from(SCALES),
     st.integers(1, 8),
     st.sampled_from([(0.9, 0.999), (0.0, 0.5), (0.95, 0.0)]),
-    st.sampled_from([(torch.float64, 1e-9), (torch.float32, 1e-4)]),
+    st.sampled_from([(torch.float64, 1e-10), (torch.float32, 1e-4)]),
+    st.booleans(),
+    st.sampled_from([{}, {"foreach": False}, {"fused": True}]),
     st.integers(0, 2**31),
 )
-@example((), 0.5, "adam", 3, (0.9, 0.999), (torch.float64, 1e-9), 0)
-def test_formulas(shape, p, scale, steps, betas, precision, seed):
+@example((), 0.5, "adam", 3, (0.9, 0.999), (torch.float64, 1e-10), True, {}, 0)
+@example((5, 4), 0.0, "none", 3, (0.9, 0.999), (torch.float64, 1e-10), False, {"fused": True}, 0)
+def test_formulas(shape, p, scale, steps, betas, precision, decoupled, path, seed):
     dtype, tolerance = precision
     start = torch.zeros(shape, dtype=dtype)
     grads = gradients(shape, steps, dtype, seed)
     settings = {"lr": 1.0, "betas": betas, "eps": 1e-8, "weight_decay": 0.1}
-    right = formulas(start.double(), [g.double() for g in grads], lambda t: p, scale, **settings)
+    right = formulas(
+        start.double(), [g.double() for g in grads], lambda t: p, scale, **settings,
+        decoupled=decoupled,
+    )  # fmt: skip
     param = start.clone().requires_grad_()
-    found = run(bw.NSF([param], p=p, scale=scale, **settings), param, grads)
+    settings |= {"decoupled_weight_decay": decoupled, **path}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bandwise.optim._paths.nsf_fused._CPU_NUMEL", 2)
+        found = run(bw.NSF([param], p=p, scale=scale, **settings), param, grads)
     assert relative(found.double(), right) < tolerance
+
+
+@pytest.mark.parametrize("settings", [{}, {"maximize": True}, {"weight_decay": 0.0}], ids=str)
+@pytest.mark.parametrize("path", [{}, {"foreach": False}, {"fused": True}], ids=str)
+def test_one_half_with_a_coupled_decay_is_adam(settings, path):
+    start = torch.randn(100, 90, dtype=torch.float64)
+    settings = {"lr": 1e-2, "weight_decay": 0.1, **settings}
+    params = [start.clone().requires_grad_() for _ in range(2)]
+    ours = bw.NSF([params[0]], p=0.5, decoupled_weight_decay=False, **settings, **path)
+    theirs = torch.optim.Adam([params[1]], **settings)
+    grads = gradients((100, 90), 20, torch.float64)
+    assert relative(run(ours, params[0], grads), run(theirs, params[1], grads)) < 1e-12
+
+
+def test_the_authors_preset_at_0_is_torch_s_sgd_once_momentum_has_settled():
+    """A rate of 1 where momentum is an average is a rate of 0.1 where it is a sum."""
+    params = [torch.ones(6, 5, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    ours = bw.NSF.preset("authors", [params[0]], lr=0.01, p=0.0, eps=0.0)
+    theirs = torch.optim.SGD([params[1]], lr=0.001, momentum=0.9, weight_decay=5e-4)
+    for grad in gradients((6, 5), 300, torch.float64):
+        before = [param.detach().clone() for param in params]
+        for opt, param in ((ours, params[0]), (theirs, params[1])):
+            param.grad = grad.clone()
+            opt.step()
+    moved = [param.detach() - old for param, old in zip(params, before, strict=True)]
+    # The parameters differ since the first steps, and coupled decay sees them.
+    assert relative(moved[0], moved[1]) < 1e-3
+
+
+def test_presets():
+    params = [torch.ones(3)]
+    default = bw.NSF(params).defaults
+    assert bw.NSF.preset("default", params).defaults == default
+    cycle = bw.NSF.preset("adam-cycle", params, lr=3e-4).defaults
+    assert cycle == {**default, "lr": 3e-4, "p": bw.Cyclic(0.5, -0.25, period=200)}
+    authors = bw.NSF.preset("authors", params, p=0.1, scale="none").defaults
+    assert authors == {
+        **default, "lr": 1.0, "weight_decay": 5e-4, "p": 0.1, "scale": "none",
+        "decoupled_weight_decay": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("author", {}, "preset must be one of authors, adam-cycle, default, got 'author'"),
+        ("authors", {"scale": "adam"}, "preset 'authors' has scale='none', got 'adam'"),
+        ("default", {"p": 0.5}, "preset 'default' has p=0.7, got 0.5"),
+        ("adam-cycle", {"decoupled_weight_decay": False}, "decoupled_weight_decay=True, got False"),
+    ],
+)
+def test_presets_refuse_what_contradicts_them(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        bw.NSF.preset(name, [torch.ones(3)], **settings)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -322,7 +390,7 @@ def test_half_precision_is_stored_and_not_computed_in(scale, dtype):
     # With betas of 0 the moments are g and g^2; they are rounded where they are stored.
     moments = grad.float(), grad.float().square()
     d = moments[1].sqrt() + 1e-8
-    u = moments[0] * d**-1.4
+    u = moments[0] / (moments[1] ** 0.7 + 1e-8) if scale == "none" else moments[0] * d**-1.4
     wanted = {"adam": moments[0] / d, "sgd": moments[0], "none": u}[scale]
     right = twin.detach() * (1 - 0.1 * 0.01) - 0.1 * u * wanted.norm() / u.norm()
     torch.testing.assert_close(found, right.to(dtype), rtol=torch.finfo(dtype).eps, atol=0)

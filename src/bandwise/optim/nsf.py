@@ -1,8 +1,8 @@
 """Natural Spectral Fusion (NSF): Adam with its second moment raised to a power of either sign.
 
 "Natural Spectral Fusion: p-Exponent Cyclic Scheduling and Early Decision-Boundary Alignment in
-First-Order Optimization", arXiv 2509.04713, 2025. Its abstract and a summary were at hand. The
-update rule below is our reading of them; the grafting is ours.
+First-Order Optimization", arXiv 2509.04713, 2025. We had its abstract and a summary. The rule
+``scale="none"`` is that of its authors' paper before it, arXiv 2405.18498. The grafting is ours.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, cast, get_args, overload
+from typing import Any, Self, TypeAlias, cast, overload
 
 import torch
 from torch import Tensor
@@ -19,11 +19,11 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from bandwise.optim import _checks, _state, schedules
+from bandwise.optim._nsf_settings import Group, Settings, add_later_settings, preset
 from bandwise.optim._paths import nsf_foreach, nsf_fused
 from bandwise.optim._paths.nsf_update import Entry, Scale, State, Update, norm, ratio
 from bandwise.optim.schedules import Schedule
 
-Group: TypeAlias = dict[str, Any]
 Norm: TypeAlias = Callable[[Tensor], Tensor]
 Path: TypeAlias = Callable[[list[Entry], Update], None]
 
@@ -33,9 +33,10 @@ class NSF(Optimizer):
 
     With Adam's bias-corrected moments m̂ and v̂, for each parameter tensor:
 
-        d   = √v̂ + ε
-        u_p = m̂ · d^(-2p)
+        u_p = m̂ / (v̂^p + ε)                         scale "none"
+        u_p = m̂ · d^(-2p),  d = √v̂ + ε             else, and then
         u   = u_p · ‖u_1/2‖ / ‖u_p‖                 scale "adam"
+        u   = u_p · ‖m̂‖ / ‖u_p‖                     scale "sgd"
         θ   ← θ - lr · weight_decay · θ - lr · u
 
     p = 1/2 is AdamW and p = 0 is momentum SGD with decoupled decay. Above 1/2, p adapts more than
@@ -43,9 +44,10 @@ class NSF(Optimizer):
     frequency, in the paper, is how fast its gradient changes over time: p > 0 favours low
     frequencies and p < 0 high ones.
 
-    The third line is *grafting*: the direction is u_p, and the length is that of Adam's step. The
-    paper has no such line. Without it the weights hardly move for p <= 0 at Adam's learning rates,
-    since d is small.
+    Scale ``"none"`` is the authors' rule. Its exponent also changes the length of the step: v̂ is
+    small, so v̂^-p spans orders of magnitude. The other scales are ours. They are *grafting*: the
+    direction is u_p, and the length is that of Adam's step or of momentum SGD's. Their ε stands in
+    units of the gradient: beside v̂^p at p = 0.7, 1e-8 would rule all gradients below 2e-6.
 
     Every argument may differ by parameter group, and may be changed in ``param_groups`` at any
     time.
@@ -55,12 +57,13 @@ class NSF(Optimizer):
         lr: learning rate, a number or a tensor of one element.
         betas: decays of the first and second moment, each in [0, 1).
         eps: added to √v̂; not negative.
-        weight_decay: decoupled weight decay, as in AdamW; not negative.
+        weight_decay: weight decay, not negative.
         p: the exponent, a number or a schedule, within [-3, 3]. The default did best in our
-            studies (``docs/claims.md``). ``Cyclic(0.5, -0.25, period=200)`` is a cycle between
-            Adam and a negative exponent, as the paper describes; its values are ours.
-        scale: whose length is grafted onto u_p, tensor by tensor: ``"adam"``'s (‖u_1/2‖), momentum
-            ``"sgd"``'s (‖m̂‖), or ``"none"``'s: u is u_p.
+            studies of small models (``docs/claims.md``).
+        scale: whose length u takes, tensor by tensor: that of ``"adam"`` or of momentum ``"sgd"``,
+            or ``"none"``: the authors' rule as it is.
+        decoupled_weight_decay: whether the decay acts on θ, as in AdamW, or joins the gradient, as
+            in torch's Adam and SGD: g + weight_decay · θ.
         maximize: go up instead of down.
         total_steps: the number of steps of the training, for a ``p`` of ``Linear`` or ``Cosine``.
         foreach: whether the fast path updates tensors together, in single precision (``None``,
@@ -81,7 +84,7 @@ class NSF(Optimizer):
 
     Examples:
         >>> opt = NSF(model.parameters(), lr=1e-3)
-        >>> cycled = NSF(model.parameters(), lr=1e-3, p=Cyclic(0.5, -0.25, period=200))
+        >>> cycled = NSF.preset("authors", model.parameters(), p=Cyclic(0.1, -0.1, period=300))
         >>> loss.backward()
         >>> opt.step()
         >>> opt.zero_grad()
@@ -97,6 +100,7 @@ class NSF(Optimizer):
         *,
         p: float | Schedule = 0.7,
         scale: Scale = "adam",
+        decoupled_weight_decay: bool = True,
         maximize: bool = False,
         total_steps: int | None = None,
         foreach: bool | None = None,
@@ -109,6 +113,7 @@ class NSF(Optimizer):
             "weight_decay": weight_decay,
             "p": p,
             "scale": scale,
+            "decoupled_weight_decay": decoupled_weight_decay,
             "maximize": maximize,
             "total_steps": total_steps,
             "foreach": foreach,
@@ -118,6 +123,32 @@ class NSF(Optimizer):
         self._checked: dict[int, Settings] = {}
         Settings.of(defaults).check()
         super().__init__(params, defaults)
+
+    @classmethod
+    def preset(cls, name: str, params: ParamsT, **settings: Any) -> Self:
+        """An NSF with the settings of a named reading of the paper.
+
+        - ``"authors"``: the authors' bare rule in the regime of their public code. Theirs: scale
+          ``"none"``, coupled decay of 5e-4, a p around 0, SGD's learning rate. Ours: the cycle of
+          p from 0.1 to -0.1 within 300 steps, as their values are not public. The learning rate
+          is 1.0: torch's SGD sums gradients with momentum 0.9 and NSF averages them, so 1.0 here
+          is 0.1 there. Measured: this cycle ends worse than SGD, since it also cycles the length
+          of the step; at SGD's length it is not told from SGD (``docs/nsf.md``).
+        - ``"adam-cycle"``: ours: p cycles from 1/2 to -1/4 within 200 steps at Adam's length.
+          Measured: worse than AdamW on a small text model.
+        - ``"default"``: ours: p = 0.7 at Adam's length. Measured: a lower loss than AdamW on small
+          text models, at short trainings.
+
+        Args:
+            name: one of the names above.
+            params: parameters, or dicts that define parameter groups.
+            **settings: further arguments of NSF. A preset's ``scale``, decay's kind and, except
+                for ``"authors"``, ``p`` cannot be changed.
+
+        Raises:
+            ValueError: an unknown name, or a setting that contradicts the preset.
+        """
+        return cls(params, **preset(name, settings))
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group. Its ``p`` goes on from the step that training has come to."""
@@ -193,9 +224,7 @@ class NSF(Optimizer):
         """Take over a pickle or a loaded ``state_dict``, also one of an older version."""
         super().__setstate__(state)
         self._checked = {}
-        for settings in (self.defaults, *self.param_groups):
-            for name, value in _LATER_SETTINGS.items():
-                settings.setdefault(name, value)
+        add_later_settings([self.defaults, *self.param_groups])
         for param in (param for group in self.param_groups for param in group["params"]):
             own = self.state.get(param, {})
             if "step" in own:
@@ -218,78 +247,34 @@ class NSF(Optimizer):
             super().load_state_dict(state_dict)
 
 
-class Settings(NamedTuple):
-    """A group's settings: the arguments of NSF, of which a tensor ``lr`` is read."""
-
-    lr: float
-    betas: tuple[float, float]
-    eps: float
-    weight_decay: float
-    p: float | Schedule
-    scale: Scale
-    maximize: bool
-    total_steps: int | None
-    foreach: bool | None
-    fused: bool | None
-
-    @classmethod
-    def of(cls, group: Group) -> Settings:
-        """The settings that stand in a group."""
-        settings = cls(*[group[name] for name in cls._fields])
-        lr, betas = group["lr"], group["betas"]
-        if isinstance(lr, Tensor):
-            if lr.numel() != 1:
-                raise ValueError(f"lr must be a number or a tensor of one element, got {lr}")
-            settings = settings._replace(lr=lr.item())
-        # A list may change in place.
-        return settings._replace(betas=tuple(betas)) if isinstance(betas, list) else settings
-
-    def check(self) -> None:
-        """Raise TypeError or ValueError unless all are of the right types and ranges."""
-        _checks.number("lr", self.lr, low=0)
-        if not isinstance(self.betas, tuple) or len(self.betas) != 2:
-            raise TypeError(f"betas must be a pair of numbers, got {self.betas!r}")
-        _checks.number("betas[0]", self.betas[0], low=0, below=1)
-        _checks.number("betas[1]", self.betas[1], low=0, below=1)
-        _checks.number("eps", self.eps, low=0)
-        _checks.number("weight_decay", self.weight_decay, low=0)
-        # Powers beyond the sixth leave even double precision.
-        schedules.check("p", self.p, self.total_steps, low=-3, high=3)
-        _checks.one_of("scale", self.scale, get_args(Scale))
-        _checks.flag("maximize", self.maximize)
-        _checks.path(self.foreach, self.fused)
-
-    def update(self, step: int) -> Update:
-        """The numbers of the equations at a step of the optimizer."""
-        p = schedules.value_at(self.p, step, self.total_steps)
-        return Update(
-            self.lr, *self.betas, self.eps, self.weight_decay, p, self.scale, self.maximize
-        )
-
-
 def _single_tensor(
     theta: Tensor, g: Tensor, m: Tensor, v: Tensor, t: float, update: Update, norm: Norm
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The equations: θ, m and v after step t, from θ, m, v before it and the gradient g."""
-    lr, beta1, beta2, eps, weight_decay, p, scale, maximize = update
+    lr, beta1, beta2, eps, weight_decay, p, scale, decoupled, maximize = update
     if maximize:
         g = -g
+    if not decoupled:
+        g = g + weight_decay * theta
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
     m_hat = m / (1 - beta1**t)
     v_hat = v / (1 - beta2**t)
-    d = v_hat.sqrt() + eps
-    u = _power(m_hat, d, p)
     if update.grafts:
-        wanted = _power(m_hat, d, 0.5) if scale == "adam" else m_hat
+        d = v_hat.sqrt() + eps
+        u = _usable(m_hat * d ** (-2 * p), m_hat, v_hat)
+        wanted = _usable(m_hat / d, m_hat, v_hat) if scale == "adam" else m_hat
         u = u * ratio(norm(wanted), norm(u))
-    theta = theta - lr * weight_decay * theta - lr * u
-    return theta, m, v
+    else:
+        u = _usable(m_hat / (v_hat**p + eps), m_hat, v_hat)
+    if decoupled:
+        theta = theta - lr * weight_decay * theta
+    return theta - lr * u, m, v
 
 
-def _power(m_hat: Tensor, d: Tensor, p: float) -> Tensor:
-    """u_p = m̂ d^(-2p). It is 0 where m̂ is, even if d is 0, and where v has overflowed."""
-    return torch.where((m_hat == 0) | (m_hat / d == 0), 0, m_hat * d ** (-2 * p))
+def _usable(u: Tensor, m_hat: Tensor, v_hat: Tensor) -> Tensor:
+    """u, but 0 where m̂ is, even if ε is 0, and where v has overflowed."""
+    return torch.where((m_hat == 0) | (m_hat / v_hat.sqrt() == 0), 0, u)
 
 
 def _one_by_one(entries: list[Entry], update: Update) -> None:
@@ -355,10 +340,6 @@ def _count(steps: float | Tensor) -> Tensor:
     return torch.as_tensor(steps, dtype=torch.float32, device="cpu")
 
 
-# What the groups of older versions lack, with the value that has their meaning.
-_LATER_SETTINGS = {"fused": None}
-
-
 def _made_plain(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
     return {
         **state_dict,
@@ -368,7 +349,7 @@ def _made_plain(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, A
 
 def _made_loadable(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
     groups, state = _state.parts(state_dict, Settings._fields)
-    groups = [{**_LATER_SETTINGS, **group} for group in groups]
+    add_later_settings(groups)
     _check_fit(groups, state, _state.matched(groups, optimizer.param_groups))
     # torch takes the saved tensors as they are; two optimizers would share them.
     return {**state_dict, "state": deepcopy(state), "param_groups": groups}

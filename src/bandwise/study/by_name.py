@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import functools
 import importlib.metadata
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -110,29 +110,24 @@ def _build(
         shared["betas"] = recipe.betas
     if recipe.weight_decay is not None and name in _DECOUPLED_DECAY:
         shared["weight_decay"] = recipe.weight_decay
-    make = _of_package(name) if "." in name else NSF if name == "nsf" else _TORCH[name]
+    make = userfile.load_dotted(name) if "." in name else NSF if name == "nsf" else _TORCH[name]
+    if not callable(make):
+        raise TypeError(f"{name} must be an optimizer's class or a function, got {make!r}")
     return _checked(_call(make, named, shared, options, around))
 
 
 def package_version(name: str) -> dict[str, str]:
-    """The package that an optimizer's code comes from, and its version; empty for bandwise's."""
+    """The package of an optimizer or a task, and its version; empty for bandwise's."""
     if userfile.is_userfile(name) or "." not in name or name.startswith("bandwise."):
         return {}
-    distributions = importlib.metadata.packages_distributions().get(name.partition(".")[0], [])
-    return {package: importlib.metadata.version(package) for package in distributions}
+    packages = _packages().get(name.partition(".")[0], [])
+    return {package: importlib.metadata.version(package) for package in packages}
 
 
-def _of_package(name: str) -> Callable[..., Any]:
-    module, _, attribute = name.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{name} needs the package {error.name!r}: it is not installed") from error
-    except AttributeError as error:
-        raise ValueError(f"the module {module} has no {attribute!r}") from error
-    if not callable(found):
-        raise TypeError(f"{name} must be an optimizer's class or a function, got {found!r}")
-    return cast(Callable[..., Any], found)
+@functools.cache
+def _packages() -> Mapping[str, list[str]]:
+    """The installed packages by the modules that they hold. It takes a second to find them."""
+    return importlib.metadata.packages_distributions()
 
 
 def _checked(made: object) -> Optimizer:

@@ -55,7 +55,7 @@ def compare(
     generators of Python, NumPy and torch are afterwards as they were.
 
     Args:
-        task: a built-in task's name, or ``path/to/file.py:MyTask``.
+        task: a built-in task's name, ``path/to/file.py:MyTask`` or ``package.MyTask``.
         optimizers: their texts, as a sequence or separated by commas:
             ``"adamw,smi-adamw:q=0.5,nsf:p=cyclic(0.5,-0.25,200)"`` or ``"file.py:factory"``.
         seeds: how many; the seeds are 0, 1, …

@@ -22,14 +22,14 @@ class RunConfig:
     """Everything that the result of a run depends on.
 
     Attributes:
-        task: name or ``file.py:Class``.
+        task: name, ``file.py:Class`` or ``package.Class``.
         task_options: keyword arguments of the task's constructor.
         data: hashes of the data and of the user's files.
         optimizer: the optimizer's text.
         seed: of weights, batches and dropout.
         recipe: the fields of ``bandwise.tasks.Recipe``.
         device: ``"cpu"``, ``"cuda"``, …
-        versions: of bandwise, torch and the optimizer's package.
+        versions: of bandwise, torch and the packages of the task and the optimizer.
         lens: whether a ``bandwise.Lens`` watches the run.
     """
 
@@ -74,7 +74,7 @@ class RunConfig:
         for name, sha256 in user_files(self.task, self.optimizer).items():
             if self.data.get(name) != sha256:
                 raise StudyError(f"{userfile.file_of(name)} changed while the study ran")
-        found = code_versions(self.optimizer)
+        found = code_versions(self.task, self.optimizer)
         for package, wanted in self.versions.items():
             if found.get(package, "none") != wanted:
                 raise StudyError(
@@ -92,10 +92,11 @@ def user_files(task: str, optimizer: str) -> dict[str, str]:
     return files
 
 
-def code_versions(optimizer: str) -> dict[str, str]:
-    """The versions that a run depends on: of bandwise, torch and the optimizer's package."""
+def code_versions(task: str, optimizer: str) -> dict[str, str]:
+    """The versions that a run depends on: of bandwise, torch and the packages it names."""
     return {
         "bandwise": bandwise.__version__,
         "torch": torch.__version__,
+        **by_name.package_version(task),
         **by_name.package_version(spec.parse(optimizer).base),
     }

@@ -67,7 +67,7 @@ def configure(
             seed=seed,
             recipe=asdict(recipe),
             device=device,
-            versions=code_versions(s.text),
+            versions=code_versions(task, s.text),
             lens=lens,
         )
         for seed in seeds

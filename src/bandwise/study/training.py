@@ -7,6 +7,7 @@ ends in the same result as one that was never stopped.
 
 from __future__ import annotations
 
+import bisect
 import math
 import random
 from collections.abc import Iterator, Mapping
@@ -27,10 +28,12 @@ from bandwise.tasks import Recipe, Task
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
-    """The learning rate at ``step`` (from 0) over its peak: warm-up, then a cosine (nanoGPT's)."""
+    """The learning rate at ``step`` (from 0) over its peak, as ``Recipe`` says."""
     warmup = math.ceil(recipe.warmup * recipe.steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
+    if recipe.milestones:
+        return recipe.gamma ** bisect.bisect_right(recipe.milestones, step / recipe.steps)
     progress = min(1.0, (step - warmup) / max(1, recipe.steps - warmup))
     return (
         recipe.min_lr_factor + (1 - recipe.min_lr_factor) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,4 +1,4 @@
-"""Tasks to train: nine are built in, others are classes in files of the user's own.
+"""Tasks to train: nine are built in, others are classes of the user's own.
 
 A task's module and the package of its data are imported when the task is loaded.
 """
@@ -38,29 +38,29 @@ def load(spec: str, options: Mapping[str, Any] | None = None) -> Task:
     """Make a task.
 
     Args:
-        spec: a built-in name (see ``names``), or ``path/to/file.py:MyTask``.
+        spec: a built-in name (see ``names``), a class in a file, ``path/to/file.py:MyTask``, or in
+            a package or module that Python can import, ``package.MyTask``.
         options: keyword arguments of the task's constructor.
 
     Raises:
         ValueError: there is no such task, or it has no such option, or a value is wrong.
         TypeError: the task is not named by a text.
         UserFileError: the user's file cannot be loaded, or raises (a ``ValueError`` too).
-        ImportError: the task needs a package of the ``study`` extra that is not installed.
+        ImportError: the task needs a package that is not installed.
     """
     options = dict(options or {})
     cls = find(spec)
     _options.check(spec, cls, options)
-    if spec not in _BUILT_IN:
+    try:
         with userfile.blamed(spec):
             task = cls(**options)
-        _check_attributes(spec, task)
-        return task
-    try:
-        return cls(**options)
     except ModuleNotFoundError as error:
         raise ImportError(
-            f'task {spec!r} needs the package {error.name!r}: pip install "bandwise[study]"'
+            f"task {spec!r} needs the package {error.name!r}. Those of built-in tasks come with "
+            'pip install "bandwise[study]"'
         ) from error
+    _check_attributes(spec, task)
+    return task
 
 
 def read_options(spec: str, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -87,18 +87,20 @@ def find(spec: str) -> type[Task]:
     """A task's class; ``spec`` and errors as in ``load``."""
     if not isinstance(spec, str):
         raise TypeError(
-            "a task must be written as a text, such as 'digits' or 'path/to/file.py:MyTask', "
-            f"got {spec!r}"
+            "a task must be written as a text, such as 'digits', 'package.MyTask' or "
+            f"'path/to/file.py:MyTask', got {spec!r}"
         )
     if spec in _BUILT_IN:
         module, name = _BUILT_IN[spec]
         found = getattr(importlib.import_module(f"bandwise.tasks.{module}"), name)
     elif userfile.is_userfile(spec):
         found = userfile.load(spec).value
+    elif "." in spec:
+        found = userfile.load_dotted(spec)
     else:
         raise ValueError(
             f"there is no task {spec!r}: choose one of {', '.join(_BUILT_IN)}, "
-            "or a class in a file of your own, path/to/file.py:MyTask"
+            "or a class of your own, package.MyTask or path/to/file.py:MyTask"
         )
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise ValueError(f"{spec!r} must be a subclass of bandwise.tasks.Task, got {found!r}")
@@ -106,7 +108,7 @@ def find(spec: str) -> type[Task]:
 
 
 def _check_attributes(spec: str, task: Task) -> None:
-    """Check that a user's task has the attributes that it must have."""
+    """Check that a task has the attributes that it must have."""
     for attribute, kind in (("name", str), ("metric", str), ("recipe", Recipe), ("splits", tuple)):
         value = getattr(task, attribute, None)
         if not isinstance(value, kind):

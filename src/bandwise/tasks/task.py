@@ -24,13 +24,17 @@ class Recipe:
     """How a task is trained by default. It is the same for every optimizer.
 
     The learning rate first warms up linearly. Then it falls as a cosine to ``min_lr_factor`` times
-    its peak, as in nanoGPT.
+    its peak, as in nanoGPT. With ``milestones`` it falls in steps instead, as torch's
+    ``MultiStepLR``.
 
     Attributes:
         steps: optimizer steps in a run.
         lr: peak learning rate.
         warmup: the fraction of ``steps`` that warms up, in [0, 1).
-        min_lr_factor: the last learning rate over the peak.
+        min_lr_factor: the last learning rate over the peak, at the end of the cosine.
+        milestones: fractions of ``steps`` after which the learning rate is multiplied by ``gamma``,
+            such as (0.3, 0.6, 0.8); they rise, and lie within [``warmup``, 1).
+        gamma: the factor at each milestone, in [0, 1].
         grad_clip: the largest gradient norm; ``None``: no clipping.
         betas: for every optimizer that takes ``betas``; ``None``: the optimizer's own default.
         weight_decay: for every optimizer with decoupled decay; ``None``: its own default.
@@ -46,6 +50,8 @@ class Recipe:
     lr: float
     warmup: float = 0.05
     min_lr_factor: float = 0.1
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
     grad_clip: float | None = 1.0
     betas: tuple[float, float] | None = None
     weight_decay: float | None = None
@@ -58,6 +64,13 @@ class Recipe:
         _checks.number("warmup", self.warmup, low=0, below=1)
         _checks.number("min_lr_factor", self.min_lr_factor, low=0, high=1)
         _checks.whole("evals", self.evals, low=1)
+        _checks.number("gamma", self.gamma, low=0, high=1)
+        if not isinstance(self.milestones, (tuple, list)):
+            raise TypeError(f"milestones must be a tuple of numbers, got {self.milestones!r}")
+        for milestone in self.milestones:
+            _checks.number("a milestone", milestone, low=self.warmup, below=1)
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must rise, got {self.milestones!r}")
         if self.grad_clip is not None:
             _checks.number("grad_clip", self.grad_clip, low=0)
 

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandwise.optim._paths.nsf_kernel import MOST, shared_numbers
-from bandwise.optim._paths.nsf_update import Entry, Update, ratio
+from bandwise.optim._paths.nsf_update import MOST, Entry, Update, ratio
 
 
 def step(entries: list[Entry], update: Update) -> None:
@@ -28,20 +27,20 @@ def _step(entries: list[Entry], update: Update) -> None:
     dtype = torch.promote_types(entries[0].theta.dtype, torch.float32)
     longest = max(entry.theta.numel() for entry in entries) if update.grafts else 0
     buffer = torch.empty(longest, dtype=dtype, device="cpu")
-    shared = shared_numbers(update)
     for entry in entries:
         theta, g, m, v = (x.detach().view(-1) for x in (entry.theta, entry.g, entry.m, entry.v))
         # In a tensor, as a plain number would be compiled in, and these change at every step.
         own = torch.tensor(
-            [*shared, update.root(entry.t), update.rate(entry.t)], dtype=dtype, device="cpu"
+            [*update.numbers, update.root(entry.t), update.rate(entry.t)], dtype=dtype, device="cpu"
         )
+        decayed = theta if update.coupled else None
         if update.grafts:
             u = buffer[: theta.numel()]
-            adam, momentum, length = compiled(_measured)(g, m, v, u, own)
+            adam, momentum, length = compiled(_measured)(decayed, g, m, v, u, own)
             wanted = adam if update.scale == "adam" else momentum
             compiled(_applied)(theta, u, ratio(wanted, length).to(dtype), own)
         else:
-            compiled(_whole)(theta, g, m, v, own, update.power != 0)
+            compiled(_whole)(theta, decayed, g, m, v, own, update.p != 0.5)
 
 
 @functools.cache
@@ -50,20 +49,36 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, dynamic=True)
 
 
-def _whole(theta: Tensor, g: Tensor, m: Tensor, v: Tensor, numbers: Tensor, powered: bool) -> None:
-    """The whole step, in one pass."""
-    shrink, rate = numbers[6], numbers[8]
-    _, adam, d = _moments(g, m, v, numbers)
-    u = adam * _power(d, numbers) if powered else adam
-    theta.copy_(theta.to(numbers.dtype) * shrink + rate * u)
+def _whole(
+    theta: Tensor,
+    decayed: Tensor | None,
+    g: Tensor,
+    m: Tensor,
+    v: Tensor,
+    numbers: Tensor,
+    powered: bool,
+) -> None:
+    """The whole step, in one pass. ``decayed`` is θ where the decay joins the gradient."""
+    eps, p, shrink, root, rate = numbers[4], numbers[5], numbers[6], numbers[8], numbers[9]
+    new_m, new_v = _moments(decayed, g, m, v, numbers)
+    if powered:
+        # Where v has overflowed the update is 0.
+        power = torch.where(new_v.isinf(), torch.inf, new_v**p * root ** (2 * p))
+    else:
+        power = new_v.sqrt() * root
+    theta.copy_(theta.to(numbers.dtype) * shrink + rate * new_m / (power + eps))
 
 
 def _measured(
-    g: Tensor, m: Tensor, v: Tensor, u: Tensor, numbers: Tensor
+    decayed: Tensor | None, g: Tensor, m: Tensor, v: Tensor, u: Tensor, numbers: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Move both moments and write u_p. Returns the norms of u_1/2, of the momentum and of u_p."""
-    new_m, adam, d = _moments(g, m, v, numbers)
-    bare = adam * _power(d, numbers)
+    new_m, new_v = _moments(decayed, g, m, v, numbers)
+    d = new_v.sqrt() * numbers[8] + numbers[4]
+    adam = new_m / d
+    # The logarithm must be finite where d has overflowed, as 0 times inf is NaN.
+    finite = d.clamp(max=torch.finfo(d.dtype).max)
+    bare = adam * (finite.log2() * numbers[5]).clamp(max=MOST).exp2()
     u.copy_(bare)
     return _norm(adam), _norm(new_m), _norm(bare)
 
@@ -75,25 +90,20 @@ def _norm(x: Tensor) -> Tensor:
 
 def _applied(theta: Tensor, u: Tensor, factor: Tensor, numbers: Tensor) -> None:
     """Decay θ and add the update."""
-    shrink, rate = numbers[6], numbers[8]
-    theta.copy_(theta.to(numbers.dtype) * shrink + rate * factor * u)
+    theta.copy_(theta.to(numbers.dtype) * numbers[6] + numbers[9] * factor * u)
 
 
-def _moments(g: Tensor, m: Tensor, v: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Move both moments; return m, m / d and d."""
-    beta1, gain1, beta2, gain2, eps, _, _, root, _ = numbers.unbind()
+def _moments(
+    decayed: Tensor | None, g: Tensor, m: Tensor, v: Tensor, numbers: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Move both moments, and return them before they are rounded."""
+    beta1, gain1, beta2, gain2, *_ = numbers.unbind()
     # torch would round the numbers to the dtype of the tensors that they multiply.
     g = g.to(numbers.dtype)
+    if decayed is not None:
+        g = g + numbers[7] * decayed.to(numbers.dtype)
     new_m = beta1 * m.to(numbers.dtype) + gain1 * g
     new_v = beta2 * v.to(numbers.dtype) + gain2 * g * g
     m.copy_(new_m)
     v.copy_(new_v)
-    d = new_v.sqrt() * root + eps
-    return new_m, new_m / d, d
-
-
-def _power(d: Tensor, numbers: Tensor) -> Tensor:
-    """d^(1 - 2p), by logarithms."""
-    # The logarithm must be finite where d has overflowed, as 0 times inf is NaN.
-    finite = d.clamp(max=torch.finfo(d.dtype).max)
-    return (finite.log2() * numbers[5]).clamp(max=MOST).exp2()
+    return new_m, new_v

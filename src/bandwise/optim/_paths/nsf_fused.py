@@ -27,7 +27,7 @@ def takes(entry: Entry, update: Update) -> bool:
         and theta.dtype in _DTYPES
         and set(entry.dtypes) == {theta.dtype}
         # The smallest power of d is a normal number, with room for what it is multiplied by.
-        and update.eps ** max(update.power, 0) > 1e-30
+        and (not update.grafts or update.eps ** max(update.power, 0) > 1e-30)
     )
 
 

@@ -3,8 +3,8 @@
 """NSF's kernels for a GPU, in Triton: one launch, or two, for all tensors together.
 
 A table holds the addresses of the tensors. They are cut into blocks of one length, and every block
-knows the tensor that it belongs to. ``numbers`` holds ``nsf_kernel.shared_numbers``, then
-``Update.root`` of every tensor, then ``Update.rate`` of every tensor.
+knows the tensor that it belongs to. ``numbers`` holds ``Update.numbers``, then ``Update.root`` of
+every tensor, then ``Update.rate`` of every tensor.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bandwise.optim._paths.nsf_kernel import MOST, shared_numbers
-from bandwise.optim._paths.nsf_update import Entry, Update, ratio
+from bandwise.optim._paths.nsf_update import MOST, Entry, Update, ratio
 
 try:
     import triton
@@ -52,30 +51,33 @@ def step(entries: list[Entry], update: Update) -> None:
         blocks.numels,
         blocks.owners,
         blocks.starts,
-        _sent([*shared_numbers(update), *roots, *rates], computing, theta.device),
+        _sent([*update.numbers, *roots, *rates], computing, theta.device),
         len(entries),
     )
     options = {
         "DTYPE": _DTYPES[theta.dtype],
         "COMPUTING": _DTYPES[computing],
         "BLOCK": _BLOCK,
-        "MOST": MOST,
     }
+    coupled = {"COUPLED": update.coupled != 0}
     count = len(blocks.owners)
     if not update.grafts:
-        _whole[(count,)](*arguments, POWERED=update.power != 0, **options)
+        _whole[(count,)](*arguments, POWERED=update.p != 0.5, **coupled, **options)
         return
     squares = torch.empty(count, 2, dtype=torch.float64, device=theta.device)
     # The update is measured with moments that are not rounded to 16 bits yet, so it is kept.
     keep = theta.dtype != computing
     kept = torch.empty(count * _BLOCK if keep else 1, dtype=computing, device=theta.device)
     like_adam = update.scale == "adam"
-    _measured[(count,)](*arguments, squares, kept, LIKE_ADAM=like_adam, KEEP=keep, **options)
+    _measured[(count,)](
+        *arguments, squares, kept, LIKE_ADAM=like_adam, KEEP=keep, MOST=MOST, **coupled, **options
+    )
     # Sums in a fixed order: the same step gives the same bits.
     # (unsafe: torch does not look at the lengths, for which it would wait for the device.)
     sums = torch.segment_reduce(squares, "sum", lengths=blocks.counts, axis=0, unsafe=True)
     wanted, length = sums.sqrt().unbind(1)
-    _applied[(count,)](*arguments, ratio(wanted, length).to(computing), kept, KEPT=keep, **options)
+    factors = ratio(wanted, length).to(computing)
+    _applied[(count,)](*arguments, factors, kept, KEPT=keep, MOST=MOST, **options)
 
 
 def _sent(values: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -117,8 +119,8 @@ def _block(addresses, numels, owners, starts, numbers, tensors, DTYPE: tl.conste
     g = tl.load(row + 1).to(tl.pointer_type(DTYPE)) + places
     m = tl.load(row + 2).to(tl.pointer_type(DTYPE)) + places
     v = tl.load(row + 3).to(tl.pointer_type(DTYPE)) + places
-    root = tl.load(numbers + 7 + owner)
-    rate = tl.load(numbers + 7 + tensors + owner)
+    root = tl.load(numbers + 8 + owner)
+    rate = tl.load(numbers + 8 + tensors + owner)
     return owner, theta, g, m, v, exists, root, rate
 
 
@@ -129,9 +131,12 @@ def _kept(kept, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _moments(g, m, v, exists, numbers, DTYPE: tl.constexpr, COMPUTING: tl.constexpr):
+def _moments(theta, g, m, v, exists, numbers, COUPLED: tl.constexpr, DTYPE: tl.constexpr,
+             COMPUTING: tl.constexpr):  # fmt: skip
     """Move both moments and return them."""
     gradient = tl.load(g, exists, 0.0).to(COMPUTING)
+    if COUPLED:
+        gradient += tl.load(numbers + 7) * tl.load(theta, exists, 0.0).to(COMPUTING)
     first = tl.load(numbers) * tl.load(m, exists, 0.0).to(COMPUTING)
     first += tl.load(numbers + 1) * gradient
     second = tl.load(numbers + 2) * tl.load(v, exists, 0.0).to(COMPUTING)
@@ -142,15 +147,12 @@ def _moments(g, m, v, exists, numbers, DTYPE: tl.constexpr, COMPUTING: tl.conste
 
 
 @triton.jit
-def _direction(first, second, numbers, root, POWERED: tl.constexpr, MOST: tl.constexpr):
+def _directions(first, second, numbers, root, MOST: tl.constexpr):
     """u_1/2 and u_p, up to the bias correction of the first moment."""
     d = tl.sqrt(second) * root + tl.load(numbers + 4)
     adam = first / d
-    bare = adam
-    if POWERED:
-        power = tl.minimum(tl.log2(d), _LARGEST_LOG) * tl.load(numbers + 5)
-        bare = adam * tl.exp2(tl.minimum(power, MOST))
-    return adam, bare
+    power = tl.minimum(tl.log2(d), _LARGEST_LOG) * tl.load(numbers + 5)
+    return adam, adam * tl.exp2(tl.minimum(power, MOST))
 
 
 @triton.jit
@@ -162,27 +164,37 @@ def _moved(theta, exists, change, numbers, DTYPE: tl.constexpr, COMPUTING: tl.co
 
 @triton.jit
 def _whole(addresses, numels, owners, starts, numbers, tensors, POWERED: tl.constexpr,
-           DTYPE: tl.constexpr, COMPUTING: tl.constexpr, BLOCK: tl.constexpr,
-           MOST: tl.constexpr):  # fmt: skip
-    """The whole step, in one pass."""
+           COUPLED: tl.constexpr, DTYPE: tl.constexpr, COMPUTING: tl.constexpr,
+           BLOCK: tl.constexpr):  # fmt: skip
+    """The whole step where nothing is grafted, in one pass."""
     _owner, theta, g, m, v, exists, root, rate = _block(
         addresses, numels, owners, starts, numbers, tensors, DTYPE, BLOCK
     )
-    first, second = _moments(g, m, v, exists, numbers, DTYPE, COMPUTING)
-    _adam, bare = _direction(first, second, numbers, root, POWERED, MOST)
-    _moved(theta, exists, bare * rate, numbers, DTYPE, COMPUTING)
+    first, second = _moments(theta, g, m, v, exists, numbers, COUPLED, DTYPE, COMPUTING)
+    if POWERED:
+        p = tl.load(numbers + 5)
+        log = tl.log2(second) + 2 * tl.log2(root)
+        # At v = 0 the logarithm is -inf, and at p = 0 its product with p is NaN.
+        power = tl.where(p == 0, 1.0, tl.exp2(log * p))
+        # Where v has overflowed the update is 0.
+        power = tl.where(second == float("inf"), second, power)
+    else:
+        power = tl.sqrt(second) * root
+    change = first / (power + tl.load(numbers + 4)) * rate
+    _moved(theta, exists, change, numbers, DTYPE, COMPUTING)
 
 
 @triton.jit
 def _measured(addresses, numels, owners, starts, numbers, tensors, squares, kept,
-              LIKE_ADAM: tl.constexpr, KEEP: tl.constexpr, DTYPE: tl.constexpr,
-              COMPUTING: tl.constexpr, BLOCK: tl.constexpr, MOST: tl.constexpr):  # fmt: skip
+              LIKE_ADAM: tl.constexpr, KEEP: tl.constexpr, MOST: tl.constexpr,
+              COUPLED: tl.constexpr, DTYPE: tl.constexpr, COMPUTING: tl.constexpr,
+              BLOCK: tl.constexpr):  # fmt: skip
     """Move the moments, and sum a block's squares: of what has the wanted length, and of u_p."""
-    _owner, _theta, g, m, v, exists, root, _rate = _block(
+    _owner, theta, g, m, v, exists, root, _rate = _block(
         addresses, numels, owners, starts, numbers, tensors, DTYPE, BLOCK
     )
-    first, second = _moments(g, m, v, exists, numbers, DTYPE, COMPUTING)
-    adam, bare = _direction(first, second, numbers, root, True, MOST)
+    first, second = _moments(theta, g, m, v, exists, numbers, COUPLED, DTYPE, COMPUTING)
+    adam, bare = _directions(first, second, numbers, root, MOST)
     if KEEP:
         tl.store(_kept(kept, BLOCK), bare)
     wanted = adam if LIKE_ADAM else first
@@ -194,8 +206,8 @@ def _measured(addresses, numels, owners, starts, numbers, tensors, squares, kept
 
 @triton.jit
 def _applied(addresses, numels, owners, starts, numbers, tensors, factors, kept,
-             KEPT: tl.constexpr, DTYPE: tl.constexpr,
-             COMPUTING: tl.constexpr, BLOCK: tl.constexpr, MOST: tl.constexpr):  # fmt: skip
+             KEPT: tl.constexpr, MOST: tl.constexpr, DTYPE: tl.constexpr,
+             COMPUTING: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     """Apply the update. It is computed again from the moments where it was not kept."""
     owner, theta, _g, m, v, exists, root, rate = _block(
         addresses, numels, owners, starts, numbers, tensors, DTYPE, BLOCK
@@ -205,5 +217,5 @@ def _applied(addresses, numels, owners, starts, numbers, tensors, factors, kept,
     else:
         first = tl.load(m, exists, 0.0).to(COMPUTING)
         second = tl.load(v, exists, 0.0).to(COMPUTING)
-        _adam, bare = _direction(first, second, numbers, root, True, MOST)
+        _adam, bare = _directions(first, second, numbers, root, MOST)
     _moved(theta, exists, bare * (rate * tl.load(factors + owner)), numbers, DTYPE, COMPUTING)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 Scale: TypeAlias = Literal["adam", "sgd", "none"]
 State: TypeAlias = dict[str, Any]
+# Kernels cut powers of d off at 2 to this, so that single precision holds their products.
+MOST = 100.0
 
 
 class Entry(NamedTuple):
@@ -68,6 +70,7 @@ class Update(NamedTuple):
         weight_decay: λ.
         p: the exponent at this step.
         scale: whose length the update takes.
+        decoupled_weight_decay: whether the decay acts on θ, or joins the gradient.
         maximize: whether the step goes up.
     """
 
@@ -78,22 +81,39 @@ class Update(NamedTuple):
     weight_decay: float
     p: float
     scale: Scale
+    decoupled_weight_decay: bool
     maximize: bool
 
     @property
     def grafts(self) -> bool:
-        """Whether the length of u_p must change. At p = 1/2 u_p has Adam's length already."""
+        """Whether u takes another's length. At p = 1/2 u_p has Adam's, so u is m̂ / (v̂^p + ε)."""
         return self.scale == "sgd" or (self.scale == "adam" and self.p != 0.5)
 
     @property
     def power(self) -> float:
-        """1 - 2p: u_p is u_1/2 times this power of d."""
-        return 1 - 2 * self.p
+        """Where the step grafts, 1 - 2p: u_p is u_1/2 times this power of d. Else p itself."""
+        return 1 - 2 * self.p if self.grafts else self.p
 
     @property
     def shrink(self) -> float:
-        """The factor of weight decay on a parameter."""
-        return 1 - self.lr * self.weight_decay
+        """The factor of decoupled weight decay on a parameter."""
+        return 1 - self.lr * self.weight_decay if self.decoupled_weight_decay else 1.0
+
+    @property
+    def coupled(self) -> float:
+        """The factor of θ in the gradient."""
+        return 0.0 if self.decoupled_weight_decay else self.weight_decay
+
+    @property
+    def numbers(self) -> list[float]:
+        """What kernels read: beta1, gain1, beta2, gain2, eps, power, shrink, coupled.
+
+        gain1 is 1 - beta1, or its negative to maximise. gain2 is 1 - beta2. Both are computed
+        here, as single precision would round them.
+        """
+        sign = -1 if self.maximize else 1
+        moments = [self.beta1, sign * (1 - self.beta1), self.beta2, 1 - self.beta2]
+        return [*moments, self.eps, self.power, self.shrink, sign * self.coupled]
 
     def root(self, t: float) -> float:
         """The factor from √v to √v̂ at a parameter's step t."""

@@ -1,0 +1,169 @@
+"""The regime of NSF's authors, as far as it is public, and the two controls for their rule.
+
+The rule is that of arXiv 2405.18498, which NSF extends: ``m̂ / (v̂^p + ε)``. The training is that of
+their code for "Asymmetric Momentum": SGD's learning rate of 0.1, which falls to a fifth after 20%,
+40% and 60% of the training, a decay of 5e-4 that joins the gradient, no warm-up, no clipping.
+
+A cycle of p weighs the coordinates anew, and it changes the length of the step. One control has the
+cycle's weights at momentum SGD's length. The other has its length and momentum SGD's direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+from bandwise.optim.schedules import Cyclic
+from bandwise.tasks import Recipe, cifar10, mnist_5k
+from papers.paper import Context, ScaleName
+from papers.stored import condensed
+
+_HERE = "papers.nsf.authors"
+_DECAY = 5e-4
+SGD = f"sgd:weight_decay={_DECAY:g}"
+ADAM = f"adam:lr=0.001,weight_decay={_DECAY:g}"
+# Where momentum is an average, a rate of 1 is what 0.1 is to torch's SGD, whose momentum is a sum.
+_RATE = 1.0
+_NSF = f"lr={_RATE:g},weight_decay={_DECAY:g},decoupled_weight_decay=false"
+
+_RECIPE = Recipe(
+    steps=1500, lr=0.1, warmup=0.0, grad_clip=None, milestones=(0.2, 0.4, 0.6), gamma=0.2
+)
+
+
+class Mnist5k(mnist_5k.Mnist5k):
+    """``mnist-5k`` in the authors' regime."""
+
+    recipe = _RECIPE
+
+
+class Cifar10(cifar10.Cifar10):
+    """``cifar10`` in the authors' regime: at size ``"paper"`` their network and their epochs."""
+
+    recipe = replace(_RECIPE, steps=1000)
+
+    def __init__(self, size: ScaleName = "small", path: str | None = None) -> None:
+        super().__init__(size, path, model="small" if size == "small" else "wideresnet")
+        if size != "small":
+            steps = 150 * 45_000 // self.batch_size  # 150 epochs
+            self.recipe = replace(_RECIPE, steps=steps, autocast="bfloat16")
+
+
+class LengthOnly(Optimizer):
+    """Momentum SGD whose steps are as long as those of the bare rule with a cycled exponent.
+
+        u = m̂ · ‖m̂ / (v̂^p + ε)‖ / ‖m̂‖        per tensor
+
+    Args:
+        params: parameters.
+        lr: learning rate.
+        amplitude: p goes from the amplitude to its negative and back.
+        period: steps of the cycle.
+        betas: decays of both moments.
+        eps: ε.
+        weight_decay: the factor of θ in the gradient.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float,
+        amplitude: float,
+        period: int,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = _DECAY,
+    ) -> None:
+        self._p = Cyclic(amplitude, -amplitude, period)
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "step": 0}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            group["step"] += 1
+            t, (beta1, beta2) = group["step"], group["betas"]
+            for theta in (param for param in group["params"] if param.grad is not None):
+                state = self.state[theta]
+                if not state:
+                    state["exp_avg"] = torch.zeros_like(theta)
+                    state["exp_avg_sq"] = torch.zeros_like(theta)
+                m, v = state["exp_avg"], state["exp_avg_sq"]
+                g = theta.grad + group["weight_decay"] * theta
+                m.lerp_(g, 1 - beta1)
+                v.lerp_(g * g, 1 - beta2)
+                m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
+                bare = m_hat / (v_hat ** self._p(t) + group["eps"])
+                length = m_hat.norm().clamp_min(torch.finfo(theta.dtype).tiny)
+                theta -= group["lr"] * m_hat * (bare.norm() / length)
+        return loss
+
+
+def bare(p: float) -> str:
+    """The rule with a fixed exponent."""
+    return f"nsf:p={p:g},scale=none,{_NSF}"
+
+
+def cycled(amplitude: float, period: int, scale: str = "none") -> str:
+    """The rule with an exponent that goes from the amplitude to its negative and back."""
+    return f"nsf:p=cyclic({amplitude:g},-{amplitude:g},{period}),scale={scale},{_NSF}"
+
+
+def length_only(amplitude: float, period: int) -> str:
+    """The control that has the cycled rule's length alone."""
+    return f"{_HERE}.LengthOnly:amplitude={amplitude:g},period={period},lr={_RATE:g}"
+
+
+def authors(context: Context) -> dict[str, Any]:
+    """Their rule in their regime on two tasks, with its cycle and the controls: a study a task.
+
+    CIFAR-10 is read from ``cifar10.npz`` or ``cifar-10-batches-py`` in the part's folder. If
+    neither is there, it is downloaded.
+    """
+    period = 200 if context.scale == "small" else 10 * 45_000 // 128
+    mnist = [
+        SGD,
+        ADAM,
+        *map(bare, (0, 0.1, -0.1)),
+        *(cycled(amplitude, 300) for amplitude in (0.05, 0.1, 0.25)),
+        cycled(0.1, 50),
+        *(cycled(amplitude, 300, "sgd") for amplitude in (0.1, 0.25)),
+        *(length_only(amplitude, 300) for amplitude in (0.1, 0.25)),
+    ]
+    cifar = [
+        SGD,
+        ADAM,
+        bare(0),
+        *(cycled(amplitude, period) for amplitude in (0.05, 0.1, 0.25)),
+        cycled(0.1, period, "sgd"),
+        length_only(0.1, period),
+    ]
+    near = [context.folder / name for name in ("cifar10.npz", "cifar-10-batches-py")]
+    path = next((str(p) for p in near if p.exists()), None)
+    studies: list[tuple[str, type, list[str], dict[str, Any]]] = [
+        ("mnist-5k", Mnist5k, mnist, {}),
+        ("cifar10", Cifar10, cifar, {"size": context.scale, "path": path}),
+    ]
+    return {
+        name: condensed(
+            context.compare(
+                f"{_HERE}.{task.__name__}",
+                optimizers,
+                seeds=5,
+                study=name,
+                options=options,
+            ),
+            curves=False,
+        )
+        for name, task, optimizers, options in studies
+    }
