@@ -36,6 +36,7 @@ from torch.utils._pytree import tree_map_only
 import bandwise as bw
 from bandwise.optim._paths import sharding, smi_layout
 from bandwise.optim._spectrum import Grid
+from several import Several
 
 CHECKS = {2: {}, 4: {}}
 DEVICE = "cpu"
@@ -118,15 +119,15 @@ def random(shape, dtype, *seed):
     return torch.randn(shape, dtype=dtype, generator=generator).to(DEVICE)
 
 
-def gradient(shape, dtype, step, i):
-    """A gradient. Some are None, and some hold inf or NaN."""
-    result = random(shape, dtype, step, i)
-    if (step + i) % 7 == 5:
+def gradient(shape, dtype, step, i, again=0):
+    """A gradient. Some are None, and the first of some holds inf or NaN."""
+    result = random(shape, dtype, step, i, again)
+    if (step + i) % 7 == 5 and not again:
         result.view(-1)[-1] = (math.nan, math.inf)[i % 2]
     return None if (step + i) % 5 == 4 else result
 
 
-def compare_filters(mesh, shapes, dtype, shard_work=False, **settings):
+def compare_filters(mesh, shapes, dtype, shard_work=False, evaluations=1, **settings):
     """Compare SMI's gradients and histories between shared tensors and one process."""
     spread, alone = [], []
     for shape in shapes:
@@ -139,22 +140,27 @@ def compare_filters(mesh, shapes, dtype, shard_work=False, **settings):
                 else distribute_tensor(zeros, mesh, places, src_data_rank=None)
             )
     make = lambda params, **kw: bw.SMI(  # noqa: E731
-        torch.optim.SGD(params, lr=1.0), 20, beta=0.8, min_ndim=1, **settings, **kw
+        Several(params, evaluations, lr=1.0), 20, beta=0.8, min_ndim=1, **settings, **kw
     )
     reference = make(alone)
     shared = make(spread, shard_work=shard_work)
     for step in range(5):
-        for i, (a, b) in enumerate(zip(alone, spread, strict=True)):
-            a.grad = gradient(a.shape, dtype, step, i)
-            b.grad = None
-            if a.grad is not None:
-                b.grad = a.grad.clone()
-                if not shard_work:
-                    # Some gradients have another layout than the parameter.
-                    places = [Replicate()] * mesh.ndim if (step + i) % 3 == 0 else b.placements
-                    b.grad = distribute_tensor(b.grad, mesh, places, src_data_rank=None)
-        reference.step()
-        shared.step()
+        for opt, params in ((reference, alone), (shared, spread)):
+            evaluated = itertools.count()
+
+            def closure(params=params, step=step, evaluated=evaluated):
+                again = next(evaluated)
+                for i, param in enumerate(params):
+                    grad = gradient(param.shape, dtype, step, i, again)
+                    if grad is not None and isinstance(param, DTensor):
+                        # Some gradients have another layout than the parameter.
+                        everywhere = [Replicate()] * mesh.ndim
+                        places = everywhere if (step + i) % 3 == 0 else param.placements
+                        grad = distribute_tensor(grad, mesh, places, src_data_rank=None)
+                    param.grad = grad
+                return 0.0
+
+            opt.step(closure)
         for a, b in zip(alone, spread, strict=True):
             if a.grad is not None:
                 close(whole(b.grad), a.grad, dtype)
@@ -192,6 +198,8 @@ def of_any_dtype_in_batches_of_one_and_with_masks_kept(rank, world):
     with mock.patch("bandwise.optim._paths.smi_update._SHARED_BATCH_NUMEL", 1):
         compare_filters(mesh, SHAPES, torch.float64, q=0.3, alpha=0.5)
     compare_filters(mesh, SHAPES[:4], torch.float64, q=0.5, alpha=1.0, refresh_every=2)
+    for more in ({}, {"refresh_every": 2}, {"history_dtype": torch.float32}):
+        compare_filters(mesh, SHAPES[:4], torch.float64, evaluations=2, q=0.5, alpha=0.5, **more)
     for dtype in (torch.float32, torch.complex64, torch.bfloat16):
         compare_filters(mesh, SHAPES[:4], dtype, q=0.3, alpha=0.5)
 

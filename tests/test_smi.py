@@ -752,33 +752,6 @@ def test_an_added_group_goes_on_at_the_step_and_may_differ(param, gradients):
 # ---------------------------------------------------------------- around the base
 
 
-def test_every_gradient_a_base_asks_for_is_filtered():
-    """LBFGS evaluates several times a step: as if its closure ran Algorithm 1 itself."""
-    x, y = torch.randn(20, 6, dtype=torch.float64), torch.randn(20, 7, dtype=torch.float64)
-    params = [torch.nn.Parameter(torch.zeros(6, 7, dtype=torch.float64)) for _ in range(2)]
-    judge = Algorithm1(lambda t: 0.5, 0.99, 0.25)
-
-    def closure(param):
-        param.grad = None
-        loss = (x @ param - y).square().mean()
-        loss.backward()
-        return loss
-
-    def judged_closure():
-        loss = closure(params[1])
-        params[1].grad = judge.filter(params[1].grad)
-        return loss
-
-    bare = torch.optim.LBFGS(params[1:], max_iter=4)
-    opt = bw.SMI(torch.optim.LBFGS(params[:1], max_iter=4), alpha=0.5)
-    for _ in range(3):
-        assert opt.step(lambda: closure(params[0])).item() == pytest.approx(
-            bare.step(judged_closure).item(), rel=1e-9
-        )
-    assert judge.t > 6
-    torch.testing.assert_close(*params)
-
-
 def test_a_step_that_fails_is_not_counted(param):
     opt = bw.SMI(torch.optim.AdamW([param]), 10)
 

@@ -11,8 +11,9 @@ import bandwise as bw
 from bandwise.optim import _spectrum as spectrum
 from bandwise.optim import smi
 from bandwise.optim._paths import smi_fused, smi_update
-from bandwise.optim._paths.smi_update import Entry, Update
+from bandwise.optim._paths.smi_update import Entry
 from bandwise.optim._spectrum import Grid
+from several import Several
 
 sides = st.integers(1, 20)
 shapes = st.one_of(
@@ -31,11 +32,11 @@ TOLERANCE = {
 }
 
 
-def pair(shapes, dtype, fused=None, device="cpu", **kwargs):
+def pair(shapes, dtype, fused=None, device="cpu", evaluations=1, **kwargs):
     """Two SMIs that differ in their path alone."""
     for path in ({"foreach": False}, {"fused": fused}):
         params = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
-        base = torch.optim.SGD(params, lr=1.0)
+        base = Several(params, evaluations, lr=1.0)
         yield bw.SMI(base, 20, **path, **kwargs), params
 
 
@@ -56,13 +57,16 @@ def entries(grads):
     st.sampled_from([bw.Cosine(0.1, 0.9), 1.0, 0.0]),
     st.sampled_from([1, 3]),
     st.sampled_from([None, torch.bfloat16, torch.float64]),
+    st.sampled_from([0, 1, 2]),
     st.integers(0, 2**31),
 )
-def test_the_same_filter(at_hand, shapes, dtype, q, alpha, refresh_every, history_dtype, seed):
+def test_the_same_filter(
+    at_hand, shapes, dtype, q, alpha, refresh_every, history_dtype, evaluations, seed
+):
     """Also the way that a GPU takes, which may not look at a value: here on a CPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spectrum, "at_hand", lambda tensor: at_hand)
-        compare_paths(shapes, dtype, q, alpha, refresh_every, history_dtype, seed)
+        compare_paths(shapes, dtype, q, alpha, refresh_every, history_dtype, seed, evaluations)
 
 
 @given(
@@ -74,23 +78,28 @@ def test_the_same_filter(at_hand, shapes, dtype, q, alpha, refresh_every, histor
     st.sampled_from([bw.Cosine(0.1, 0.9), 1.0, 0.0]),
     st.sampled_from([1, 3]),
     st.sampled_from([None, torch.float64]),
+    st.sampled_from([0, 1, 2]),
     st.integers(0, 2**31),
 )
 # What the kernels take, and filter.
-@example([(6, 5), (7, 8), (3, 4, 2)] * 2, torch.float32, 0.25, bw.Cosine(0.1, 0.9), 1, None, 0)
-@example([(40, 21)] * 3, torch.float16, 0.5, 1.0, 1, torch.float32, 0)
+@example([(6, 5), (7, 8), (3, 4, 2)] * 2, torch.float32, 0.25, bw.Cosine(0.1, 0.9), 1, None, 0, 0)
+@example([(40, 21)] * 3, torch.float16, 0.5, 1.0, 1, torch.float32, 0, 0)
+@example([(6, 5), (7, 8)] * 2, torch.float32, 0.25, 0.5, 1, torch.bfloat16, 2, 0)
+@example([(6, 5), (7, 8)] * 2, torch.float32, 0.25, 0.0, 3, None, 2, 0)
 # To shrink an example takes minutes in Triton's interpreter.
 @settings(max_examples=15, phases=(Phase.explicit, Phase.generate))
 def test_the_kernels_filter_the_same(
-    shapes, dtype, q, alpha, refresh_every, history_dtype, seed
-):  # fmt: skip
+    shapes, dtype, q, alpha, refresh_every, history_dtype, evaluations, seed
+):
     """Interpreted on a CPU, but for what they leave to the other path."""
     pytest.importorskip("triton", reason="interprets the kernels for GPUs")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU: its own test runs the kernels")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(smi_fused, "_DEVICES", {"cpu"})
-        compare_paths(shapes, dtype, q, alpha, refresh_every, history_dtype, seed, fused=True)
+        compare_paths(
+            shapes, dtype, q, alpha, refresh_every, history_dtype, seed, evaluations, fused=True
+        )
 
 
 @pytest.mark.parametrize("foreach", [None, False])
@@ -112,7 +121,7 @@ def test_a_history_lies_in_rows_whatever_made_it(foreach, monkeypatch):
         ({"history_dtype": torch.bfloat16}, torch.ones(8, 9), True),
         ({}, torch.ones(8, 9, dtype=torch.float16), True),
         ({"fused": None}, torch.ones(8, 9), False),
-        ({"refresh_every": 2}, torch.ones(8, 9), False),
+        ({"refresh_every": 2}, torch.ones(8, 9), True),
         ({"history_dtype": torch.float64}, torch.ones(8, 9), False),
         ({}, torch.ones(8, 9, dtype=torch.float64), False),
         ({}, torch.ones(8, 9, dtype=torch.complex64), False),
@@ -139,7 +148,15 @@ def test_the_kernels_leave_what_they_cannot_count(monkeypatch):
     (entry,) = entries([torch.ones(8, 9)])
     for limit, taken in ((72, False), (73, True)):
         monkeypatch.setattr(smi_fused, "_LIMIT", limit)
-        assert smi_fused.takes(entry, Update(0.5, 0.9, 0.25, keeps_masks=False)) == taken
+        assert smi_fused.takes(entry) == taken
+
+
+def test_the_kernels_leave_a_mask_that_is_held(monkeypatch):
+    """They make a mask each time: that is what they are fast at."""
+    monkeypatch.setattr(smi_fused, "_DEVICES", {"cpu"})
+    (entry,) = entries([torch.ones(8, 9)])
+    assert smi_fused.takes(entry)
+    assert not smi_fused.takes(entry._replace(mask=torch.ones(8, 5, dtype=torch.bool)))
 
 
 def test_memory_does_not_grow_with_the_number_of_large_tensors():
@@ -210,30 +227,38 @@ def test_paths_may_take_turns_on_a_gpu():
 
 
 def compare_paths(
-    shapes, dtype, q, alpha, refresh_every, history_dtype, seed, fused=None, device="cpu"
-):
+    shapes, dtype, q, alpha, refresh_every, history_dtype, seed, evaluations=0, fused=None,
+    device="cpu",
+):  # fmt: skip
+    """Over six steps of so many evaluations each; with 0 there is no closure."""
     generator = torch.Generator(device).manual_seed(seed)
-    (slow, slow_params), (fast, fast_params) = pair(
-        shapes, dtype, fused, device, q=q, alpha=alpha, beta=0.8, min_ndim=1,
+    both = list(pair(
+        shapes, dtype, fused, device, evaluations, q=q, alpha=alpha, beta=0.8, min_ndim=1,
         refresh_every=refresh_every, history_dtype=history_dtype,
-    )  # fmt: skip
+    ))  # fmt: skip
     for step in range(6):
-        for i, (a, b) in enumerate(zip(slow_params, fast_params, strict=True)):
-            gradient = torch.randn(a.shape, dtype=dtype, generator=generator, device=device)
-            if (step + i) % 7 == 5:
+        gradients = [
+            [
+                None if (step + i) % 5 == 3 else torch.randn(
+                    shape, dtype=dtype, generator=generator, device=device
+                )
+                for i, shape in enumerate(shapes)
+            ]
+            for _ in range(max(evaluations, 1))
+        ]  # fmt: skip
+        for i, gradient in enumerate(gradients[0]):
+            if gradient is not None and (step + i) % 7 == 5:
                 gradient.view(-1)[:1] = math.nan
-            skipped = (step + i) % 5 == 3
-            a.grad = None if skipped else gradient.clone()
-            b.grad = None if skipped else gradient.clone()
-        slow.step()
-        fast.step()
+        for opt, params in both:
+            opt.base.noted.clear()
+            take_step(opt, params, gradients, evaluations)
+        (slow, slow_params), (fast, fast_params) = both
+        for one, other in zip(slow.base.noted, fast.base.noted, strict=True):
+            for a, b in zip(one, other, strict=True):
+                assert (a is None) == (b is None)
+                if a is not None:
+                    same_gradients(a, b, dtype)
         for a, b in zip(slow_params, fast_params, strict=True):
-            if a.grad is None:
-                continue
-            assert a.grad.isfinite().all() == b.grad.isfinite().all()
-            if a.grad.isfinite().all():
-                error = (a.grad - b.grad).abs().to(torch.float64).norm()
-                assert error <= TOLERANCE[dtype] * a.grad.to(torch.complex128).norm()
             a_state, b_state = slow.state.get(a, {}), fast.state.get(b, {})
             assert a_state.keys() == b_state.keys()
             if "smi_history" in a_state:
@@ -242,6 +267,28 @@ def compare_paths(
                 assert histories[0].dtype == histories[1].dtype
             if "smi_mask" in a_state:
                 assert torch.equal(a_state["smi_mask"], b_state["smi_mask"])
+
+
+def take_step(opt, params, gradients, evaluations):
+    coming = iter(gradients)
+
+    def closure():
+        for param, gradient in zip(params, next(coming), strict=True):
+            param.grad = None if gradient is None else gradient.clone()
+        return 0.0
+
+    if evaluations:
+        opt.step(closure)
+    else:
+        closure()
+        opt.step()
+
+
+def same_gradients(a, b, dtype):
+    assert a.isfinite().all() == b.isfinite().all()
+    if a.isfinite().all():
+        error = (a - b).abs().to(torch.float64).norm()
+        assert error <= TOLERANCE[dtype] * a.to(torch.complex128).norm()
 
 
 def test_zeros_and_small_magnitudes_stay_in_the_batch(monkeypatch):

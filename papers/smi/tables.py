@@ -210,7 +210,7 @@ def _table_5(data: Data) -> Table:
     return Table(
         "Table 5: modern optimizers, as measured",
         f"{study.data['steps']} steps, {len(study.data['seeds'])} seeds. Each optimizer at the "
-        "best of three learning rates: its usual part of AdamW's (Lion 1/10, Sophia 1/2, SAM 1) "
+        "best of three learning rates: its usual part of AdamW's (Lion 1/10, Sophia 1/2, rest 1) "
         "times a half, one and two. The three columns after that show how much larger its loss is "
         f"at each. The time of a step is the median over rounds in turns{_on_threads(data)}. "
         "Sophia's Hessian is estimated from differences of gradients (`papers.smi.sam_sophia`), "

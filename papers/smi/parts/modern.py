@@ -1,4 +1,4 @@
-"""Table 5 as measured: AdamW, Lion, Sophia and SAM, and SMI around each of them."""
+"""Table 5 as measured: AdamW, Lion, Sophia, SAM and Muon, and SMI around each of them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ _BASES = {
     "Lion": ("pytorch_optimizer.Lion", 0.1, "weight_decay=1.0"),
     "Sophia": ("papers.smi.sam_sophia.sophia", 0.5, "betas=(0.96,0.99),weight_decay=0.2"),
     "SAM": ("papers.smi.sam_sophia.sam", 1.0, "weight_decay=0.1"),
+    # Not in the paper's table. Its steps are as long as AdamW's.
+    "Muon": ("papers.nsf.by_layer.MuonAdamW", 1.0, "weight_decay=0.1"),
 }
 FACTORS = (1.0, 0.5, 2.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections import defaultdict
 from collections.abc import Callable
@@ -53,18 +54,22 @@ class Wrapper(Optimizer):
         self.base.register_step_pre_hook(warn)
 
     def _step_base(
-        self, closure: Callable[[], float] | None, before: Callable[[], None]
+        self, closure: Callable[[], float] | None, before: Callable[[int], None]
     ) -> float | None:
-        """Let the base take its step. ``before`` runs whenever the base is given gradients."""
+        """Let the base take its step.
+
+        ``before`` runs whenever the base is given gradients, with how many times it ran before.
+        """
         self._stepping = True
+        evaluations = itertools.count()
         try:
             if closure is None:
-                before()
+                before(next(evaluations))
                 return self.base.step()
 
             def evaluated() -> float:
                 loss = closure()
-                before()
+                before(next(evaluations))
                 return loss
 
             return self.base.step(evaluated)

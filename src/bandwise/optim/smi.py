@@ -67,8 +67,8 @@ class SMI(Wrapper):
             the equations say (``False``). The results differ by rounding. Gradients that processes
             share are always filtered in batches.
         fused: whether kernels in Triton do the work between the two transforms, without a sort.
-            They take contiguous gradients of float32, bfloat16 and float16 on CUDA GPUs, with
-            ``refresh_every=1``, that processes do not share. Other gradients are filtered in
+            They take contiguous gradients of float32, bfloat16 and float16 on CUDA GPUs that
+            processes do not share, at steps that make a mask. Other gradients are filtered in
             batches.
         shard_work: for parameters of which every process has all, as those of
             ``DistributedDataParallel``. All processes (``True``), or those of a ``DeviceMesh``,
@@ -186,18 +186,22 @@ class SMI(Wrapper):
         ``torch.compile`` leaves this method as it is, since it does not compile complex numbers.
 
         Args:
-            closure: evaluates the model again and returns the loss; every gradient that the base
-                asks it for is filtered.
+            closure: evaluates the model again and returns the loss. A base may ask it for several
+                gradients. All are filtered by the mask and the alpha that the first one gets.
         """
         _checks.not_captured("SMI")
         groups = [(group, self._settings(group)) for group in self.param_groups]
         # A first history joins the state after the base's step, which makes the base's own entries.
         first: dict[Tensor, State] = {}
-        loss = self._step_base(closure, before=lambda: self._filter(groups, first))
+        may_repeat = closure is not None
+        loss = self._step_base(closure, before=partial(self._filter, groups, first, may_repeat))
         for param, state in first.items():
             self.state[param].update(state)
-        for group in self.param_groups:
+        for group, settings in groups:
             group["smi_step"] += 1
+            if may_repeat and settings.refresh_every == 1:
+                for param in group["params"]:
+                    self.state.get(param, {}).pop("smi_mask", None)
         return loss
 
     @staticmethod
@@ -256,16 +260,27 @@ class SMI(Wrapper):
         return settings
 
     @torch.no_grad()
-    def _filter(self, groups: list[tuple[Group, Settings]], first: dict[Tensor, State]) -> None:
+    def _filter(
+        self,
+        groups: list[tuple[Group, Settings]],
+        first: dict[Tensor, State],
+        may_repeat: bool,
+        evaluation: int,
+    ) -> None:
+        """Filter the gradients of one of the step's evaluations, counted from 0."""
         work = [(group, settings, self._filtered(group)) for group, settings in groups]
         if not any(params for _, _, params in work):
             _smi_settings.warn_of_nothing(self.param_groups)
         exchanging = []
         for group, settings, params in work:
-            keeps_masks = settings.refresh_every > 1
-            update = Update(self.alpha(group), settings.beta, settings.q, keeps_masks)
-            entries = [self._entry(param, group, settings, first) for param in params]
-            path_of = partial(_path, settings=settings, update=update)
+            # A later evaluation has a decay of 1: H stays, so it gives the same mask again. Where H
+            # is rounded when it is stored, it would not, and the mask is kept.
+            beta = settings.beta if evaluation == 0 else 1.0
+            rounded = settings.history_dtype is not None
+            keeps_masks = settings.refresh_every > 1 or (may_repeat and rounded)
+            update = Update(self.alpha(group), beta, settings.q, keeps_masks)
+            entries = [self._entry(param, group, settings, first, evaluation) for param in params]
+            path_of = partial(_path, settings=settings)
             for path, batch in smi_update.batches(entries, path_of):
                 coroutine = path(batch, update)
                 if coroutine is not None:
@@ -288,12 +303,17 @@ class SMI(Wrapper):
         return [param for param in params if self.filters(group, param)]
 
     def _entry(
-        self, param: Tensor, group: Group, settings: Settings, first: dict[Tensor, State]
+        self,
+        param: Tensor,
+        group: Group,
+        settings: Settings,
+        first: dict[Tensor, State],
+        evaluation: int,
     ) -> Entry:
         state: State = self.state.get(param, {})
         if "smi_history" not in state:
             state = first.setdefault(param, {})
-        if _makes_mask(state, group):
+        if evaluation == 0 and _makes_mask(state, group):
             state.pop("smi_mask", None)
         return Entry.of(param, state, settings.history_dtype, self._layout(param))
 
@@ -382,7 +402,7 @@ def _one_by_one(entries: list[Entry], update: Update) -> None:
         entry.grad.copy_(filtered)
 
 
-def _path(entry: Entry, settings: Settings, update: Update) -> Path:
+def _path(entry: Entry, settings: Settings) -> Path:
     """The fastest path that can take an entry."""
     if entry.layout is not None:
         from bandwise.optim._paths import smi_sharded
@@ -390,7 +410,7 @@ def _path(entry: Entry, settings: Settings, update: Update) -> Path:
         return smi_sharded.step
     if settings.foreach is False:
         return _one_by_one
-    if settings.fused and smi_fused.takes(entry, update):
+    if settings.fused and smi_fused.takes(entry):
         return smi_fused.step
     return smi_batched.step
 

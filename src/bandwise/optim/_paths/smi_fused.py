@@ -12,14 +12,14 @@ _DTYPES = {torch.float32, torch.bfloat16, torch.float16}
 _LIMIT = 1 << 30
 
 
-def takes(entry: Entry, update: Update) -> bool:
-    """Whether the kernels can take an entry."""
+def takes(entry: Entry) -> bool:
+    """Whether the kernels can take an entry. They make a mask each time."""
     return (
         entry.grad.device.type in _DEVICES
         and {entry.grad.dtype, entry.history.dtype} <= _DTYPES
         and entry.grad.is_contiguous()
         and entry.grad.numel() < _LIMIT
-        and not update.keeps_masks
+        and entry.mask is None
     )
 
 

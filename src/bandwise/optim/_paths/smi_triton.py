@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 
-from bandwise.optim._paths.smi_update import Entry, Update
+from bandwise.optim._paths.smi_update import Entry, Update, keep_masks
 
 try:
     import triton
@@ -67,12 +67,15 @@ def step(entries: list[Entry], update: Update) -> None:
         M, addresses, flags, tallies, n, m, even, 1 - update.beta, largest, _DTYPES[kept],
         _SHIFTS[0], _BLOCK,
     )  # fmt: skip
-    if not update.blends:
+    if not (update.blends or update.keeps_masks):
         return
     for shift in _SHIFTS:
         if shift != _SHIFTS[0]:
             _tallied[blocks](M, found, tallies, n, m, even, shift, _BLOCK)
         _chosen[(batch,)](tallies, found, left)
+    keep_masks(entries, M.view(torch.int32) < found[:, None, None], update)
+    if not update.blends:
+        return
     _weighed[blocks](parts, M, found, n, m, update.alpha, _BLOCK)
     del M
     filtered = grid.inverse(G_hat).contiguous()
