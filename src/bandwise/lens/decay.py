@@ -23,6 +23,7 @@ import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -95,11 +96,9 @@ class _Twin:
         with _apart():
             count = torch.arange(2 ** len(shape), dtype=torch.float64).view(shape)
             self._start, self._gradient = 1 + count, 10 * torch.cos(count)
-            self._params = [nn.Parameter(self._start.clone()) for _ in range(2)]
-            self._optimizer = kind(
-                [{**_settings(group), "lr": 1.0, "params": self._params}],
-                **{**_settings(defaults), "lr": 1.0},
-            )
+            self._params: list[Tensor] = [nn.Parameter(self._start.clone()) for _ in range(2)]
+            own = {**_settings(group), "lr": 1.0, "params": self._params}
+            self._optimizer = kind([own], **{**_settings(defaults), "lr": 1.0})
         # Hooks for all optimizers must not see its steps: torch wraps the method for them.
         method: Any = kind.step
         self._step = method.__wrapped__ if hasattr(method, "hooked") else method
@@ -124,26 +123,24 @@ class _Twin:
         start, g = self._start, self._gradient
         with _apart():
             self._optimizer.state.clear()
-            first = self._taken(lr, start, [0 * g, None])
+            first = self._taken(lr, start, 0 * g)
             if self._decoupled is None and first.abs().max() > _ROUNDING:
-                second = self._taken(lr, 3 * start, [0 * g, None])
+                second = self._taken(lr, 3 * start, 0 * g)
                 self._optimizer.state.clear()
-                mean = self._taken(lr, start, [g, -g])
+                mean = self._taken(lr, start, g, -g)
                 shares = torch.stack([first, second, mean])
                 same = first.mean().expand_as(shares)
                 self._decoupled = torch.allclose(shares, same, rtol=1e-3, atol=_ROUNDING)
         return first.mean().item() if self._decoupled else 0.0
 
-    def _taken(self, lr: float, start: Tensor, gradients: list[Tensor | None]) -> Tensor:
+    def _taken(self, lr: float, start: Tensor, *gradients: Tensor) -> Tensor:
         """The share that a step from ``start`` takes, on average over the gradients."""
         self._optimizer.param_groups[0].update({**_settings(self._settings), "lr": lr})
-        moved: list[Tensor] = []
-        for param, gradient in zip(self._params, gradients, strict=True):
+        for param, gradient in zip_longest(self._params, gradients):
             param.copy_(start)
             param.grad = None if gradient is None else gradient.clone()
-            moved += [] if gradient is None else [param]
         self._step(self._optimizer)
-        return 1 - torch.stack(moved).mean(0) / start
+        return 1 - torch.stack(self._params[: len(gradients)]).mean(0) / start
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -47,7 +48,7 @@ class StepHooks:
         # A class whose step calls super().step() has hooks around both. The outer call is the
         # step. A step that failed leaves its call here, but that call does not run any more.
         call = sys._getframe(1)
-        if self._call is not None and _runs(self._call, call):
+        if any(frame is self._call for frame, _ in traceback.walk_stack(call)):
             return None
         self._call, self._step = call, None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
@@ -79,10 +80,3 @@ class StepHooks:
             # The step holds the gradients: it must not keep them alive.
             self._call = self._step = None
             self._after(step)
-
-
-def _runs(call: FrameType, frame: FrameType | None) -> bool:
-    """Whether a call is among those that led to a frame."""
-    while frame is not None and frame is not call:
-        frame = frame.f_back
-    return frame is call

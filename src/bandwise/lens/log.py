@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bandwise.files import check_stamp, crc32_of, from_json, stamp, to_json, with_numbers
+from bandwise.files import check_stamp, from_json, stamp, to_json, with_numbers
 from bandwise.lens.quantities.quantity import Row
 
 NAME = "lens.jsonl"
@@ -43,29 +43,18 @@ class Log:
 
 
 def check(folder: Path, stamped: dict[str, Any]) -> int:
-    """The length of what a ``stamp`` is of.
-
-    Raises:
-        ValueError: the log does not begin with it any more.
-    """
+    """The length of what a ``stamp`` is of; ValueError unless the log still begins with it."""
     path, size = folder / NAME, stamped["log_bytes"]
     if size == 0:
         return 0
     try:
-        # States of older versions have no checksum.
-        crc32 = stamped["log_crc32"] if "log_crc32" in stamped else crc32_of(path, size)
-        return check_stamp(path, {"bytes": size, "crc32": crc32})
+        return check_stamp(path, {"bytes": size, "crc32": stamped["log_crc32"]})
     except (OSError, ValueError) as error:
         raise ValueError(f"the log {path} is not what it was: {error}") from error
 
 
 def kept(folder: Path, start: int | None) -> int:
-    """The length of what is kept of a log by a training that has taken ``start`` steps before.
-
-    Raises:
-        FileExistsError: ``start`` is ``None``, and the log has rows.
-        ValueError: a line is damaged.
-    """
+    """The length of the rows up to the step ``start``; for ``None`` there must be no rows."""
     if start == 0:
         return 0
     rows = list(_rows(folder))
@@ -83,11 +72,7 @@ def kept(folder: Path, start: int | None) -> int:
 
 
 def check_tensors(folder: Path, size: int, known: set[str]) -> None:
-    """Check that the rows in a log's first ``size`` bytes are of known tensors.
-
-    Raises:
-        ValueError: a row is of another tensor, or a line is damaged.
-    """
+    """ValueError unless the rows in a log's first ``size`` bytes are of known tensors."""
     strange = {row["tensor"] for _, row in _rows(folder, size)} - known
     if strange:
         raise ValueError(
@@ -98,12 +83,7 @@ def check_tensors(folder: Path, size: int, known: set[str]) -> None:
 
 
 def read(folder: Path) -> list[Row]:
-    """The rows of a folder's log. An unfinished last line is ignored.
-
-    Raises:
-        FileNotFoundError: there is no log.
-        ValueError: a line is damaged.
-    """
+    """The rows of a folder's log: see ``Lens.read``. An unfinished last line is ignored."""
     path = folder / NAME
     if not path.is_file():
         raise FileNotFoundError(f"there is no log {path}: a bandwise.Lens writes one")

@@ -69,16 +69,10 @@ class Lens:
         ValueError: at the ``with``: the log to continue is damaged, or of another model.
 
     Examples:
-        >>> from bandwise.figures import lens_figures
         >>> with Lens(model, optimizer, out="lens") as lens:
-        ...     for batch in batches:
-        ...         optimizer.zero_grad()
-        ...         loss(model, batch).backward()
-        ...         optimizer.step()
+        ...     train(model, optimizer)
         >>> lens.summary()
-        >>> for figure in lens_figures({"adamw": [Lens.read("lens")]}):
-        ...     print(figure.title)
-        ...     figure.plot.show()
+        >>> bandwise.figures.lens_figures({"adamw": [Lens.read("lens")]})
     """
 
     def __init__(
@@ -137,8 +131,8 @@ class Lens:
         """Write figures of your own, of the whole model as it is now.
 
         Args:
-            quantity: what was measured. The names of the lens's own quantities are refused.
-            figures: numbers, ``None`` where one is not defined, or short lists.
+            quantity: what was measured; not the name of one of the lens's own quantities.
+            figures: numbers, NaN where one is not defined, or short lists.
 
         Raises:
             RuntimeError: it is called outside the ``with``.
@@ -149,7 +143,7 @@ class Lens:
                 f"quantity must not be one that the lens measures itself ({', '.join(_OWN)}), "
                 f"got {quantity!r}"
             )
-        self._add(quantity, figures)
+        self._append(quantity, figures)
 
     def look(
         self,
@@ -171,14 +165,14 @@ class Lens:
             ValueError: the probe or the plane does not fit the model.
         """
         if probe is not None:
-            self._add("decisions", probe_figures(self.model, *probe))
+            self._append("decisions", probe_figures(self.model, *probe))
         if plane is not None:
-            self._add("boundary", boundary_figures(self.model, *plane))
+            self._append("boundary", boundary_figures(self.model, *plane))
         if probe is not None and activations:
             figures = activation_figures(self.model, [probe[0]])
             # A model may have no layer of those whose activations are known.
             if figures:
-                self._add("activations", figures)
+                self._append("activations", figures)
 
     def state_dict(self) -> dict[str, Any]:
         """What ``load_state_dict`` needs to continue from here: tensors and plain data.
@@ -258,10 +252,9 @@ class Lens:
             Traced(
                 name=self._names.get(param, f"group{i}.{j}"),
                 param=param,
-                grad=_dense(param.grad),
+                grad=_strided(param.grad),
                 grad_scale=grad_scale,
                 group=group,
-                state=self.optimizer.state.get(param, {}),
                 decay=decay[i] if decay else 0.0,
             )
             for i, group in enumerate(self.optimizer.param_groups)
@@ -273,19 +266,16 @@ class Lens:
     def _write(self, closing: bool = False) -> None:
         with _measuring():
             for quantity in self._quantities:
-                for row in quantity.rows(closing):
-                    self._append(row)
+                for tensor, figures in quantity.rows(closing).items():
+                    self._append(quantity.name, figures, tensor)
 
-    def _add(self, quantity: str, figures: Mapping[str, Any]) -> None:
-        self._append({"step": self.step, "quantity": quantity, "tensor": "all", **figures})
-
-    def _append(self, row: Row) -> None:
-        row = self._open_log().append(row)
+    def _append(self, quantity: str, figures: Mapping[str, Any], tensor: str = "all") -> None:
+        head = {"step": self.step, "quantity": quantity, "tensor": tensor}
+        row = self._open_log().append({**head, **figures})
         if self._writer is not None:
             for key, value in row.items():
                 if key != "step" and isinstance(value, (int, float)):
-                    tag = f"{row['quantity']}/{key}/{row['tensor']}"
-                    self._writer.add_scalar(tag, value, row["step"])
+                    self._writer.add_scalar(f"{quantity}/{key}/{tensor}", value, self.step)
 
     def _open_log(self) -> log.Log:
         if self._log is None:
@@ -302,5 +292,5 @@ def _measuring() -> Iterator[None]:
         yield
 
 
-def _dense(grad: Tensor | None) -> Tensor | None:
+def _strided(grad: Tensor | None) -> Tensor | None:
     return grad if grad is not None and grad.layout == torch.strided else None

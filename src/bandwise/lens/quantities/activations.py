@@ -42,15 +42,12 @@ def activation_figures(
     the kind and all batches. ``overall_average`` is the mean of the kinds, as in Table 3. A kind
     that the model does not call has no figure.
 
-    The same figures with ``_at_…`` behind their names are taken at a tenth of the threshold and at
-    twice the threshold. If the sign of a difference between two models depends on the threshold,
-    it is no difference in sparsity.
+    The same figures at a tenth of the threshold and at twice the threshold have ``_at_…`` behind
+    their names. They show whether a difference between two models depends on the threshold.
 
     ``a_sparse`` is equation (6), 𝔼[‖ReLU(z)‖₀ / ‖z‖₀], with z the inputs of the ``nn.GELU`` and
     ``nn.ReLU`` modules: of the values that are not zero, the share above zero, averaged in the same
     way. A sparser model has a *smaller* one. NaN if the z of a layer is all zeros.
-
-    The model's own hooks and modes stay as they are.
 
     Args:
         model: called as ``model(batch)``.

@@ -32,11 +32,7 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
     """The margin of each example: z_y - max_{k≠y} z_k for logits z and label y, in nats.
 
     It is the log odds of the right class over the likeliest wrong one: negative where the model is
-    wrong, 0 on the boundary. It grows with the model's confidence as well as with the distance to
-    the boundary.
-
-    Returns:
-        (…), of the logits' type.
+    wrong, 0 on the boundary.
     """
     right = labels.unsqueeze(-1)
     wrong = logits.scatter(-1, right, -torch.inf).amax(-1)
@@ -66,13 +62,8 @@ def decision_figures(logits: Tensor, labels: Tensor) -> dict[str, float]:
 def probe_figures(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[str, Any]:
     """The ``decision_figures`` of a model in evaluation mode, and ``predicted``, its classes.
 
-    Args:
-        model: called with the inputs on its device.
-        inputs: of the examples.
-        labels: 1 to 512 right classes.
-
     Raises:
-        ValueError: the labels are too few or too many, or do not fit the logits.
+        ValueError: the labels are not 1 to 512, or do not fit the logits.
     """
     if not 1 <= labels.numel() <= _MOST_LABELS:
         raise ValueError(f"probe must have 1 to {_MOST_LABELS} labels, got {labels.numel()}")

@@ -24,7 +24,6 @@ class Traced(NamedTuple):
         grad_scale: what ``grad`` is still multiplied by: a ``GradScaler`` leaves the division to
             fused optimizers. 1 otherwise.
         group: its parameter group, with the ``lr`` of this step.
-        state: the optimizer's state of it.
         decay: the share of the parameter that decoupled weight decay takes in this step, in [0, 1].
             AdamW's is lr · weight_decay. See ``bandwise.lens.decay``.
     """
@@ -34,7 +33,6 @@ class Traced(NamedTuple):
     grad: Tensor | None
     grad_scale: float
     group: dict[str, Any]
-    state: dict[str, Any]
     decay: float
 
 
@@ -59,7 +57,12 @@ class Quantity:
 
     It leaves the parameters, gradients and state alone. It draws random numbers from a generator
     of its own.
+
+    Attributes:
+        name: stands in its rows as ``quantity``.
     """
+
+    name: str
 
     def before(self, step: Step) -> None:
         """Called when the gradients are there and the parameters have not moved.
@@ -70,25 +73,21 @@ class Quantity:
     def after(self, step: Step) -> None:
         """Called when the parameters have moved. SMI has filtered the gradients meanwhile."""
 
-    def rows(self, closing: bool = False) -> list[Row]:
-        """The rows that are finished. Called once after each step, and ``closing`` at the end.
+    def rows(self, closing: bool = False) -> dict[str, dict[str, Any]]:
+        """What is known after a step, or ``closing``, after the last of all.
 
-        A row has ``step``, ``quantity``, ``tensor`` (a parameter's name, or ``"all"``), then
-        figures: numbers, NaN where one is not defined, or short lists.
+        Returns:
+            For a parameter's name, or ``"all"``, its figures: numbers, NaN where one is not
+            defined, or short lists.
         """
-        return []
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """What the rows of later steps depend on, as tensors and plain data."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Traced]) -> None:
-        """Continue as the quantity that gave ``state``.
-
-        Args:
-            state: its tensors may be on any device.
-            tensors: all parameters of the optimizer.
-        """
+        """Continue as the quantity that gave ``state``. Its tensors may be on any device."""
 
 
 def chosen(costs: Mapping[str, int], budget: int, generator: torch.Generator) -> list[str]:

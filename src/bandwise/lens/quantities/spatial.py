@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced, chosen
+from bandwise.lens.quantities.quantity import Quantity, Step, Traced, chosen
 from bandwise.optim import _checks
 from bandwise.optim._paths import quantile
 from bandwise.optim._spectrum import Grid
@@ -88,9 +88,8 @@ def filter_bias_variance(
         filter: of a gradient, such as ``mask_filter``'s.
 
     Returns:
-        ``bias2`` and ``variance`` with the filter, ``bias2_unfiltered`` and
-        ``variance_unfiltered`` of the gradients themselves, and ``bias2_added`` and
-        ``variance_added``, the differences.
+        ``bias2`` and ``variance`` with the filter; of the gradients themselves, with
+        ``_unfiltered`` behind the name; and with ``_added``, the differences.
     """
     r = reference.detach().double()
     # For the filtered and the unfiltered gradients: Σ (x_k - r), and Σ ‖x_k - r‖².
@@ -157,10 +156,8 @@ class Spatial(Quantity):
     """Measures the spectrum of every gradient of two dimensions or more, at the steps that are due.
 
     In the row of the whole model, ``energy`` is the sum over the tensors, and its shares are shares
-    of that sum. ``white_*``, ``entropy``, ``q`` and ``overlap`` are means, weighed by the number of
-    coefficients.
-
-    It measures one tensor after another, and keeps 64 KiB of mask at most for each.
+    of that sum. The other figures are means, weighed by the number of coefficients. At most 64 KiB
+    of a tensor's mask are kept.
 
     Args:
         q: of the mask, for tensors that SMI does not filter.
@@ -169,6 +166,8 @@ class Spatial(Quantity):
         seed: of the choice.
     """
 
+    name = "spatial"
+
     def __init__(self, q: float = 0.25, budget: int = 256, seed: int = 0) -> None:
         _checks.number("q", q, low=0, high=1)
         _checks.whole("budget", budget, low=1)
@@ -176,30 +175,28 @@ class Spatial(Quantity):
         self._generator = torch.Generator().manual_seed(seed)
         self._chosen: list[str] | None = None
         self._masks: dict[str, Tensor] = {}
-        self._rows: list[Row] = []
+        self._rows: dict[str, dict[str, Any]] = {}
 
     def before(self, step: Step) -> None:
-        self._rows = []
+        self._rows = {}
         if not step.due:
             return
         if self._chosen is None:
             names = [t.name for t in step.tensors if t.param.ndim >= 2 and t.param.numel() > 1]
             self._chosen = chosen(dict.fromkeys(names, 1), self.budget, self._generator)
-        measured, numels = {}, []
+        numels = []
         for t in step.tensors:
             if t.grad is not None and t.name in self._chosen:
                 figures = self._figures(t, t.grad, step.optimizer)
                 if figures:
-                    measured[t.name] = figures
+                    self._rows[t.name] = figures
                     numels.append(t.grad.numel())
-        if measured:
-            measured["all"] = _whole_model(list(measured.values()), numels)
-        head = {"step": step.number, "quantity": "spatial"}
-        self._rows = [{**head, "tensor": name, **some} for name, some in measured.items()]
+        if numels:
+            self._rows["all"] = _whole_model(list(self._rows.values()), numels)
 
-    def rows(self, closing: bool = False) -> list[Row]:
-        # Those of a step that failed are never asked for.
-        return [] if closing else self._rows
+    def rows(self, closing: bool = False) -> dict[str, dict[str, Any]]:
+        # At the end, those of the last step are written, and those of one that failed do not count.
+        return {} if closing else self._rows
 
     def state_dict(self) -> dict[str, Any]:
         return {"chosen": self._chosen, "masks": dict(self._masks)}

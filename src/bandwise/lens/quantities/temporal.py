@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced, chosen
+from bandwise.lens.quantities.quantity import Quantity, Step, Traced, chosen
 from bandwise.lens.quantities.response import response
 from bandwise.optim import _checks
 
@@ -40,6 +40,8 @@ class Temporal(Quantity):
         ModuleNotFoundError: scipy is not installed.
     """
 
+    name = "temporal"
+
     def __init__(
         self, window: int = 256, coordinates: int = 64, budget: int = 4096, seed: int = 0
     ) -> None:
@@ -56,9 +58,11 @@ class Temporal(Quantity):
         self._names: dict[torch.device, list[str]] = {}
         # The last steps of each device: gradients and updates, (1, 2, coordinates).
         self._steps: dict[torch.device, deque[Tensor]] = {}
+        # For each tensor the values of a step that are not known, NaN, and those that are.
+        self._unknown: dict[str, Tensor] = {}
         self._gradients: dict[str, Tensor] = {}
         self._starts: dict[str, Tensor] = {}
-        self._new = self._step = 0
+        self._new = 0  # steps since the last rows
 
     def before(self, step: Step) -> None:
         if not self._places:
@@ -83,18 +87,15 @@ class Temporal(Quantity):
             torch._foreach_div_(differences, [float(t.group["lr"]) for t in moved])
             updates = {t.name: u for t, u in zip(moved, differences, strict=True)}
         for device, names in self._names.items():
-            both = [
-                torch.cat([found[name] if name in found else self._unknown(name) for name in names])
-                for found in (self._gradients, updates)
-            ]
-            self._steps[device].append(torch.stack(both)[None])
+            both = (self._unknown | self._gradients, self._unknown | updates)
+            parts = [torch.cat([found[name] for name in names]) for found in both]
+            self._steps[device].append(torch.stack(parts)[None])
         self._gradients, self._starts = {}, {}
         self._new += 1
-        self._step = step.number
 
-    def rows(self, closing: bool = False) -> list[Row]:
+    def rows(self, closing: bool = False) -> dict[str, dict[str, Any]]:
         if self._new == 0 or (self._new < self.window and not closing):
-            return []
+            return {}
         self._new = 0
         series = {}
         for name, steps in self._series().items():
@@ -105,15 +106,11 @@ class Temporal(Quantity):
         figures = {name: response(*some) for name, some in series.items()}
         if series:
             figures["all"] = _whole_model(list(series.values()))
-        return [
-            {"step": self._step, "quantity": "temporal", "tensor": name, **some}
-            for name, some in figures.items()
-            if some["coordinates"]
-        ]
+        return {name: some for name, some in figures.items() if some["coordinates"]}
 
     def state_dict(self) -> dict[str, Any]:
-        numbers = {"window": self.window, "new": self._new, "step": self._step}
-        return {**numbers, "places": dict(self._places), "series": self._series()}
+        places, series = dict(self._places), self._series()
+        return {"window": self.window, "new": self._new, "places": places, "series": series}
 
     def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Traced]) -> None:
         if state["window"] != self.window:
@@ -126,7 +123,7 @@ class Temporal(Quantity):
                 f"the state_dict follows {min(missing)!r}, which is not among the optimizer's "
                 "parameters"
             )
-        self._new, self._step = state["new"], state["step"]
+        self._new = state["new"]
         self._follow(tensors, state["places"])
         for device, names in self._names.items():
             steps = torch.cat([state["series"][name].to(device) for name in names], -1)
@@ -156,12 +153,13 @@ class Temporal(Quantity):
             if t.name in places:
                 self._places[t.name] = places[t.name].to(t.param.device)
                 self._names[t.param.device].append(t.name)
+        self._unknown = {
+            name: torch.full_like(some, math.nan, dtype=torch.float32)
+            for name, some in self._places.items()
+        }
         for device, names in self._names.items():
             none = torch.empty(0, 2, sum(len(self._places[name]) for name in names), device=device)
             self._steps[device] = deque([none], maxlen=self.window)
-
-    def _unknown(self, name: str) -> Tensor:
-        return torch.full_like(self._places[name], math.nan, dtype=torch.float32)
 
 
 def _whole_model(series: list[tuple[Tensor, Tensor, int]]) -> dict[str, Any]:

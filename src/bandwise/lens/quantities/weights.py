@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandwise.lens.quantities.quantity import Quantity, Row, Step, Traced, chosen
+from bandwise.lens.quantities.quantity import Quantity, Step, Traced, chosen
 from bandwise.optim import _checks
 from bandwise.optim._spectrum import matrix_shape
 
@@ -34,12 +34,10 @@ def weight_figures(matrix: Tensor) -> dict[str, float]:
       equal, 1 / min(n, d) for rank one.
     - ``magnitude_variance`` (Table 4): mean(|w|²) - mean(|w|)², in squared units of the weights.
     - ``kurtosis`` (Table 4): mean((w - w̄)⁴) / mean((w - w̄)²)², Pearson's, which is 3 for normal
-      values. The paper does not say whether it subtracts 3, as Fisher's does. We read its baseline
-      of 3.2 as near normal.
+      values. The paper does not say whether it subtracts 3, as Fisher's does.
     - ``effective_parameter_ratio`` (Table 4): exp(-Σ pᵢ ln pᵢ) / N, with pᵢ = |wᵢ| / Σ|w|. It is
       the effective rank's formula on magnitudes: 1 if all magnitudes are equal, k / N if k equal
-      weights are not zero, 0.753 for normal values. It needs no threshold. The usual participation
-      ratio, (Σw²)² / (N Σw⁴), is 1 / kurtosis for weights of mean zero, which Table 4 has already.
+      weights are not zero, 0.753 for normal values.
 
     A figure is NaN where its formula divides zero by zero. Weights that are all zero are a case.
 
@@ -73,17 +71,18 @@ class Weights(Quantity):
     """Measures ``weight_figures`` of every parameter of two or more dimensions, after the step.
 
     The row of the whole model has their means; every tensor counts the same. Singular values are
-    costly and change slowly, so the rate is lower than that of other quantities, and there is a
-    budget. The weights at the end of the recording are measured, too.
+    costly and change slowly, so they are measured rarely, and at the end.
 
     Args:
         every: they are measured at the first of the steps that are due, and at every so many of
             them. With the lens's own ``every=50`` that is once in 1,000 steps.
         budget: multiplications, counted as n d min(n, d) for a matrix of n x d. A random choice of
             matrices within the budget is measured, the same every time. The default is four times
-            what the paper's GPT needs, and takes seconds of one processor.
+            what the paper's GPT needs.
         seed: of the choice.
     """
+
+    name = "weights"
 
     def __init__(self, every: int = 20, budget: int = 1 << 34, seed: int = 0) -> None:
         _checks.whole("every", every, low=1)
@@ -92,22 +91,27 @@ class Weights(Quantity):
         self._generator = torch.Generator().manual_seed(seed)
         # The parameters that are measured; None before the first step.
         self._params: dict[str, Tensor] | None = None
-        self._due = self._step = self._measured = 0
-        self._pending = False
+        # The steps that were due; whether the last is to be measured; whether weights have moved
+        # since they were measured.
+        self._due, self._now, self._moved = 0, False, False
 
     def after(self, step: Step) -> None:
         if self._params is None:
-            costs = {t.name: _cost(t.param) for t in step.tensors if _has_figures(t.param)}
+            costs = {
+                t.name: t.param.numel() * min(matrix_shape(t.param.shape))
+                for t in step.tensors
+                if t.param.ndim >= 2 and t.param.numel() and not t.param.is_complex()
+            }
             self._follow(step.tensors, chosen(costs, self.budget, self._generator))
-        self._step = step.number
+        self._moved = True
         if step.due:
-            self._pending = self._due % self.every == 0
+            self._now = self._due % self.every == 0
             self._due += 1
 
-    def rows(self, closing: bool = False) -> list[Row]:
-        if not self._pending and not (closing and self._measured < self._step):
-            return []
-        self._pending, self._measured = False, self._step
+    def rows(self, closing: bool = False) -> dict[str, dict[str, Any]]:
+        if not self._now and not (closing and self._moved):
+            return {}
+        self._now = self._moved = False
         figures = {
             name: weight_figures(param)
             for name, param in (self._params or {}).items()
@@ -119,20 +123,14 @@ class Weights(Quantity):
             figures["all"] = {
                 name: statistics.fmean(some[name] for some in figures.values()) for name in names
             }
-        return [
-            {"step": self._step, "quantity": "weights", "tensor": tensor, **some}
-            for tensor, some in figures.items()
-        ]
+        return figures
 
     def state_dict(self) -> dict[str, Any]:
         names = None if self._params is None else list(self._params)
-        numbers = {"due": self._due, "step": self._step, "measured": self._measured}
-        return {**numbers, "chosen": names}
+        return {"due": self._due, "moved": self._moved, "chosen": names}
 
     def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Traced]) -> None:
-        self._due = state["due"]
-        # States of older versions have neither.
-        self._step, self._measured = state.get("step", 0), state.get("measured", 0)
+        self._due, self._moved = state["due"], state["moved"]
         if state["chosen"] is not None:
             self._follow(tensors, state["chosen"])
 
@@ -145,11 +143,3 @@ def _effective_share(values: Tensor) -> Tensor:
     shares = values / values.sum()
     effective: Tensor = torch.special.entr(shares).sum().exp()
     return effective / len(values)
-
-
-def _has_figures(param: Tensor) -> bool:
-    return param.ndim >= 2 and param.numel() > 0 and not param.is_complex()
-
-
-def _cost(matrix: Tensor) -> int:
-    return matrix.numel() * min(matrix_shape(matrix.shape))
