@@ -595,10 +595,7 @@ def context(tmp_path, monkeypatch):
     monkeypatch.setitem(scales.SCALES, "small", tiny)
     size = replace(
         shakespeare_char._SIZES["small"],
-        layers=1,
-        heads=1,
-        width=8,
-        context=8,
+        network=GPTConfig(context=8, layers=1, heads=1, width=8, dropout=0.0),
         batch_size=2,
         eval_windows=2,
         recipe=Recipe(steps=4, lr=8e-3, betas=(0.9, 0.99), weight_decay=0.1, evals=2),

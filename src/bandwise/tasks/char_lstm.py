@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from bandwise.optim import _checks
 from bandwise.tasks.shakespeare_char import ShakespeareChar
-from bandwise.tasks.task import Recipe
 
 
 class CharLstm(ShakespeareChar):
@@ -19,7 +18,6 @@ class CharLstm(ShakespeareChar):
     """
 
     name = "char-lstm"
-    recipe = Recipe(steps=1000, lr=8e-3, betas=(0.9, 0.99), weight_decay=0.1)
 
     def __init__(self, corpus: str = "plays", batch_size: int = 16, width: int = 128) -> None:
         super().__init__("small", corpus, batch_size)

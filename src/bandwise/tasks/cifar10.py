@@ -7,8 +7,9 @@ import functools
 import io
 import pickle
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -122,10 +123,10 @@ def _load(path: str | None, images: int | None) -> Data:
         found = fetch(CIFAR10_URL, CIFAR10_SHA256, "--path FILE, a file with CIFAR-10")
     else:
         found = Path(path).resolve()
-        if not found.exists():
-            raise FileNotFoundError(
-                f"path must be CIFAR-10's archive, its folder or an .npz file, got {path!r}"
-            )
+    if not found.exists():
+        raise FileNotFoundError(
+            f"path must be CIFAR-10's archive, its folder or an .npz file, got {path!r}"
+        )
     return _read(found, found.stat().st_mtime_ns, images)
 
 
@@ -133,16 +134,10 @@ def _load(path: str | None, images: int | None) -> Data:
 def _read(path: Path, modified_ns: int, images: int | None) -> Data:
     """The images of a file. ``modified_ns`` is for the cache: a new file is read again."""
     try:
-        if path.suffix == ".npz":
-            with np.load(path) as arrays:
-                train, test = (_jpegs(arrays, split, images) for split in ("train", "test"))
-        else:
-            batches = _batches(path)
-            train = _joined([batches[f"data_batch_{number}"] for number in range(1, 6)], images)
-            test = _joined([batches["test_batch"]], None)
+        splits = _jpegs(path) if path.suffix == ".npz" else _batches(path)
+        (pixels, labels), test = _drawn(splits["train"], images), _drawn(splits["test"], None)
     except Exception as error:  # archives, pickles and images each break in ways of their own
         raise ValueError(f"path {str(path)!r} does not hold CIFAR-10: {error}") from error
-    pixels, labels = train
     # The order is random, so the first tenth is a random sample.
     tenth = len(labels) // 10
     return {
@@ -152,41 +147,42 @@ def _read(path: Path, modified_ns: int, images: int | None) -> Data:
     }
 
 
-def _chosen(count: int, images: int | None) -> Tensor:
-    """The indices of the images that are used, in an order that is random and always the same."""
-    if images is not None and images > count:
-        raise ValueError(f"images must be at most the {count} that there are, got {images}")
-    return torch.randperm(count, generator=generator(seed=0, step=0))[:images]
+# The labels of a split, its images as they are stored, and what makes (3, 32, 32) pixels of one.
+_Stored: TypeAlias = tuple[Any, Any, Callable[[np.ndarray], np.ndarray]]
 
 
-def _normalised(pixels: np.ndarray) -> Tensor:
-    """Pixels (number, channels, height, width), about standardised in each channel."""
-    scaled: Tensor = (torch.from_numpy(pixels).float().div_(255) - _MEAN) / _STD
-    return scaled
+def _drawn(stored: _Stored, images: int | None) -> tuple[Tensor, Tensor]:
+    """Images in an order that is random and always the same, about standardised by channel."""
+    labels, files, decode = stored
+    if images is not None and images > len(labels):
+        raise ValueError(f"images must be at most the {len(labels)} that there are, got {images}")
+    chosen = torch.randperm(len(labels), generator=generator(seed=0, step=0))[:images]
+    pixels = torch.from_numpy(np.stack([decode(files[i]) for i in chosen.tolist()]))
+    return (pixels.float().div_(255) - _MEAN) / _STD, torch.as_tensor(labels).long()[chosen]
 
 
-def _jpegs(arrays: np.lib.npyio.NpzFile, split: str, images: int | None) -> tuple[Tensor, Tensor]:
+def _jpegs(path: Path) -> dict[str, _Stored]:
     from PIL import Image
 
-    content, offsets, labels = (arrays[f"{split}_{n}"] for n in ("bytes", "offsets", "labels"))
-    chosen = _chosen(len(labels), images if split == "train" else None)
-    pixels = np.stack(
-        [
-            np.asarray(
-                Image.open(io.BytesIO(content[offsets[i] : offsets[i + 1]].tobytes())).convert(
-                    "RGB"
-                )
+    def decode(file: np.ndarray) -> np.ndarray:
+        pixels = np.asarray(Image.open(io.BytesIO(file.tobytes())).convert("RGB"))
+        return pixels.transpose(2, 0, 1)
+
+    with np.load(path) as arrays:
+        return {
+            split: (
+                arrays[f"{split}_labels"],
+                np.split(arrays[f"{split}_bytes"], arrays[f"{split}_offsets"])[1:-1],
+                decode,
             )
-            for i in chosen.tolist()
-        ]
-    )
-    return _normalised(pixels.transpose(0, 3, 1, 2)), torch.from_numpy(labels).long()[chosen]
+            for split in ("train", "test")
+        }
 
 
-def _batches(path: Path) -> dict[str, dict[bytes, np.ndarray]]:
-    """The batches of an archive or folder, by name. Nothing is unpacked, and no code is run."""
+def _batches(path: Path) -> dict[str, _Stored]:
+    """The splits of the archive or folder. Nothing is unpacked, and no code is run."""
     if path.is_dir():
-        files = {f.name: f.read_bytes() for f in path.iterdir() if "_batch" in f.name}
+        files = {file.name: file.read_bytes() for file in path.iterdir() if "_batch" in file.name}
     else:
         with tarfile.open(path) as archive:
             files = {
@@ -194,9 +190,13 @@ def _batches(path: Path) -> dict[str, dict[bytes, np.ndarray]]:
                 for member in archive
                 if "_batch" in member.name and (opened := archive.extractfile(member))
             }
-    return {
-        name: _Arrays(io.BytesIO(data), encoding="bytes").load() for name, data in files.items()
-    }
+    splits = {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]}
+    found: dict[str, _Stored] = {}
+    for split, names in splits.items():
+        batches = [_Arrays(io.BytesIO(files[name]), encoding="bytes").load() for name in names]
+        labels, rows = (np.concatenate([b[key] for b in batches]) for key in (b"labels", b"data"))
+        found[split] = labels, rows, lambda row: row.reshape(3, 32, 32)
+    return found
 
 
 class _Arrays(pickle.Unpickler):
@@ -204,7 +204,7 @@ class _Arrays(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         # These are in pickles of arrays by NumPy 1 and 2, in all protocols.
-        if module == "_codecs" and name == "encode":
+        if (module, name) == ("_codecs", "encode"):
             return codecs.encode
         package = module.partition(".")[0]
         if package == "numpy" and name in ("ndarray", "dtype", "_reconstruct", "_frombuffer"):
@@ -212,10 +212,3 @@ class _Arrays(pickle.Unpickler):
         raise pickle.UnpicklingError(
             f"a batch must hold arrays and plain data, not {module}.{name}"
         )
-
-
-def _joined(batches: list[dict[bytes, np.ndarray]], images: int | None) -> tuple[Tensor, Tensor]:
-    pixels = np.concatenate([batch[b"data"] for batch in batches]).reshape(-1, 3, 32, 32)
-    labels = torch.from_numpy(np.concatenate([batch[b"labels"] for batch in batches])).long()
-    chosen = _chosen(len(labels), images)
-    return _normalised(pixels[chosen.numpy()]), labels[chosen]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bandwise.optim import _checks
-from bandwise.tasks.classification import Classification, in_fifths
+from bandwise.tasks.classification import Classification, Data, in_fifths
 from bandwise.tasks.task import Recipe
 
 
@@ -24,8 +24,7 @@ class Digits(Classification):
     recipe = Recipe(steps=3000, lr=2e-3)
 
     def __init__(self, batch_size: int = 64, width: int = 128) -> None:
-        images, labels = _images()
-        super().__init__(in_fifths(images, labels), batch_size)
+        super().__init__(_images(), batch_size)
         _checks.whole("width", width, 1)
         self.width = width
 
@@ -42,8 +41,9 @@ class Digits(Classification):
 
 
 @functools.cache
-def _images() -> tuple[Tensor, Tensor]:
+def _images() -> Data:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    return torch.from_numpy(pixels).float().div_(16), torch.from_numpy(labels).long()
+    images = torch.from_numpy(pixels).float().div_(16)
+    return in_fifths(images, torch.from_numpy(labels).long())

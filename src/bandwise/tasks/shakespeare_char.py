@@ -6,7 +6,7 @@ import functools
 import hashlib
 import importlib.metadata
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,44 +26,19 @@ TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca5
 
 @dataclass(frozen=True)
 class _Size:
-    layers: int
-    heads: int
-    width: int
-    context: int
-    dropout: float
+    network: GPTConfig  # its vocabulary is the corpus's
     batch_size: int
     eval_windows: int
     recipe: Recipe
 
 
+_SMALL = Recipe(steps=1000, lr=8e-3, betas=(0.9, 0.99), weight_decay=0.1)
+_PAPER = replace(_SMALL, steps=5000, lr=1e-3, warmup=0.02, autocast="bfloat16")
 _SIZES = {
     "small": _Size(
-        layers=3,
-        heads=4,
-        width=96,
-        context=64,
-        dropout=0.0,
-        batch_size=16,
-        eval_windows=256,
-        recipe=Recipe(steps=1000, lr=8e-3, betas=(0.9, 0.99), weight_decay=0.1),
+        GPTConfig(context=64, layers=3, heads=4, width=96, dropout=0.0), 16, 256, _SMALL
     ),
-    "paper": _Size(
-        layers=6,
-        heads=6,
-        width=384,
-        context=256,
-        dropout=0.2,
-        batch_size=64,
-        eval_windows=512,
-        recipe=Recipe(
-            steps=5000,
-            lr=1e-3,
-            warmup=0.02,
-            betas=(0.9, 0.99),
-            weight_decay=0.1,
-            autocast="bfloat16",
-        ),
-    ),
+    "paper": _Size(GPTConfig(), 64, 512, _PAPER),
 }
 
 
@@ -89,7 +64,7 @@ class ShakespeareChar(Task):
     """
 
     name = "shakespeare-char"
-    recipe = _SIZES["small"].recipe
+    recipe = _SMALL
 
     def __init__(
         self,
@@ -104,9 +79,9 @@ class ShakespeareChar(Task):
         self.batch_size = self._size.batch_size if batch_size is None else batch_size
         _checks.whole("batch_size", self.batch_size, 1)
         self._corpus = _load(corpus)
-        tokens, context = self._corpus.tokens, self._size.context
+        tokens, context = self._corpus.tokens, self._size.network.context
         cut = len(tokens) * 9 // 10
-        self._train, self._val = tokens[:cut], tokens[cut:]
+        self._context, self._train, self._val = context, tokens[:cut], tokens[cut:]
         if len(self._val) <= context:
             raise ValueError(
                 f"corpus {corpus!r} must have more than {10 * context} characters "
@@ -114,25 +89,11 @@ class ShakespeareChar(Task):
             )
 
     def model(self) -> nn.Module:
-        size = self._size
-        return GPT(
-            GPTConfig(
-                vocabulary=len(self._corpus.vocabulary),
-                context=size.context,
-                layers=size.layers,
-                heads=size.heads,
-                width=size.width,
-                dropout=size.dropout,
-            )
-        )
+        return GPT(replace(self._size.network, vocabulary=len(self._corpus.vocabulary)))
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
-        starts = torch.randint(
-            len(self._train) - self._size.context,
-            (self.batch_size,),
-            generator=generator(seed, step),
-        )
-        return self._windows(self._train, starts)
+        last, random = len(self._train) - self._context, generator(seed, step)
+        return self._windows(self._train, torch.randint(last, (self.batch_size,), generator=random))
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         inputs, targets = batch
@@ -149,19 +110,19 @@ class ShakespeareChar(Task):
         return {"loss": total / len(starts)}
 
     def probe(self) -> tuple[Tensor, Tensor]:
-        return self._windows(self._val, self._val_starts(PROBE_SIZE // self._size.context))
+        return self._windows(self._val, self._val_starts(PROBE_SIZE // self._context))
 
     def fingerprint(self) -> dict[str, str]:
         return {"corpus": self._corpus.sha256}
 
     def _val_starts(self, most: int) -> Tensor:
         """The starts of windows that are spread evenly over the validation text."""
-        last = len(self._val) - self._size.context - 1
-        count = min(most, len(self._val) // self._size.context)
+        last = len(self._val) - self._context - 1
+        count = min(most, len(self._val) // self._context)
         return torch.arange(count) * last // max(count - 1, 1)
 
     def _windows(self, tokens: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-        windows = tokens[starts[:, None] + torch.arange(self._size.context + 1)].long()
+        windows = tokens[starts[:, None] + torch.arange(self._context + 1)].long()
         return windows[:, :-1], windows[:, 1:]
 
 
@@ -176,14 +137,13 @@ def _load(corpus: str) -> _Corpus:
     if corpus == "plays":
         return _plays()
     if corpus == "tinyshakespeare":
-        instead = "--corpus FILE, a text file"
-        path = fetch(TINYSHAKESPEARE_URL, TINYSHAKESPEARE_SHA256, instead)
+        path = fetch(TINYSHAKESPEARE_URL, TINYSHAKESPEARE_SHA256, "--corpus FILE, a text file")
     else:
         path = Path(corpus).resolve()
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"corpus must be plays, tinyshakespeare or the path of a text file, got {corpus!r}"
-            )
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"corpus must be plays, tinyshakespeare or the path of a text file, got {corpus!r}"
+        )
     return _file(path, path.stat().st_mtime_ns)
 
 
@@ -224,11 +184,7 @@ def play_text(markdown: str) -> str:
 
 def _tokenize(text: str) -> _Corpus:
     """The text as indices of its distinct characters, which are sorted."""
-    encoded = text.encode("utf-8")
-    vocabulary = "".join(sorted(set(text)))
-    table = torch.zeros(0x110000, dtype=torch.int32)
-    table[[ord(character) for character in vocabulary]] = torch.arange(
-        len(vocabulary), dtype=torch.int32
-    )
     code_points = torch.frombuffer(bytearray(text, "utf-32-le"), dtype=torch.int32)
-    return _Corpus(table[code_points], vocabulary, hashlib.sha256(encoded).hexdigest())
+    present = torch.bincount(code_points) > 0
+    tokens = (present.cumsum(0, dtype=torch.int32) - 1)[code_points]
+    return _Corpus(tokens, "".join(sorted(set(text))), hashlib.sha256(text.encode()).hexdigest())

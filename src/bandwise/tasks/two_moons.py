@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bandwise.optim import _checks
-from bandwise.tasks.classification import Classification, in_fifths
+from bandwise.tasks.classification import Classification, Data, in_fifths
 from bandwise.tasks.task import Recipe
 
 
@@ -24,8 +24,7 @@ class TwoMoons(Classification):
     recipe = Recipe(steps=2000, lr=3e-3)
 
     def __init__(self, batch_size: int = 64, width: int = 32) -> None:
-        points, labels = _moons()
-        super().__init__(in_fifths(points, labels), batch_size)
+        super().__init__(_moons(), batch_size)
         _checks.whole("width", width, 1)
         self.width = width
 
@@ -44,8 +43,8 @@ class TwoMoons(Classification):
 
 
 @functools.cache
-def _moons() -> tuple[Tensor, Tensor]:
+def _moons() -> Data:
     from sklearn.datasets import make_moons
 
     points, labels = make_moons(n_samples=2000, noise=0.2, random_state=0)
-    return torch.from_numpy(points).float(), torch.from_numpy(labels).long()
+    return in_fifths(torch.from_numpy(points).float(), torch.from_numpy(labels).long())
