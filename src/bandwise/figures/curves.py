@@ -72,14 +72,14 @@ def shared(curves: Sequence[Points]) -> dict[float, list[float]]:
 
 def curves_of(
     runs: Mapping[str, Sequence[_Run]],
-    points: Callable[[_Run], Points],
+    points: Callable[[_Run], Points | None],
     diverged: Callable[[_Run], bool] = lambda run: False,
 ) -> list[Curve]:
-    """For each label the curve over its runs; a run without points is left out."""
+    """For each label the curve over its runs; a run whose points are ``None`` is left out."""
     found = []
     for index, (label, some) in enumerate(runs.items()):
-        whole = [at for run in some if not diverged(run) and (at := points(run))]
-        broken = [points(run) for run in some if diverged(run)]
+        each = [(at, diverged(run)) for run in some if (at := points(run)) is not None]
+        whole, broken = ([at for at, lost in each if lost == gone] for gone in (False, True))
         found.append(Curve.across(index, label, whole, broken))
     return list(filter(None, found))
 

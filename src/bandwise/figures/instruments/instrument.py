@@ -46,7 +46,7 @@ def over_steps(runs: Runs, quantity: str, value: Value) -> list[Curve]:
     """A value of the whole model over steps, for every label that has it."""
     return curves_of(
         runs,
-        lambda rows: finite((row["step"], value(row)) for row in rows_of(rows, quantity)),
+        lambda rows: finite((row["step"], value(row)) for row in rows_of(rows, quantity)) or None,
     )
 
 

@@ -32,7 +32,7 @@ _ROW, _GAP, _LETTER = 18, 70, 7  # in pixels
 
 def gain(runs: Runs) -> Figure | None:
     """G(f) in decibels against its geometric mean over frequencies, so that a flat gain is 0."""
-    drawn = curves_of(runs, lambda rows: _relative(windows(rows), "gain"))
+    drawn = curves_of(runs, lambda rows: _relative(windows(rows), "gain") or None)
     emphasis = means(runs, Value("gain_low", "gain_high", decibels=True), windows)
     if not drawn or not emphasis:
         return None
