@@ -80,7 +80,7 @@ def _kept(optimizer: SMI, group: dict[str, Any]) -> dict[str, float]:
             continue
         if grad.layout != torch.strided or hasattr(param, "device_mesh"):
             continue
-        grid = Grid.of(grad)
+        grid = Grid.of(grad, group["smi_layout"])
         M = grid.magnitude(grid.transform(grid.matrix(grad)))
         peak = M.amax().item()
         if not 0 < peak < math.inf:

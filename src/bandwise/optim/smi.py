@@ -18,14 +18,14 @@ from bandwise.optim import _checks, _smi_settings, _state, schedules
 from bandwise.optim._paths import quantile, smi_batched, smi_fused, smi_update
 from bandwise.optim._paths.smi_update import Entry, Path, State, Update
 from bandwise.optim._smi_settings import KEYS, PRESETS, Settings
-from bandwise.optim._spectrum import Grid
+from bandwise.optim._spectrum import Grid, Layout
 from bandwise.optim._wrap import Group, Wrapper
 from bandwise.optim.schedules import Cosine, Schedule
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-    from bandwise.optim._paths.smi_layout import Layout, Layouts
+    from bandwise.optim._paths.smi_sharded import Sharing, Sharings
 
 
 class SMI(Wrapper):
@@ -39,7 +39,7 @@ class SMI(Wrapper):
         G' = ifft2(Ĝ ⊙ [H ≥ τ]).real
         G  ← α_t G' + (1 - α_t) G
 
-    A tensor of more than two dimensions becomes ``(shape[0], rest)``, a vector one row. The
+    A tensor of more than two dimensions is laid out as ``layout`` says, a vector as one row. The
     gradients are changed in place: after ``step()`` they are the blended ones.
 
     Use it as the optimizer. It shares ``param_groups`` and ``state`` with ``base``, and everything
@@ -59,6 +59,11 @@ class SMI(Wrapper):
         alpha: α_t, the part of the filtered gradient, a number or a schedule within [0, 1].
         beta: β, the decay of the magnitudes' moving average, in [0, 1).
         q: the fraction of coefficients that is removed, in [0, 1]. 0 removes none.
+        layout: the matrix of a tensor of more than two dimensions. ``"matrix"`` has ``shape[0]``
+            rows, as a linear layer has: a row is an output channel of a convolution. ``"paper"`` is
+            what section 3.3 says of (7), "n represents the flattened spatial dimensions and d is
+            the channel dimension": a row is a position in the kernel, a column a pair of channels,
+            ``shape[0] * shape[1]`` of them. Another layout begins new histories.
         min_ndim: tensors of fewer dimensions are not filtered. The paper filters all (1).
         history_dtype: floating dtype that H is stored in, ``None`` for the dtype that it is
             computed in. ``torch.bfloat16`` halves its memory (section 3.5.2).
@@ -77,8 +82,9 @@ class SMI(Wrapper):
             tensor parallel) are always filtered by the processes that share them.
 
     ``state[param]`` holds, beside what ``base`` keeps there, ``smi_history``: H of the half
-    spectrum, n x (d//2 + 1), NaN before the first finite gradient. With ``refresh_every`` > 1 it
-    also holds ``smi_mask``, True where a coefficient is kept. Where processes share the work, both
+    spectrum, n x (d//2 + 1), NaN before the first finite gradient. The paper's layout stands there
+    transposed: n are the channels. With ``refresh_every`` > 1 the state also holds ``smi_mask``,
+    True where a coefficient is kept. Where processes share the work, both
     are ``DTensor`` s, and each process has some columns. What one process saves alone is its share:
     save with ``torch.distributed.checkpoint``.
 
@@ -96,7 +102,7 @@ class SMI(Wrapper):
 
     shard_work: bool | DeviceMesh = False
     _state_keys = frozenset({"smi_history", "smi_mask"})
-    _layouts: Layouts | None = None
+    _sharings: Sharings | None = None
 
     def __init__(
         self,
@@ -106,6 +112,7 @@ class SMI(Wrapper):
         alpha: float | Schedule = Cosine(0.1, 0.5),
         beta: float = 0.99,
         q: float = 0.25,
+        layout: Layout = "matrix",
         min_ndim: int = 2,
         history_dtype: torch.dtype | None = None,
         refresh_every: int = 1,
@@ -123,8 +130,9 @@ class SMI(Wrapper):
         if not isinstance(shard_work, bool) and not hasattr(shard_work, "get_coordinate"):
             raise TypeError(f"shard_work must be True, False or a DeviceMesh, got {shard_work!r}")
         settings = Settings(
-            total_steps, alpha, beta, q, min_ndim, history_dtype, refresh_every, foreach, fused
-        )
+            total_steps, alpha, beta, q, layout, min_ndim, history_dtype, refresh_every, foreach,
+            fused,
+        )  # fmt: skip
         defaults = {"smi": True, **settings.in_group(), "smi_step": 0}
         _smi_settings.check_group(defaults)
         groups = [
@@ -149,7 +157,8 @@ class SMI(Wrapper):
         - ``"sgd"``: beta 0.9, q 0.3, linear alpha from 0.1 to 0.4 (3.6.4, SGD with momentum).
         - ``"lion"``: q 0.4, linear alpha from 0.1 to 0.3 (3.6.4, Lion; alpha's shape is ours).
         - ``"noisy"``: q 0.5 (3.6.1: very noisy gradients or small batches).
-        - ``"stable"``: q 0.15, beta 0.999 (3.6.1, 3.6.2: well-conditioned, large batches).
+        - ``"stable-tasks"``: q 0.15 (3.6.1: well-conditioned problems with large batches).
+        - ``"stable-gradients"``: beta 0.999 (3.6.2: well-conditioned landscapes).
         - ``"dynamic"``: beta 0.95 (3.6.2: rapidly changing gradient patterns).
         - ``"conservative"``: linear alpha from 0.1 to 0.3 (3.6.3: sensitive models, first trials).
         - ``"aggressive"``: cosine alpha from 0.1 to 0.7 (3.6.3: very noisy gradients, with care).
@@ -247,7 +256,7 @@ class SMI(Wrapper):
         H = magnitudes
         if history is not None:
             H = smi_update.averaged(history.to(H.dtype), magnitudes, group["smi_beta"])
-        return quantile.removed(Grid.of(param), H, group["smi_q"]) == 0
+        return quantile.removed(Grid.of(param, group["smi_layout"]), H, group["smi_q"]) == 0
 
     def _settings(self, group: Group) -> Settings:
         """The group's settings. They are checked where they have changed since the last step."""
@@ -315,40 +324,41 @@ class SMI(Wrapper):
             state = first.setdefault(param, {})
         if evaluation == 0 and _makes_mask(state, group):
             state.pop("smi_mask", None)
-        return Entry.of(param, state, settings.history_dtype, self._layout(param))
+        sharing = self._sharing(param, settings.layout)
+        return Entry.of(param, state, settings.history_dtype, settings.layout, sharing)
 
-    def _layout(self, param: Tensor) -> Layout | None:
+    def _sharing(self, param: Tensor, layout: Layout) -> Sharing | None:
         """How processes share the work on a parameter's gradient, if they do."""
         if not self.shard_work and not hasattr(param, "device_mesh"):
             return None
         # This import brings in torch.distributed.tensor, which takes a second.
-        from bandwise.optim._paths import smi_layout
+        from bandwise.optim._paths import smi_sharded
 
-        if self._layouts is None:
-            self._layouts = smi_layout.Layouts(self.shard_work)
-        return self._layouts.of(param)
+        if self._sharings is None:
+            self._sharings = smi_sharded.Sharings(self.shard_work)
+        return self._sharings.of(param, layout)
 
-    def _fit(
-        self, groups: list[Group], state: dict[Any, State], matched: list[tuple[Any, Tensor]]
-    ) -> None:
+    def _update(self, groups: list[Group]) -> None:
         if not all("smi_step" in group for group in groups):
             raise ValueError(
                 "the state_dict is not an SMI's: load it into the base before that is wrapped"
             )
         _smi_settings.add_later_settings(groups)
         _state.check_groups(groups, _smi_settings.check_group)
-        for key, param in matched:
-            for name in self._state_keys & state.get(key, {}).keys():
-                if hasattr(state[key][name], "device_mesh"):
-                    from bandwise.optim._paths import smi_layout
 
-                    smi_layout.check_share(state[key][name])
-                _state.check_shape(key, name, state[key][name], Grid.of(param).shape)
+    def _loaded(self, key: Any, name: str, value: Any, param: Tensor, group: Group) -> Tensor:
+        if hasattr(value, "device_mesh"):
+            from bandwise.optim._paths import smi_sharded
 
-    @torch.no_grad()
-    def _placed(self, value: Tensor, param: Tensor) -> Tensor:
-        layout = self._layout(param)
-        placed = layout.placed(value, param.device) if layout else super()._placed(value, param)
+            smi_sharded.check_share(value)
+        layout = group["smi_layout"]
+        _state.check_shape(key, name, value, Grid.of(param, layout).shape)
+        sharing = self._sharing(param, layout)
+        if sharing is not None:
+            placed: Tensor = sharing.placed(value, param.device)
+        else:
+            whole = value.full_tensor() if hasattr(value, "full_tensor") else value
+            placed = whole.to(param.device, copy=True, memory_format=torch.contiguous_format)
         if placed.is_floating_point():  # a history, not a mask
             smi_update.mark_missing(placed)
         return placed
@@ -368,14 +378,13 @@ class SMI(Wrapper):
 
 
 def _single_tensor(
-    grad: Tensor, H: Tensor, mask: Tensor | None, update: Update
+    grad: Tensor, grid: Grid, H: Tensor, mask: Tensor | None, update: Update
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Algorithm 1, lines 8 to 29: gradient, H and mask after a step, from those before it.
 
     NaN in H stands for "None". A mask that is given is used; otherwise a new one is made.
     """
     alpha, beta, q, _ = update
-    grid = Grid.of(grad)
     G = grid.matrix(grad)  # lines 9, 10
     G_hat = grid.transform(G)  # line 12
     M, H = grid.magnitude(G_hat), H.to(G.real.dtype)  # line 13
@@ -395,7 +404,8 @@ def _single_tensor(
 def _one_by_one(entries: list[Entry], update: Update) -> None:
     """The readable path: Algorithm 1 for one gradient after another."""
     for entry in entries:
-        filtered, H, mask = _single_tensor(entry.grad, entry.history, entry.mask, update)
+        grad, grid, _, history, mask, _ = entry
+        filtered, H, mask = _single_tensor(grad, grid, history, mask, update)
         smi_update.store(H, entry.history)
         if update.keeps_masks:
             entry.keep(mask)
@@ -404,7 +414,7 @@ def _one_by_one(entries: list[Entry], update: Update) -> None:
 
 def _path(entry: Entry, settings: Settings) -> Path:
     """The fastest path that can take an entry."""
-    if entry.layout is not None:
+    if entry.sharing is not None:
         from bandwise.optim._paths import smi_sharded
 
         return smi_sharded.step

@@ -232,7 +232,7 @@ class Spatial:
     def _measured(
         self, t: Traced, grad: Tensor, optimizer: Optimizer
     ) -> dict[str, float | None] | None:
-        grid = Grid.of(grad)
+        grid = Grid.of(grad, t.group.get("smi_layout", "matrix"))
         M = grid.magnitude(grid.transform(grid.matrix(grad)))
         peak = M.amax().item()
         if peak == 0 or not math.isfinite(peak):
