@@ -34,7 +34,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.utils._pytree import tree_map_only
 
 import bandwise as bw
-from bandwise.optim._paths import sharding, smi_layout
+from bandwise.optim._paths import sharding, smi_sharded
 from bandwise.optim._spectrum import Grid
 from several import Several
 
@@ -98,6 +98,7 @@ def whole(tensor):
 
 
 SHAPES = [(7, 6), (7, 6), (3, 4, 2, 2), (1, 9), (9,), (33, 1)]
+KERNELS = [(7, 3, 2, 3), (3, 4, 5), (1, 6, 2, 2)]
 # The rounding of sums of a few hundred values in different orders.
 ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.complex64: 1e-5}
 # Rounding in float32 may move a value of 16 bits to its neighbour.
@@ -190,6 +191,7 @@ def meshes(world):
 def sharded_gradients_are_filtered_as_whole_ones(rank, world):
     for mesh in meshes(world):
         compare_filters(mesh, SHAPES, torch.float64, q=0.3, alpha=bw.Cosine(0.2, 0.9))
+        compare_filters(mesh, KERNELS, torch.float64, layout="paper", q=0.3, alpha=0.5)
 
 
 @check(worlds=[2])
@@ -213,6 +215,7 @@ def sharded_gradients_are_filtered_as_the_readable_path_does(rank, world):
 @check()
 def work_shared_on_plain_parameters(rank, world):
     for shard_work in (True, *meshes(world)):
+        compare_filters(None, KERNELS, torch.float64, shard_work, layout="paper", q=0.3, alpha=0.5)
         for foreach in (None, False):
             compare_filters(
                 None, SHAPES, torch.float64, shard_work, q=0.3, alpha=0.5, foreach=foreach
@@ -221,21 +224,21 @@ def work_shared_on_plain_parameters(rank, world):
 
 @check()
 def the_threshold_is_that_of_the_whole_spectrum_to_the_last_bit(rank, world):
-    layouts = smi_layout.Layouts(init_device_mesh(DEVICE, (world,)))
+    sharings = smi_sharded.Sharings(init_device_mesh(DEVICE, (world,)))
     sizes = [(1, 7), (6, 1), (5, 8), (40, 31)]
     dtypes = [torch.float32, torch.float64] if world == 2 else [torch.float32]
     for dtype, size, is_complex in itertools.product(dtypes, sizes, (False, True)):
         like = torch.zeros(size, dtype=torch.complex64 if is_complex else dtype, device=DEVICE)
-        layout = layouts.of(like)
+        sharing = sharings.of(like)
         grid = Grid.of(like)
         shape = grid.shape
         smooth, ties, tails = (random((2, *shape), dtype, i) for i in range(3))
         tails = tails.mul(20).exp()
         tails[1] *= torch.finfo(dtype).tiny  # subnormal
         for M in (smooth.abs(), ties.mul(3).round().abs(), tails, torch.zeros_like(tails)):
-            columns = slice(layout.grid.columns.start, layout.grid.columns.stop)
+            columns = slice(sharing.grid.columns.start, sharing.grid.columns.stop)
             for q in (0.0, 0.55, 1.0):
-                found = completed(layout.threshold(M[..., columns], q))
+                found = completed(sharing.threshold(M[..., columns], q))
                 assert torch.equal(found, grid.threshold(M, q))
 
 

@@ -118,9 +118,7 @@ def entries(grads, states, dtype):
     params = [torch.zeros_like(grad) for grad in grads]
     for param, grad in zip(params, grads, strict=True):
         param.grad = grad
-    return [
-        Entry.of(param, state, dtype, None) for param, state in zip(params, states, strict=True)
-    ]
+    return [Entry.of(param, state, dtype) for param, state in zip(params, states, strict=True)]
 
 
 def test_all_kernels_compile_for_a_gpu(tmp_path):

@@ -55,7 +55,8 @@ def gradients():
         ("sgd", 0.9, 0.3, bw.Linear(0.1, 0.4)),
         ("lion", 0.99, 0.4, bw.Linear(0.1, 0.3)),
         ("noisy", 0.99, 0.5, bw.Cosine(0.1, 0.5)),
-        ("stable", 0.999, 0.15, bw.Cosine(0.1, 0.5)),
+        ("stable-tasks", 0.99, 0.15, bw.Cosine(0.1, 0.5)),
+        ("stable-gradients", 0.999, 0.25, bw.Cosine(0.1, 0.5)),
         ("dynamic", 0.95, 0.25, bw.Cosine(0.1, 0.5)),
         ("conservative", 0.99, 0.25, bw.Linear(0.1, 0.3)),
         ("aggressive", 0.99, 0.25, bw.Cosine(0.1, 0.7)),
@@ -135,7 +136,7 @@ def test_what_cannot_be_wrapped(param):
     with pytest.raises(TypeError, match=r"base must be a torch.optim.Optimizer, got list"):
         bw.SMI([param], 10)
     opt = bw.SMI(sgd([param]), 10)
-    with pytest.raises(TypeError, match=r"^base must .* that is not filtered yet, got SMI$"):
+    with pytest.raises(ValueError, match=r"^base is filtered already: make a new optimizer"):
         bw.SMI(opt, 10)
     # Nor a base twice: the first SMI's settings in its groups would win over the second's.
     with pytest.raises(ValueError, match=r"^base is filtered already: make"):

@@ -45,7 +45,7 @@ def entries(grads):
     params = [torch.empty_like(grad) for grad in grads]
     for param, grad in zip(params, grads, strict=True):
         param.grad = grad
-    return [Entry.of(param, {}, None, None) for param in params]
+    return [Entry.of(param, {}) for param in params]
 
 
 @pytest.mark.parametrize("at_hand", [True, False], ids=["cpu", "accelerator"])
@@ -58,15 +58,18 @@ def entries(grads):
     st.sampled_from([1, 3]),
     st.sampled_from([None, torch.bfloat16, torch.float64]),
     st.sampled_from([0, 1, 2]),
+    st.sampled_from(["matrix", "paper"]),
     st.integers(0, 2**31),
 )
 def test_the_same_filter(
-    at_hand, shapes, dtype, q, alpha, refresh_every, history_dtype, evaluations, seed
+    at_hand, shapes, dtype, q, alpha, refresh_every, history_dtype, evaluations, layout, seed
 ):
     """Also the way that a GPU takes, which may not look at a value: here on a CPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spectrum, "at_hand", lambda tensor: at_hand)
-        compare_paths(shapes, dtype, q, alpha, refresh_every, history_dtype, seed, evaluations)
+        compare_paths(
+            shapes, dtype, q, alpha, refresh_every, history_dtype, seed, evaluations, layout=layout
+        )
 
 
 @given(
@@ -79,17 +82,28 @@ def test_the_same_filter(
     st.sampled_from([1, 3]),
     st.sampled_from([None, torch.float64]),
     st.sampled_from([0, 1, 2]),
+    st.sampled_from(["matrix", "paper"]),
     st.integers(0, 2**31),
 )
 # What the kernels take, and filter.
-@example([(6, 5), (7, 8), (3, 4, 2)] * 2, torch.float32, 0.25, bw.Cosine(0.1, 0.9), 1, None, 0, 0)
-@example([(40, 21)] * 3, torch.float16, 0.5, 1.0, 1, torch.float32, 0, 0)
-@example([(6, 5), (7, 8)] * 2, torch.float32, 0.25, 0.5, 1, torch.bfloat16, 2, 0)
-@example([(6, 5), (7, 8)] * 2, torch.float32, 0.25, 0.0, 3, None, 2, 0)
+@example(
+    [(6, 5), (7, 8), (3, 4, 2)] * 2,
+    torch.float32,
+    0.25,
+    bw.Cosine(0.1, 0.9),
+    1,
+    None,
+    0,
+    "paper",
+    0,
+)
+@example([(40, 21)] * 3, torch.float16, 0.5, 1.0, 1, torch.float32, 0, "matrix", 0)
+@example([(6, 5), (7, 8)] * 2, torch.float32, 0.25, 0.5, 1, torch.bfloat16, 2, "paper", 0)
+@example([(6, 5), (7, 8)] * 2, torch.float32, 0.25, 0.0, 3, None, 2, "matrix", 0)
 # To shrink an example takes minutes in Triton's interpreter.
 @settings(max_examples=15, phases=(Phase.explicit, Phase.generate))
 def test_the_kernels_filter_the_same(
-    shapes, dtype, q, alpha, refresh_every, history_dtype, evaluations, seed
+    shapes, dtype, q, alpha, refresh_every, history_dtype, evaluations, layout, seed
 ):
     """Interpreted on a CPU, but for what they leave to the other path."""
     pytest.importorskip("triton", reason="interprets the kernels for GPUs")
@@ -98,7 +112,16 @@ def test_the_kernels_filter_the_same(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(smi_fused, "_DEVICES", {"cpu"})
         compare_paths(
-            shapes, dtype, q, alpha, refresh_every, history_dtype, seed, evaluations, fused=True
+            shapes,
+            dtype,
+            q,
+            alpha,
+            refresh_every,
+            history_dtype,
+            seed,
+            evaluations,
+            fused=True,
+            layout=layout,
         )
 
 
@@ -228,13 +251,13 @@ def test_paths_may_take_turns_on_a_gpu():
 
 def compare_paths(
     shapes, dtype, q, alpha, refresh_every, history_dtype, seed, evaluations=0, fused=None,
-    device="cpu",
+    device="cpu", layout="matrix",
 ):  # fmt: skip
     """Over six steps of so many evaluations each; with 0 there is no closure."""
     generator = torch.Generator(device).manual_seed(seed)
     both = list(pair(
         shapes, dtype, fused, device, evaluations, q=q, alpha=alpha, beta=0.8, min_ndim=1,
-        refresh_every=refresh_every, history_dtype=history_dtype,
+        refresh_every=refresh_every, history_dtype=history_dtype, layout=layout,
     ))  # fmt: skip
     for step in range(6):
         gradients = [

@@ -118,7 +118,7 @@ def test_the_recipe_reaches_those_that_take_it():
         ("adamw:lr=abc", "lr must be a number, got 'abc'"),
         ("smi-adamw:q=2", "q must be at most 1, got 2"),
         ("nsf:p='a'", "p must be a number"),
-        ("smi-smi-adamw", "not filtered yet"),
+        ("smi-smi-adamw", "base is filtered already"),
         ("smi-adamw:preset=fast", "must be one of adamw"),
         ("adamw:lr='1e-3'", "lr"),
     ],

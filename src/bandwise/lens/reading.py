@@ -72,7 +72,7 @@ def _kept(optimizer: SMI, group: dict[str, Any]) -> dict[str, float]:
             continue
         if grad.layout != torch.strided or hasattr(param, "device_mesh"):
             continue
-        grid, M = magnitudes(grad)
+        grid, M = magnitudes(grad, group["smi_layout"])
         peak = M.amax().item()
         mask = optimizer.coming_mask(group, param, M) if 0 < peak < math.inf else None
         if mask is not None:

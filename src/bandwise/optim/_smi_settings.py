@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 import torch
 
 from bandwise.optim import _checks, schedules
+from bandwise.optim._spectrum import Layout
 from bandwise.optim.schedules import Cosine, Linear, Schedule
 
 Group: TypeAlias = dict[str, Any]
@@ -18,7 +19,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "sgd": {"beta": 0.9, "q": 0.3, "alpha": Linear(0.1, 0.4)},
     "lion": {"q": 0.4, "alpha": Linear(0.1, 0.3)},
     "noisy": {"q": 0.5},
-    "stable": {"q": 0.15, "beta": 0.999},
+    "stable-tasks": {"q": 0.15},
+    "stable-gradients": {"beta": 0.999},
     "dynamic": {"beta": 0.95},
     "conservative": {"alpha": Linear(0.1, 0.3)},
     "aggressive": {"alpha": Cosine(0.1, 0.7)},
@@ -26,15 +28,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class Settings(NamedTuple):
-    """A group's settings: the arguments of SMI that may differ by group.
-
-    In a group their names begin with ``smi_``.
-    """
+    """The arguments of SMI that may differ by group. There their names begin with ``smi_``."""
 
     total_steps: int | None
     alpha: float | Schedule
     beta: float
     q: float
+    layout: Layout
     min_ndim: int
     history_dtype: torch.dtype | None
     refresh_every: int
@@ -60,6 +60,7 @@ class Settings(NamedTuple):
         schedules.check("alpha", self.alpha, self.total_steps, low=0, high=1)
         _checks.number("beta", self.beta, low=0, below=1)
         _checks.number("q", self.q, low=0, high=1)
+        _checks.one_of("layout", self.layout, get_args(Layout))
         _checks.whole("min_ndim", self.min_ndim, low=0)
         _checks.whole("refresh_every", self.refresh_every, low=1)
         _checks.path(self.foreach, self.fused)
@@ -95,6 +96,7 @@ def add_later_settings(groups: list[Group]) -> None:
     """Add what the groups of older versions lack, with the value that has their meaning."""
     for group in groups:
         group.setdefault("smi_fused", None)
+        group.setdefault("smi_layout", "matrix")
 
 
 def _warn_of_misnamed(group: Group, known: Group) -> None:

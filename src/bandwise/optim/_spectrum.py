@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+Layout = Literal["matrix", "paper"]
 
 
 def at_hand(tensor: Tensor) -> bool:
@@ -22,13 +24,14 @@ def at_hand(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def matrix_shape(shape: torch.Size) -> tuple[int, int]:
-    """Rows and columns of a tensor as a matrix.
+def matrix_shape(shape: torch.Size, layout: Layout = "matrix") -> tuple[int, int]:
+    """Rows and columns of a tensor as a matrix. ``SMI`` says what the layouts are.
 
-    A vector is one row. Other tensors have ``shape[0]`` rows, which are the output channels of a
-    convolution.
+    The paper's matrix stands here transposed, so that no value moves in memory. Its spectrum is
+    transposed then, and what the filter does is the same. A vector is one row.
     """
-    rows = shape[0] if len(shape) > 1 else 1
+    leading = max(min(2 if layout == "paper" else 1, len(shape) - 1), 0)
+    rows = shape[:leading].numel()
     return rows, shape.numel() // rows
 
 
@@ -38,16 +41,10 @@ def computing_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 class Grid(NamedTuple):
-    """The coefficients that are kept of the spectrum of a matrix, or whole columns of them.
+    """The coefficients that are kept of the spectrum of an n x d matrix, or some columns of them.
 
-    All methods take stacks: any number of dimensions may come before the last two.
-
-    Attributes:
-        n: rows of the matrix.
-        d: columns of the matrix.
-        is_complex: whether the matrix is complex.
-        columns: the columns of the spectrum that are at hand. Processes that share a spectrum have
-            some of the columns each.
+    Processes that share a spectrum have some of its ``columns`` each. All methods take stacks: any
+    number of dimensions may come before the last two.
     """
 
     n: int
@@ -56,9 +53,9 @@ class Grid(NamedTuple):
     columns: range
 
     @classmethod
-    def of(cls, tensor: Tensor) -> Grid:
+    def of(cls, tensor: Tensor, layout: Layout = "matrix") -> Grid:
         """The whole grid of a tensor that is laid out as a matrix."""
-        n, d = matrix_shape(tensor.shape)
+        n, d = matrix_shape(tensor.shape, layout)
         return cls(n, d, tensor.is_complex(), range(d if tensor.is_complex() else d // 2 + 1))
 
     @property
@@ -86,12 +83,8 @@ class Grid(NamedTuple):
 
     def inverse(self, G_hat: Tensor) -> Tensor:
         """The matrices that have the given spectrum: (..., n, m) to (..., n, d)."""
-        matrix: Tensor
-        if self.is_complex:
-            matrix = torch.fft.ifft2(G_hat)
-        else:
-            matrix = torch.fft.irfft2(G_hat, s=(self.n, self.d))
-        return matrix
+        ifft: Callable[..., Tensor] = torch.fft.ifft2 if self.is_complex else torch.fft.irfft2
+        return ifft(G_hat, s=(self.n, self.d))
 
     def magnitude(self, G_hat: Tensor) -> Tensor:
         """The moduli of the coefficients. Those of a conjugate pair are exactly equal."""
@@ -129,13 +122,7 @@ class Grid(NamedTuple):
 
         The quantile itself is an interpolation between two neighbours in order. No magnitude lies
         between them, so the upper one keeps what the quantile keeps. It is free of rounding.
-
-        Args:
-            M: magnitudes, (..., n, m).
-            q: in [0, 1].
-
-        Returns:
-            (..., 1, 1).
+        (..., n, m) to (..., 1, 1).
         """
         return self.ordered(M)[..., self.place(q), None, None]
 

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -120,42 +119,40 @@ class Wrapper(Optimizer):
             state_dict = pre_hook(self, state_dict) or state_dict
 
         groups, state = _state.parts(state_dict, self._own())
-        matched = _state.matched(groups, self.param_groups)
-        self._fit(groups, state, matched)
-
+        self._update(groups)
+        group_of = {key: group for group in groups for key in group["params"]}
         # The base would cast the subclass's entries to the parameter's dtype.
         base_state, own_state = {}, {}
-        for key, entries in state.items():
-            own_state[key] = {k: v for k, v in entries.items() if k in self._state_keys}
-            if len(own_state[key]) < len(entries):
-                base_state[key] = {k: v for k, v in entries.items() if k not in self._state_keys}
-        own_state = {
-            param: {name: self._placed(value, param) for name, value in own_state[key].items()}
-            for key, param in matched
-            if key in own_state
-        }
+        for key, param in _state.matched(groups, self.param_groups):
+            entries = dict(state.get(key, {}))
+            own_state[param] = {
+                name: self._loaded(key, name, entries.pop(name), param, group_of[key])
+                for name in self._state_keys & entries.keys()
+            }
+            if entries:
+                base_state[key] = entries
         self._load_base({**state_dict, "state": base_state, "param_groups": groups})
-        for param, entries in own_state.items():
-            self.state[param].update(entries)
+        for param, loaded in own_state.items():
+            if loaded:
+                self.state[param].update(loaded)
 
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
 
-    def _fit(
-        self, groups: list[Group], state: dict[Any, State], matched: list[tuple[Any, Tensor]]
-    ) -> None:
+    def _update(self, groups: list[Group]) -> None:
         """Bring saved groups of an older version up to date.
 
         Raises:
-            ValueError: a group or a state does not fit the parameter that it is matched with.
+            ValueError: a group does not fit.
         """
 
-    @torch.no_grad()
-    def _placed(self, value: Tensor, param: Tensor) -> Tensor:
-        """A copy of a saved entry of the subclass, laid out for a parameter of this process."""
-        if hasattr(value, "full_tensor"):
-            value = value.full_tensor()
-        return value.to(param.device, copy=True, memory_format=torch.contiguous_format)
+    def _loaded(self, key: Any, name: str, value: Any, param: Tensor, group: Group) -> Tensor:
+        """A copy of a saved entry of the subclass, for a parameter of this process.
+
+        Raises:
+            ValueError: it does not fit the parameter.
+        """
+        raise NotImplementedError
 
     def _load_base(self, state_dict: dict[str, Any]) -> None:
         """Let the base load. If the state_dict is of another kind of base, undo the changes."""

@@ -18,14 +18,14 @@ from bandwise.optim import _checks, _smi_settings, _state, schedules
 from bandwise.optim._paths import quantile, smi_batched, smi_fused, smi_update
 from bandwise.optim._paths.smi_update import Entry, Path, State, Update
 from bandwise.optim._smi_settings import KEYS, PRESETS, Settings
-from bandwise.optim._spectrum import Grid
+from bandwise.optim._spectrum import Grid, Layout
 from bandwise.optim._wrap import Group, Wrapper
 from bandwise.optim.schedules import Cosine, Schedule
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-    from bandwise.optim._paths.smi_layout import Layout, Layouts
+    from bandwise.optim._paths.smi_sharded import Sharing, Sharings
 
 
 class SMI(Wrapper):
@@ -39,7 +39,7 @@ class SMI(Wrapper):
         G' = ifft2(Ĝ ⊙ [H ≥ τ]).real
         G  ← α_t G' + (1 - α_t) G
 
-    A tensor of more than two dimensions becomes ``(shape[0], rest)``, a vector one row. The
+    A tensor of more than two dimensions is laid out as ``layout`` says, a vector as one row. The
     gradients are changed in place: after ``step()`` they are the blended ones.
 
     Use it as the optimizer. It shares ``param_groups`` and ``state`` with ``base``, and everything
@@ -59,6 +59,10 @@ class SMI(Wrapper):
         alpha: α_t, the part of the filtered gradient, a number or a schedule within [0, 1].
         beta: β, the decay of the magnitudes' moving average, in [0, 1).
         q: the fraction of coefficients that is removed, in [0, 1]. 0 removes none.
+        layout: the matrix of a tensor of more than two dimensions. ``"matrix"``: ``shape[0]`` rows,
+            as in a linear layer. ``"paper"``: section 3.3's "n represents the flattened spatial
+            dimensions and d is the channel dimension", so rows are places in a kernel, columns
+            pairs of channels. Another layout begins new histories.
         min_ndim: tensors of fewer dimensions are not filtered. The paper filters all (1).
         history_dtype: floating dtype that H is stored in, ``None`` for the dtype that it is
             computed in. ``torch.bfloat16`` halves its memory (section 3.5.2).
@@ -68,8 +72,7 @@ class SMI(Wrapper):
             share are always filtered in batches.
         fused: whether kernels in Triton do the work between the two transforms, without a sort.
             They take contiguous gradients of float32, bfloat16 and float16 on CUDA GPUs that
-            processes do not share, at steps that make a mask. Other gradients are filtered in
-            batches.
+            processes do not share. Other gradients are filtered in batches.
         shard_work: for parameters of which every process has all, as those of
             ``DistributedDataParallel``. All processes (``True``), or those of a ``DeviceMesh``,
             filter a share each and exchange the results. With ``False`` each filters everything. It
@@ -77,10 +80,10 @@ class SMI(Wrapper):
             tensor parallel) are always filtered by the processes that share them.
 
     ``state[param]`` holds, beside what ``base`` keeps there, ``smi_history``: H of the half
-    spectrum, n x (d//2 + 1), NaN before the first finite gradient. With ``refresh_every`` > 1 it
-    also holds ``smi_mask``, True where a coefficient is kept. Where processes share the work, both
-    are ``DTensor`` s, and each process has some columns. What one process saves alone is its share:
-    save with ``torch.distributed.checkpoint``.
+    spectrum, n x (d//2 + 1), NaN before the first finite gradient; for the paper's layout n and d
+    change places. With ``refresh_every`` > 1 it also holds ``smi_mask``, True where a coefficient
+    is kept. Where processes share the work, both are ``DTensor`` s, and each process has some
+    columns. What one process saves alone is its share: save with ``torch.distributed.checkpoint``.
 
     Raises:
         TypeError: an argument of the wrong type.
@@ -96,7 +99,7 @@ class SMI(Wrapper):
 
     shard_work: bool | DeviceMesh = False
     _state_keys = frozenset({"smi_history", "smi_mask"})
-    _layouts: Layouts | None = None
+    _sharings: Sharings | None = None
 
     def __init__(
         self,
@@ -106,6 +109,7 @@ class SMI(Wrapper):
         alpha: float | Schedule = Cosine(0.1, 0.5),
         beta: float = 0.99,
         q: float = 0.25,
+        layout: Layout = "matrix",
         min_ndim: int = 2,
         history_dtype: torch.dtype | None = None,
         refresh_every: int = 1,
@@ -115,16 +119,15 @@ class SMI(Wrapper):
     ) -> None:
         if not isinstance(base, Optimizer):
             raise TypeError(f"base must be a torch.optim.Optimizer, got {type(base).__name__}")
-        if isinstance(base, SMI):
-            raise TypeError("base must be an optimizer that is not filtered yet, got SMI")
         if any("smi_step" in group for group in base.param_groups):
             # Its groups have the settings of the SMI before, which would win over these.
             raise ValueError("base is filtered already: make a new optimizer to wrap it anew")
         if not isinstance(shard_work, bool) and not hasattr(shard_work, "get_coordinate"):
             raise TypeError(f"shard_work must be True, False or a DeviceMesh, got {shard_work!r}")
         settings = Settings(
-            total_steps, alpha, beta, q, min_ndim, history_dtype, refresh_every, foreach, fused
-        )
+            total_steps, alpha, beta, q, layout, min_ndim, history_dtype, refresh_every, foreach,
+            fused,
+        )  # fmt: skip
         defaults = {"smi": True, **settings.in_group(), "smi_step": 0}
         _smi_settings.check_group(defaults)
         groups = [
@@ -149,15 +152,15 @@ class SMI(Wrapper):
         - ``"sgd"``: beta 0.9, q 0.3, linear alpha from 0.1 to 0.4 (3.6.4, SGD with momentum).
         - ``"lion"``: q 0.4, linear alpha from 0.1 to 0.3 (3.6.4, Lion; alpha's shape is ours).
         - ``"noisy"``: q 0.5 (3.6.1: very noisy gradients or small batches).
-        - ``"stable"``: q 0.15, beta 0.999 (3.6.1, 3.6.2: well-conditioned, large batches).
+        - ``"stable-tasks"``: q 0.15 (3.6.1: well-conditioned problems with large batches).
+        - ``"stable-gradients"``: beta 0.999 (3.6.2: well-conditioned landscapes).
         - ``"dynamic"``: beta 0.95 (3.6.2: rapidly changing gradient patterns).
         - ``"conservative"``: linear alpha from 0.1 to 0.3 (3.6.3: sensitive models, first trials).
         - ``"aggressive"``: cosine alpha from 0.1 to 0.7 (3.6.3: very noisy gradients, with care).
 
         Args:
             name: one of the above.
-            base: the optimizer that takes the steps.
-            total_steps: the number of steps of the training; every preset's alpha needs it.
+            base, total_steps: as of ``SMI``. Every preset's alpha needs ``total_steps``.
             changes: settings of SMI that replace the preset's.
         """
         if name not in PRESETS:
@@ -165,10 +168,7 @@ class SMI(Wrapper):
         return cls(base, total_steps, **{**PRESETS[name], **changes})
 
     def add_param_group(self, param_group: Group) -> None:
-        """Add a group, filtered as the others are unless it says otherwise (``smi_q`` and so on).
-
-        Its ``alpha`` goes on from the step that training has come to.
-        """
+        """Add a group. Its ``alpha`` goes on from the step that training has come to."""
         _checks.group(param_group)
         defaults = {key: self.defaults[key] for key in ("smi", *KEYS)}
         defaults["smi_step"] = max(group["smi_step"] for group in self.param_groups)
@@ -217,12 +217,7 @@ class SMI(Wrapper):
 
     @staticmethod
     def filters(group: Group, param: Tensor) -> bool:
-        """Whether the gradients of a parameter are filtered.
-
-        Args:
-            group: the one of ``param_groups`` that has the parameter.
-            param: the parameter, with a gradient or without.
-        """
+        """Whether the gradients of a parameter are filtered; ``group`` is the parameter's."""
         least = max(group["smi_min_ndim"], 1)
         return bool(group["smi"]) and param.ndim >= least and param.numel() > 0
 
@@ -230,7 +225,7 @@ class SMI(Wrapper):
         """The mask that the coming step uses, True where a coefficient is kept. Changes nothing.
 
         Args:
-            group: the one of ``param_groups`` that has the parameter.
+            group: the parameter's.
             param: a parameter that is filtered.
             magnitudes: those of its gradient's half spectrum, finite.
 
@@ -247,7 +242,7 @@ class SMI(Wrapper):
         H = magnitudes
         if history is not None:
             H = smi_update.averaged(history.to(H.dtype), magnitudes, group["smi_beta"])
-        return quantile.removed(Grid.of(param), H, group["smi_q"]) == 0
+        return quantile.removed(Grid.of(param, group["smi_layout"]), H, group["smi_q"]) == 0
 
     def _settings(self, group: Group) -> Settings:
         """The group's settings. They are checked where they have changed since the last step."""
@@ -279,7 +274,16 @@ class SMI(Wrapper):
             rounded = settings.history_dtype is not None
             keeps_masks = settings.refresh_every > 1 or (may_repeat and rounded)
             update = Update(self.alpha(group), beta, settings.q, keeps_masks)
-            entries = [self._entry(param, group, settings, first, evaluation) for param in params]
+            entries = []
+            for param in params:
+                state: State = self.state.get(param, {})
+                if "smi_history" not in state:
+                    state = first.setdefault(param, {})
+                if evaluation == 0 and _makes_mask(state, group):
+                    state.pop("smi_mask", None)
+                layout = settings.layout
+                sharing = self._sharing(param, layout)
+                entries.append(Entry.of(param, state, settings.history_dtype, layout, sharing))
             path_of = partial(_path, settings=settings)
             for path, batch in smi_update.batches(entries, path_of):
                 coroutine = path(batch, update)
@@ -302,56 +306,33 @@ class SMI(Wrapper):
                 )
         return [param for param in params if self.filters(group, param)]
 
-    def _entry(
-        self,
-        param: Tensor,
-        group: Group,
-        settings: Settings,
-        first: dict[Tensor, State],
-        evaluation: int,
-    ) -> Entry:
-        state: State = self.state.get(param, {})
-        if "smi_history" not in state:
-            state = first.setdefault(param, {})
-        if evaluation == 0 and _makes_mask(state, group):
-            state.pop("smi_mask", None)
-        return Entry.of(param, state, settings.history_dtype, self._layout(param))
-
-    def _layout(self, param: Tensor) -> Layout | None:
+    def _sharing(self, param: Tensor, layout: Layout) -> Sharing | None:
         """How processes share the work on a parameter's gradient, if they do."""
         if not self.shard_work and not hasattr(param, "device_mesh"):
             return None
         # This import brings in torch.distributed.tensor, which takes a second.
-        from bandwise.optim._paths import smi_layout
+        from bandwise.optim._paths import smi_sharded
 
-        if self._layouts is None:
-            self._layouts = smi_layout.Layouts(self.shard_work)
-        return self._layouts.of(param)
+        if self._sharings is None:
+            self._sharings = smi_sharded.Sharings(self.shard_work)
+        return self._sharings.of(param, layout)
 
-    def _fit(
-        self, groups: list[Group], state: dict[Any, State], matched: list[tuple[Any, Tensor]]
-    ) -> None:
+    def _update(self, groups: list[Group]) -> None:
         if not all("smi_step" in group for group in groups):
             raise ValueError(
                 "the state_dict is not an SMI's: load it into the base before that is wrapped"
             )
         _smi_settings.add_later_settings(groups)
         _state.check_groups(groups, _smi_settings.check_group)
-        for key, param in matched:
-            for name in self._state_keys & state.get(key, {}).keys():
-                if hasattr(state[key][name], "device_mesh"):
-                    from bandwise.optim._paths import smi_layout
 
-                    smi_layout.check_share(state[key][name])
-                _state.check_shape(key, name, state[key][name], Grid.of(param).shape)
+    def _loaded(self, key: Any, name: str, value: Any, param: Tensor, group: Group) -> Tensor:
+        if hasattr(value, "device_mesh"):
+            from bandwise.optim._paths import smi_sharded
 
-    @torch.no_grad()
-    def _placed(self, value: Tensor, param: Tensor) -> Tensor:
-        layout = self._layout(param)
-        placed = layout.placed(value, param.device) if layout else super()._placed(value, param)
-        if placed.is_floating_point():  # a history, not a mask
-            smi_update.mark_missing(placed)
-        return placed
+            smi_sharded.check_share(value)
+        layout = group["smi_layout"]
+        _state.check_shape(key, name, value, Grid.of(param, layout).shape)
+        return smi_update.placed(value, param, self._sharing(param, layout))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "shard_work": self.shard_work}
@@ -368,14 +349,13 @@ class SMI(Wrapper):
 
 
 def _single_tensor(
-    grad: Tensor, H: Tensor, mask: Tensor | None, update: Update
+    grad: Tensor, grid: Grid, H: Tensor, mask: Tensor | None, update: Update
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Algorithm 1, lines 8 to 29: gradient, H and mask after a step, from those before it.
 
     NaN in H stands for "None". A mask that is given is used; otherwise a new one is made.
     """
     alpha, beta, q, _ = update
-    grid = Grid.of(grad)
     G = grid.matrix(grad)  # lines 9, 10
     G_hat = grid.transform(G)  # line 12
     M, H = grid.magnitude(G_hat), H.to(G.real.dtype)  # line 13
@@ -395,7 +375,8 @@ def _single_tensor(
 def _one_by_one(entries: list[Entry], update: Update) -> None:
     """The readable path: Algorithm 1 for one gradient after another."""
     for entry in entries:
-        filtered, H, mask = _single_tensor(entry.grad, entry.history, entry.mask, update)
+        grad, grid, _, history, mask, _ = entry
+        filtered, H, mask = _single_tensor(grad, grid, history, mask, update)
         smi_update.store(H, entry.history)
         if update.keeps_masks:
             entry.keep(mask)
@@ -404,7 +385,7 @@ def _one_by_one(entries: list[Entry], update: Update) -> None:
 
 def _path(entry: Entry, settings: Settings) -> Path:
     """The fastest path that can take an entry."""
-    if entry.layout is not None:
+    if entry.sharing is not None:
         from bandwise.optim._paths import smi_sharded
 
         return smi_sharded.step

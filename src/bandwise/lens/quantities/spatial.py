@@ -32,7 +32,7 @@ from torch.optim import Optimizer
 from bandwise.lens.quantities.quantity import Quantity, Step, Traced, chosen
 from bandwise.optim import _checks
 from bandwise.optim._paths import quantile
-from bandwise.optim._spectrum import Grid
+from bandwise.optim._spectrum import Grid, Layout
 from bandwise.optim.smi import SMI
 
 BANDS = ("low", "mid", "high")
@@ -40,9 +40,9 @@ BANDS = ("low", "mid", "high")
 _PLACES = 1 << 16
 
 
-def magnitudes(gradient: Tensor) -> tuple[Grid, Tensor]:
+def magnitudes(gradient: Tensor, layout: Layout = "matrix") -> tuple[Grid, Tensor]:
     """The grid of a gradient's (half) spectrum, and the magnitudes of its coefficients."""
-    grid = Grid.of(gradient)
+    grid = Grid.of(gradient, layout)
     return grid, grid.magnitude(grid.transform(grid.matrix(gradient.detach())))
 
 
@@ -207,7 +207,7 @@ class Spatial(Quantity):
 
     def _figures(self, t: Traced, grad: Tensor, optimizer: Optimizer) -> dict[str, float]:
         """The figures of one tensor; none where there is no finite gradient."""
-        grid, M = magnitudes(grad)
+        grid, M = magnitudes(grad, t.group.get("smi_layout", "matrix"))
         if not 0 < M.amax().item() < math.inf:
             return {}
         mask: Tensor | None

@@ -34,10 +34,16 @@ _SHIFTS = tuple(range(32 - _DIGIT.value, -1, -_DIGIT.value))
 
 
 def step(entries: list[Entry], update: Update) -> None:
-    """Filter gradients of one shape and dtype, contiguous, on the current GPU.
+    """Filter gradients of one shape and dtype, contiguous, on one GPU.
 
     The histories have one dtype, and are contiguous.
     """
+    # Kernels run on the current device, wherever their tensors are.
+    with torch.cuda.device_of(entries[0].grad):
+        _step(entries, update)
+
+
+def _step(entries: list[Entry], update: Update) -> None:
     grads = [entry.grad for entry in entries]
     grid = entries[0].grid
     n, m = grid.shape

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from bandwise.optim import _spectrum as spectrum
-from bandwise.optim._spectrum import Grid
+from bandwise.optim._spectrum import Grid, Layout
 
 if TYPE_CHECKING:
-    from bandwise.optim._paths.smi_layout import Layout
+    from bandwise.optim._paths.smi_sharded import Sharing
 
 State: TypeAlias = dict[str, Any]
 
@@ -28,19 +28,12 @@ _SHARED_BATCH_NUMEL = 1 << 22
 
 
 class Update(NamedTuple):
-    """The numbers of Algorithm 1 in one step. All parameters of a group share them.
-
-    Attributes:
-        alpha: α_t, the part of the filtered gradient at this step.
-        beta: the decay of the history.
-        q: the fraction of coefficients that is removed.
-        keeps_masks: whether later steps use the masks of this one.
-    """
+    """The numbers of Algorithm 1 in one step. All parameters of a group share them."""
 
     alpha: float
     beta: float
     q: float
-    keeps_masks: bool
+    keeps_masks: bool  # for later steps or evaluations
 
     @property
     def blends(self) -> bool:
@@ -49,54 +42,48 @@ class Update(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One parameter's part of a step. Paths write the gradient and the history in place.
-
-    Attributes:
-        grad: the gradient.
-        grid: the coefficients of its spectrum that this process has.
-        state: the parameter's state.
-        history: H of the grid, NaN before the first finite gradient.
-        mask: the mask of an earlier step that this step uses. ``None``: this step makes one.
-        layout: how processes share the work. ``None``: they do not.
-    """
+    """One parameter's part of a step. Paths write the gradient and the history in place."""
 
     grad: Tensor
-    grid: Grid
+    grid: Grid  # the coefficients that this process has
     state: State
-    history: Tensor
-    mask: Tensor | None
-    layout: Layout | None
+    history: Tensor  # H of the grid, NaN before the first finite gradient
+    mask: Tensor | None  # one made before, that this step uses
+    sharing: Sharing | None  # how processes share the work, if they do
 
     @classmethod
     def of(
-        cls, param: Tensor, state: State, dtype: torch.dtype | None, layout: Layout | None
+        cls,
+        param: Tensor,
+        state: State,
+        dtype: torch.dtype | None = None,
+        layout: Layout = "matrix",
+        sharing: Sharing | None = None,
     ) -> Entry:
-        """The entry of a parameter that has a gradient. The state gets a history if it has none.
+        """The entry of a parameter that has a gradient. ``dtype`` is the history's.
 
-        Args:
-            param: the parameter.
-            state: its state. A mask in it is one that this step uses.
-            dtype: of the history, ``None`` for the dtype that it is computed in.
-            layout: how processes share the work, if they do.
+        A state that has no history of this layout gets one. A mask in it is one to use.
         """
         grad = _writable(param)
-        grid = Grid.of(grad) if layout is None else layout.grid
+        whole = Grid.of(param, layout)
+        grid = whole if sharing is None else sharing.grid
         dtype = dtype or spectrum.computing_dtype(grad.dtype).to_real()
-        if "smi_history" not in state:
+        if "smi_history" not in state or state["smi_history"].shape != whole.shape:
+            state.pop("smi_mask", None)
             # NaN stands for Algorithm 1's "None". Whether the first gradient is finite stands on
             # the device, so the host cannot leave the history out without waiting for it.
             history = torch.full(grid.shape, math.nan, dtype=dtype, device=grad.device)
-            state["smi_history"] = history if layout is None else layout.distributed(history)
+            state["smi_history"] = history if sharing is None else sharing.distributed(history)
         elif state["smi_history"].dtype != dtype:
             state["smi_history"] = bounded(state["smi_history"], dtype).to(dtype)
         history, mask = state["smi_history"], state.get("smi_mask")
-        if layout is not None:
-            history, mask = layout.local(history), None if mask is None else layout.local(mask)
-        return cls(grad, grid, state, history, mask, layout)
+        if sharing is not None:
+            history, mask = history.to_local(), None if mask is None else mask.to_local()
+        return cls(grad, grid, state, history, mask, sharing)
 
     def keep(self, mask: Tensor) -> None:
-        """Keep the mask for later steps."""
-        self.state["smi_mask"] = mask if self.layout is None else self.layout.distributed(mask)
+        """Keep the mask for later."""
+        self.state["smi_mask"] = mask if self.sharing is None else self.sharing.distributed(mask)
 
 
 # Filters a batch in place. Where processes exchange parts, it returns a coroutine.
@@ -110,11 +97,11 @@ def batches(
     alike = defaultdict(list)
     for entry in entries:
         grad, makes_mask = entry.grad, entry.mask is None
-        key = path_of(entry), entry.layout, entry.grid, grad.dtype, grad.device, makes_mask
+        key = path_of(entry), entry.sharing, entry.grid, grad.dtype, grad.device, makes_mask
         alike[key].append(entry)
-    for (path, layout, grid, _, device, _), members in alike.items():
-        if layout is not None:
-            limit = max(1, _SHARED_BATCH_NUMEL // layout.room)
+    for (path, sharing, grid, _, device, _), members in alike.items():
+        if sharing is not None:
+            limit = max(1, _SHARED_BATCH_NUMEL // sharing.room)
         else:
             most = _CPU_BATCH_NUMEL if device.type == "cpu" else _BATCH_NUMEL
             limit = max(1, most // (grid.n * grid.d))
@@ -146,11 +133,20 @@ def averaged(H: Tensor, M: Tensor, beta: float) -> Tensor:
     return torch.where(H.isnan(), M, H).lerp_(M, 1 - beta)
 
 
-def bounded(H: Tensor, dtype: torch.dtype) -> Tensor:
-    """A history in which the largest number of a dtype replaces those that the dtype cannot hold.
+def placed(value: Tensor, param: Tensor, sharing: Sharing | None) -> Tensor:
+    """A copy of a saved history or mask, for a parameter of this process."""
+    if sharing is not None:
+        copy: Tensor = sharing.placed(value, param.device)
+    else:
+        whole = value.full_tensor() if hasattr(value, "full_tensor") else value
+        copy = whole.to(param.device, copy=True, memory_format=torch.contiguous_format)
+    if copy.is_floating_point():  # a history, not a mask
+        mark_missing(copy)
+    return copy
 
-    Infinity would turn into NaN in the next average.
-    """
+
+def bounded(H: Tensor, dtype: torch.dtype) -> Tensor:
+    """H, at most the largest number of a dtype: infinity would be NaN in the next average."""
     largest = torch.finfo(dtype).max
     return H.clamp(max=largest) if largest < torch.finfo(H.dtype).max else H
 
@@ -169,12 +165,7 @@ def stacked(tensors: list[Tensor]) -> Tensor:
 def move_histories(entries: list[Entry], M: Tensor, finite: Tensor | None, beta: float) -> Tensor:
     """Move the histories on by magnitudes, and return them: (batch, n, m).
 
-    Args:
-        entries: the batch.
-        M: the magnitudes, (batch, n, m).
-        finite: which matrices have finite magnitudes, (batch, 1, 1). The histories of the others
-            stay. ``None``: all have.
-        beta: the decay.
+    Histories stay where ``finite``, (batch, 1, 1), is False. ``None``: all magnitudes are finite.
     """
     histories = [entry.history for entry in entries]
     H = stacked(histories).to(M.dtype)
@@ -189,14 +180,14 @@ def move_histories(entries: list[Entry], M: Tensor, finite: Tensor | None, beta:
 
 
 def keep_masks(entries: list[Entry], removed: Tensor, update: Update) -> None:
-    """Keep new masks for later steps, if those use them: ``removed`` is 0 where a mask is True."""
+    """Keep new masks, if they are used later. They are True where ``removed`` is 0."""
     if update.keeps_masks:
         for entry, mask in zip(entries, removed == 0, strict=True):
             entry.keep(mask)
 
 
 def removed_before(entries: list[Entry], out: Tensor) -> Tensor:
-    """1 where the masks of an earlier step remove a coefficient, 0 elsewhere."""
+    """1 where the masks that were made before remove a coefficient, 0 elsewhere."""
     masks = [entry.mask for entry in entries if entry.mask is not None]
     return torch.logical_not(stacked(masks), out=out)
 
