@@ -114,7 +114,7 @@ def test_the_recipe_reaches_those_that_take_it():
         ("adamv", "name must be one of nsf"),
         ("adamw:moment=1", "no option 'moment'; its options are lr, betas, eps"),
         ("nsf:pp=3", "no option 'pp'; its options are lr, betas, eps, weight_decay, p, scale"),
-        ("smi-adamw:qq=1", "no option 'qq'; its options are total_steps, alpha, beta, q, min_ndim"),
+        ("smi-adamw:qq=1", "no option 'qq'; its options are total_steps, alpha, beta, q, layout"),
         ("adamw:lr=abc", "lr must be a number, got 'abc'"),
         ("smi-adamw:q=2", "q must be at most 1, got 2"),
         ("nsf:p='a'", "p must be a number"),

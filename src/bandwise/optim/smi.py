@@ -130,11 +130,9 @@ class SMI(Wrapper):
         )  # fmt: skip
         defaults = {"smi": True, **settings.in_group(), "smi_step": 0}
         _smi_settings.check_group(defaults)
-        groups = [
-            _smi_settings.completed(group, defaults, base.defaults) for group in base.param_groups
-        ]
-        for group, complete in zip(base.param_groups, groups, strict=True):
-            group.update(complete)
+        complete = [_smi_settings.completed(g, defaults, base.defaults) for g in base.param_groups]
+        for group, settled in zip(base.param_groups, complete, strict=True):
+            group.update(settled)
         super().__init__(base, defaults)
         self.shard_work = shard_work
 
@@ -160,7 +158,8 @@ class SMI(Wrapper):
 
         Args:
             name: one of the above.
-            base, total_steps: as of ``SMI``. Every preset's alpha needs ``total_steps``.
+            base: the optimizer that takes the steps.
+            total_steps: the number of steps of the training; every preset's alpha needs it.
             changes: settings of SMI that replace the preset's.
         """
         if name not in PRESETS:
@@ -191,7 +190,7 @@ class SMI(Wrapper):
         """
         _checks.not_captured("SMI")
         groups = [(group, self._settings(group)) for group in self.param_groups]
-        # A first history joins the state after the base's step, which makes the base's own entries.
+        # A first history joins the state after the base has made entries of its own.
         first: dict[Tensor, State] = {}
         may_repeat = closure is not None
         loss = self._step_base(closure, before=partial(self._filter, groups, first, may_repeat))
