@@ -418,7 +418,7 @@ def test_a_figure_shows_every_seed_and_leaves_out_those_that_diverged():
     data = study({"adamw": [1.0, 1.1], "nsf:p=0.7": [0.8, 1.0], "nsf:p=-1": [None, 2.0]})
     (figure,) = PAPER.figures({"lead": data})
     assert "nsf:p=0.7 ends best" in figure.title
-    dots = {t.name: list(t.x) for t in figure.plot.data if t.meta == "seeds"}
+    dots = {t.name: list(t.x) for t in figure.plot.data if t.meta == "values"}
     assert dots["nsf:p=0.7"] == pytest.approx([-0.2, -0.1])
     assert dots["nsf:p=-1"] == pytest.approx([0.9])
     assert PAPER.figures({}) == []

@@ -152,20 +152,20 @@ def authors(context: Context) -> dict[str, Any]:
     ]
     near = [context.folder / name for name in ("cifar10.npz", "cifar-10-batches-py")]
     path = next((str(p) for p in near if p.exists()), None)
-    studies: list[tuple[str, type, list[str], dict[str, Any]]] = [
-        ("mnist-5k", Mnist5k, mnist, {}),
-        ("cifar10", Cifar10, cifar, {"size": context.scale, "path": path}),
+    studies: list[tuple[str, type, int, list[str], dict[str, Any]]] = [
+        ("mnist-5k", Mnist5k, 5, mnist, {}),
+        ("cifar10", Cifar10, 3, cifar, {"size": context.scale, "path": path}),
     ]
     return {
         name: condensed(
             context.compare(
                 f"{_HERE}.{task.__name__}",
                 optimizers,
-                seeds=5,
+                seeds=seeds,
                 study=name,
                 options=options,
             ),
             curves=False,
         )
-        for name, task, optimizers, options in studies
+        for name, task, seeds, optimizers, options in studies
     }

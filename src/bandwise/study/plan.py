@@ -60,7 +60,8 @@ def configure(
             data=data | user_files(task, s.text),
             optimizer=s.text,
             seed=seed,
-            recipe=asdict(recipe),
+            # With lists for tuples, as the stored configuration has.
+            recipe=json.loads(json.dumps(asdict(recipe))),
             device=device,
             versions=code_versions(task, s.text),
             lens=lens,
