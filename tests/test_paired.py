@@ -1,4 +1,4 @@
-"""Verdicts: right on known differences, and seldom wrong where there is none."""
+"""Verdicts are right on known differences and seldom wrong without a difference."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_a_clear_difference_is_told():
 
 
 def test_three_seeds_on_one_side_are_not_enough():
-    """The bootstrap interval excludes zero here, the t-test does not agree."""
+    """The bootstrap interval excludes zero here, but the t-test finds nothing."""
     found = verdict([1.0, 1.1, 1.2], [0.99, 1.05, 1.0])
     assert found.interval[1] < 0
     assert found.verdict == "no detectable difference"
@@ -72,7 +72,7 @@ def test_the_same_run_twice_is_identical(values):
 
 
 def test_the_same_last_figure_by_another_way_is_no_difference():
-    """Counted errors often agree."""
+    """Counts of errors are often equal."""
     ways = [[{"step": 50, "val_loss": start}, {"step": 100, "val_loss": 1.0}] for start in (2.0, 3)]
     found = verdict([1.0, 1.0], [1.0, 1.0], curves=ways)
     assert (found.verdict, found.interval, found.p_value) == (
@@ -82,7 +82,7 @@ def test_the_same_last_figure_by_another_way_is_no_difference():
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_one_example_more_with_every_seed_is_no_certainty(seeds):
-    """Counted errors are often apart by the same count; the t-test would say p = 0."""
+    """Counts of errors often differ by the same count. The t-test would then give p = 0."""
     base = [0.023, 0.031, 0.027, 0.026, 0.029][:seeds]
     other = [0.024, 0.032, 0.028, 0.027, 0.03][:seeds]
     found = verdict(base, other)
@@ -110,7 +110,7 @@ def test_counted_errors_of_equal_methods_are_seldom_told_apart():
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_more_diverged_runs_are_worse_and_fewer_are_better(n):
-    """The verdict is monotone in the count: one of five is never called worse than four are."""
+    """The verdict is monotone in the count. One of five is never judged worse than four of five."""
     for ours in range(n + 1):
         for theirs in range(n + 1):
             if ours == theirs == 0:
@@ -143,13 +143,13 @@ def test_more_comparisons_ask_for_more():
 
 
 def test_methods_that_do_not_differ_are_seldom_told_apart():
-    """The rate of false verdicts stays at the level, which the bootstrap alone would exceed."""
+    """The rate of false verdicts stays at the level. The bootstrap alone would exceed it."""
     generator = np.random.default_rng(0)
     trials, n = 2000, 3
     by_both = by_bootstrap = 0
     for _ in range(trials):
         differences = generator.normal(size=n)
-        # Of three values the percentile interval excludes zero just if all have one sign.
+        # With three values the percentile interval excludes zero exactly if all have one sign.
         one_sided = abs(np.sign(differences).sum()) == n
         by_bootstrap += one_sided
         by_both += one_sided and p_value(differences) < 0.05

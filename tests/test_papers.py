@@ -1,4 +1,4 @@
-"""Papers: parts run, stored and resumed; the ledger from stored data alone; judges."""
+"""Papers: their parts run, are stored and resume. The ledger needs only stored data. Judges."""
 
 import dataclasses
 import importlib.metadata
@@ -47,7 +47,7 @@ def quiet():
 
 @pytest.fixture
 def paper(monkeypatch):
-    """A paper whose second part is interrupted the first time; it notes what is run."""
+    """A paper whose second part is interrupted the first time. It records the parts that run."""
     ran = []
 
     def first(context):
@@ -115,7 +115,7 @@ def test_the_ledger_says_what_is_not_measured_and_is_the_same_every_time(paper, 
 
 
 def test_claims_are_set_beside_what_is_stored_without_what_only_training_needs(tmp_path):
-    """Optuna and pytorch_optimizer are not there; a part that needs them says so at once."""
+    """Optuna and pytorch_optimizer are missing. A part that needs them fails at once."""
     results = ROOT / "papers" / "results"
     if not results.is_dir():
         pytest.skip("papers/results is not beside the tests")
@@ -204,7 +204,7 @@ def test_contenders_run_on_one_number_of_threads_which_is_restored():
     assert {name: len(seconds) for name, seconds in found.items()} == {"a": 2, "b": 2}
 
 
-# --- what is stored ------------------------------------------------------------------------------
+# --- stored results ------------------------------------------------------------------------------
 
 STORED = sorted((ROOT / "papers" / "results").glob("*.json"))
 
@@ -258,7 +258,7 @@ def differences(mean, spread=0.1):
         (Sample((-4.0,)), -5, "cannot tell yet"),  # one seed
         (Sample((-4.0, None, -4.1)), -5, "cannot tell yet"),
         (Sample((-4.0, None, -4.1), (False, True, False)), -5, "does not hold"),
-        # Steps may be known of a run that diverged later. It supports no claim.
+        # A run that diverges later may have a number of steps. It supports no claim.
         (Sample((-4.0, -4.2, -4.1), (False, True, False)), -5, "does not hold"),
         (Sample((-4.0, -4.2), (False, True), (True, False)), -5, "cannot tell yet"),
         (Sample((-4.0, -4.2), (False, False), (True, False)), -5, "cannot tell yet"),
@@ -276,7 +276,7 @@ def test_a_difference_in_words():
 
 
 def run(optimizer, seed, loss, **more):
-    """A stored run whose losses fall on a line from twice the last one."""
+    """A stored run whose losses fall linearly from twice the last one."""
     steps = list(range(1, 101))
     return {
         "optimizer": optimizer, "seed": seed, "diverged": False, "steps": 100,
@@ -289,7 +289,7 @@ def run(optimizer, seed, loss, **more):
 
 
 def study(losses, metric="val_loss", direction="min"):
-    """Every optimizer at its loss, seeds a little apart."""
+    """A stored study with each optimizer at its loss. Seeds differ a little."""
     made = [
         run(text, seed, own) | {"final": {metric: own}}
         for text, loss in losses.items()
@@ -321,7 +321,7 @@ def test_iterations_variance_and_roughness_of_a_known_run():
     known = run("adamw", 0, 1.0)
     assert measures.iterations_to("evals", 1.5)(known) == 50
     assert measures.iterations_to("evals", 0.9)(known) is None
-    # Eight losses, 0.01 apart, have the mean of their middle, 3.5 steps back.
+    # The mean of eight losses, 0.01 apart, is the loss 3.5 steps before.
     assert measures.iterations_to("training", 1.5)(known) == 54
     assert measures.roughness(known) == pytest.approx(0.01)
     late = torch.arange(81, 101) / 100
@@ -333,7 +333,7 @@ def test_thresholds_are_the_paper_s_or_where_our_baseline_is_as_far():
     assert measures.thresholds({"study": made, "thresholds": [1.0, 1.5]}) == (1.0, 1.5)
     train, val = measures.thresholds({"study": made, "thresholds": None})
     assert train == pytest.approx(2 - 0.25 + 0.035)
-    assert val == pytest.approx(1.0)  # the evaluations are at 0 and 100 alone
+    assert val == pytest.approx(1.0)  # evaluations are only at 0 and 100
 
 
 @pytest.mark.parametrize(
@@ -417,7 +417,7 @@ def test_combined_with_other_optimizers(change, verdict):
     }
     made = study(losses)
     for each in made["runs"]:
-        # Noise that is the seed's alone cancels in pairs; this one does not.
+        # Noise that depends only on the seed cancels in pairs. This noise does not.
         if "smi-" in each["optimizer"] and verdict == "cannot tell yet":
             each["final"]["val_loss"] += 0.01 * (each["seed"] - 1)
     assert claims.combined({"study": made, "texts": texts}).verdict == verdict
@@ -456,7 +456,7 @@ def test_the_most_sensitive_setting(varied, verdict):
 
 
 def test_noise_makes_each_setting_the_most_sensitive_equally_often():
-    """Also with five, four and three values: the widest range is alpha's in a fifth of cases."""
+    """Also with five, four and three values. A comparison of ranges would favour alpha."""
     generator = np.random.default_rng(0)
     names = list(sensitivity.VARIED)[:3]
     trials, widest, kept = 500, dict.fromkeys(names, 0), 0
@@ -514,7 +514,7 @@ def test_sophia_finds_the_diagonal_of_a_hessian():
 
     for _ in range(11):
         optimizer.step(closure)
-    # One a step, and two more at the first and the eleventh.
+    # One evaluation per step, and two more at steps 1 and 11.
     assert len(calls) == 11 + 4
     assert optimizer.state[weights]["hessian"] == pytest.approx(scale, rel=1e-3)
     assert calls[-3] < calls[0]

@@ -1,4 +1,4 @@
-"""The NSF paper: judges on data made by hand, parts at a few steps, optimizers by layer."""
+"""The NSF paper: judges on data made by hand, parts with few steps, optimizers by layer."""
 
 import copy
 import io
@@ -27,7 +27,7 @@ CYCLE = "nsf:p=cyclic(0.5,-0.25,100)"
 
 
 def study(finals, *, metric="val_loss", steps=100, **more):
-    """A stored study: the final metric of every seed by optimizer; None for a divergence."""
+    """A stored study from the final metric of every seed by optimizer. None is a divergence."""
     runs = [
         {
             "optimizer": optimizer,
@@ -54,7 +54,7 @@ def shifted(by, spread=0.01, n=5):
 SHIFTS = [
     (shifted(-0.1), "holds"),
     (shifted(0.1), "does not hold"),
-    # That five seeds show nothing says no more than that three do.
+    # Five seeds without a difference say no more than three.
     (shifted(0.0, 0.1), "cannot tell yet"),
     (shifted(0.0, 0.1, 3), "cannot tell yet"),
     (shifted(-0.1, n=1), "cannot tell yet"),
@@ -114,7 +114,7 @@ def test_consistently_means_on_every_task_and_some_means_one():
 
 
 def curves(ours, theirs):
-    """Both reach AdamW's last error of 0.1 at steps of their own; AdamW sooner with two seeds."""
+    """Both reach AdamW's last error of 0.1 at given steps. With two seeds AdamW is sooner."""
     data = study({"adamw": [0.1] * 5, CYCLE: [0.1] * 5}, metric="val_error")
     for run in data["runs"]:
         reached = theirs - 10 * (run["seed"] % 2) if run["optimizer"] == "adamw" else ours
@@ -124,7 +124,7 @@ def curves(ours, theirs):
 
 
 def test_a_quarter_is_of_what_the_baseline_itself_needed():
-    """Both are there after a fifth of the run: no merit of the cycle."""
+    """Both reach it after a fifth of the run, so the cycle saves nothing."""
     finding = claims.quarter_of_the_cost({"a": curves(20, 20)})
     assert finding.verdict == "does not hold"
     assert "after 20% of the run (AdamW itself after 20%; 0 of 5 seeds never)" in finding.ours
@@ -135,7 +135,7 @@ def test_a_quarter_is_of_what_the_baseline_itself_needed():
 
 
 def test_one_run_that_never_is_as_good_says_little():
-    """Of equal methods half of the runs never are as good as the other's end."""
+    """With equal methods, half of the runs never reach the other's last value."""
     data = curves(100, 100)
     late = Study(data).runs(CYCLE)[2]
     late["evals"]["val_error"] = [0.9] * 11
@@ -146,14 +146,14 @@ def test_one_run_that_never_is_as_good_says_little():
 
 @pytest.mark.parametrize("judge", [claims.faster, claims.quarter_of_the_cost])
 def test_a_diverged_seed_supports_no_claim_on_steps(judge):
-    """It is not the same as a seed that never reaches the value, which only counts as late."""
+    """A seed that never reaches the value counts as late. A diverged one supports nothing."""
     data = curves(20, 100)
     for run in Study(data).runs(CYCLE):
         run["evals"]["val_error"][2:] = [0.1 if run["seed"] else 0.9] * 9
     assert judge({"a": data}).verdict == "holds"
     Study(data).runs(CYCLE)[0]["diverged"] = True
     assert judge({"a": data}).verdict == "does not hold"
-    Study(data).runs("adamw")[1]["diverged"] = True  # as many of the baseline
+    Study(data).runs("adamw")[1]["diverged"] = True  # the baseline has as many
     assert judge({"a": data}).verdict == "cannot tell yet"
 
 
@@ -186,7 +186,7 @@ def test_more_diverged_seeds_than_the_baseline_decide_and_as_many_do_not():
 
 
 def response(slopes, n=3):
-    """A lens with a slope for every optimizer, in two windows."""
+    """A stored study with a slope for every optimizer, in two windows."""
     data = study({name: [1.0] * n for name in slopes})
     for run in data["runs"]:
         slope = slopes[run["optimizer"]]
@@ -212,7 +212,7 @@ def test_frequencies(adam, sgd, negative, verdicts):
 
 
 def aligning(ours, theirs, ours_loss=1.0, theirs_loss=0.5):
-    """Accuracy and agreement jump at a step of its own; the loss there."""
+    """A stored study whose accuracy and agreement jump at a given step, with the loss there."""
     data = study({"adamw": [0.1] * 5, CYCLE: [0.1] * 5}, metric="val_error")
     for run in data["runs"]:
         mine = run["optimizer"] != "adamw"
@@ -237,10 +237,10 @@ def test_alignment():
     assert "after 20% of the run, AdamW after 60%" in claims.early_alignment(aligning(20, 60)).ours
     assert claims.accurate_at_high_loss(aligning(20, 60)).verdict == "holds"
     assert claims.accurate_at_high_loss(aligning(20, 60, 0.2)).verdict == "does not hold"
-    # At the first evaluation, or at the last, which is the end, nothing was seen of when.
+    # An alignment at the first or last evaluation does not tell when it happened.
     assert claims.early_alignment(aligning(0, 60)).verdict == "cannot tell yet"
     assert claims.early_alignment(aligning(100, 100)).verdict == "cannot tell yet"
-    # It never is as accurate: nothing to compare.
+    # It never is as accurate, so there is nothing to compare.
     assert claims.accurate_at_high_loss(aligning(200, 60)).verdict == "cannot tell yet"
 
 
@@ -380,7 +380,7 @@ def test_exponents_by_layer():
     assert {name: exponent[id(p)] for name, p in named.items()} == {
         name: 0.7 if layer_kind(name) == "attention" else 0.5 for name in named
     }
-    # All alike, it is NSF.
+    # With equal exponents it is NSF.
     same = trained(gpt_ := gpt(), nsf_by_layer(gpt_.named_parameters(), 0.01, 0.7, 0.7, 0.7, 0.7))
     other = gpt()
     plain = bw.NSF(other.parameters(), 0.01, (0.9, 0.99), weight_decay=0.1, p=0.7)
@@ -460,7 +460,7 @@ def test_muon_and_adamw_resume():
 
 @pytest.fixture
 def context(tmp_path, monkeypatch):
-    """Everything so small that a part takes seconds."""
+    """A context with such small sizes that a part takes seconds."""
     tiny = replace(
         scales.SCALES["small"],
         steps=4,
@@ -493,7 +493,7 @@ def context(tmp_path, monkeypatch):
 
 
 def judged(name, data):
-    """Every claim of the part, from what a file would hold."""
+    """The findings of all claims of a part, from data as a file holds it."""
     data = json.loads(to_json(data))
     return [claim.judge(data) for claim in PAPER.claims if claim.part == name]
 
@@ -510,7 +510,7 @@ def test_a_part_runs_resumes_and_is_judged(name, context):
         assert table.rows
         assert {len(row) for row in table.rows} == {len(table.columns)}
     again = part.run(context)
-    assert again == data  # the times too: nothing was trained anew
+    assert again == data  # the times too, so nothing was trained again
 
 
 def test_images_with_and_without_cifar(context, monkeypatch):
