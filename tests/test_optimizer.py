@@ -1,4 +1,4 @@
-"""What every optimizer of torch can do, SMI and NSF can: one body of tests over many settings."""
+"""SMI and NSF can do what torch's optimizers can. The same tests run over many settings."""
 
 import copy
 import io
@@ -84,7 +84,7 @@ def train(model, opt, steps, closure=None):
 
 
 def same(a, b):
-    """Equal through and through: types, dtypes, bits."""
+    """Compare types, dtypes and bits."""
     if type(a) is not type(b):
         return False
     if isinstance(a, torch.Tensor):
@@ -194,14 +194,14 @@ def test_no_scheduler_is_forgotten():
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_schedulers(name, scheduler):
-    """They give the learning rates they give an optimizer of torch, and the base steps by them."""
+    """They give the same learning rates as with torch's optimizers, and the base uses them."""
     model, opt = make(name)
     bare = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1e-2, momentum=0.9)
     seen, right = [], []
     stepper = getattr(opt, "base", opt)
     stepper.register_step_pre_hook(lambda o, args, kwargs: seen.append(o.param_groups[0]["lr"]))
     with warnings.catch_warnings():
-        # SequentialLR's own call of its parts' step(epoch) is deprecated by torch itself.
+        # torch itself deprecates SequentialLR's call of step(epoch).
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="The epoch parameter")
         ours, theirs = SCHEDULERS[scheduler](opt), SCHEDULERS[scheduler](bare)
@@ -246,7 +246,7 @@ def test_a_scheduler_created_before_or_after_loading(name, created):
 
 @pytest.mark.parametrize("name", WITHOUT_LBFGS)  # torch: GradScaler takes no closure
 def test_grad_scaler_and_the_step_it_skips(name):
-    """Powers of two scale without rounding: the run equals one that was never scaled."""
+    """Powers of two scale without rounding, so the run equals an unscaled one."""
     model, opt = make(name)
     train(model, opt, range(6))
 
@@ -291,7 +291,7 @@ def test_copies_go_their_own_way(name, copied):
 
 
 def resumed(name, dtype=torch.float32):
-    """An unbroken run of 12 steps, and one saved and loaded into fresh objects after 7."""
+    """An uninterrupted run of 12 steps, and one that is loaded into new objects after 7."""
     model, opt = make(name, dtype)
     train(model, opt, range(7))
     file = io.BytesIO()
@@ -311,7 +311,7 @@ def test_a_resumed_run_equals_the_unbroken_one(name):
     assert same(unbroken, broken)
 
 
-# Loading casts NAdam's mu_product, a scalar, to the parameter's dtype: torch's own, without SMI.
+# torch's loading casts NAdam's mu_product, a scalar, to the parameter's dtype, even without SMI.
 @pytest.mark.parametrize("name", IN_BFLOAT16)
 def test_a_resumed_run_equals_the_unbroken_one_in_bfloat16(name):
     unbroken, broken = resumed(name, torch.bfloat16)
@@ -320,7 +320,7 @@ def test_a_resumed_run_equals_the_unbroken_one_in_bfloat16(name):
 
 
 def test_other_settings_are_overwritten_by_loading(name):
-    """Settings travel with the checkpoint, as a learning rate does."""
+    """A checkpoint holds the settings, as it holds a learning rate."""
     _, opt = make(name)
     for group in opt.param_groups:
         group.update(lr=0.5, **({"smi_q": 0.75} if "smi" in group else {"p": 1.25}))
@@ -338,7 +338,7 @@ def test_saving_leaves_the_groups_alone(name):
 
 
 def test_what_was_loaded_is_not_shared(name):
-    """NSF's moments and SMI's history are copies. A base of torch takes its tensors as they are."""
+    """NSF's moments and SMI's history are copies. A base of torch shares the loaded tensors."""
     model, opt = make(name)
     train(model, opt, range(3))
     saved = opt.state_dict()
@@ -536,7 +536,7 @@ def test_a_failure_that_is_no_misfit_is_not_called_one(monkeypatch):
 
 
 def test_state_dict_hooks(name):
-    """Hooks see and may change what is saved, and what is loaded before it is judged."""
+    """Hooks see and may change saved data, and loaded data before it is checked."""
     model, opt = make(name)
     train(model, opt, range(2))
     calls = []
@@ -581,8 +581,9 @@ def test_save_hooks_see_plain_data(name):
     opt.state_dict()
 
 
-# torch: strict loading wants state of every parameter, which LBFGS has not; flat loading keeps the
-# state that a fresh optimizer has after a step of zeros, which Adagrad, born with state, skips.
+# In torch, strict loading needs state for every parameter, which LBFGS lacks. Flat loading keeps
+# the state that a new optimizer has after a step of zeros. Adagrad has state from the start and
+# skips that step.
 @pytest.mark.parametrize(
     ("name", "flat"),
     [(name, False) for name in WITHOUT_LBFGS]
@@ -635,7 +636,7 @@ def test_a_group_added_while_training(name):
     assert given == {"params": [extra], "lr": 0.5}
     first, second = opt.param_groups
     assert second["lr"] == 0.5
-    for key in first.keys() - {"params", "lr"}:  # the counters of steps among them
+    for key in first.keys() - {"params", "lr"}:  # includes the counters of steps
         assert second[key] == first[key]
     before = extra.detach().clone()
     extra.grad = torch.randn(6, 4)
@@ -643,7 +644,7 @@ def test_a_group_added_while_training(name):
     assert not torch.equal(extra, before)
     step = "smi_step" if "smi" in first else "step"
     assert first[step] == second[step] == 4
-    # It is saved and loaded like the others.
+    # It is saved and loaded like the other groups.
     _, opt2 = make(name)
     opt2.add_param_group({"params": [torch.nn.Parameter(torch.zeros(6, 4))]})
     opt2.load_state_dict(opt.state_dict())

@@ -1,4 +1,4 @@
-"""Verdicts: right on known differences, and seldom wrong where there is none."""
+"""Verdicts are right on known differences and seldom wrong without a difference."""
 
 import math
 
@@ -73,7 +73,7 @@ def test_the_same_run_twice_is_identical(values):
 
 
 def test_the_same_last_figure_by_another_way_is_no_difference():
-    """Counted errors often agree."""
+    """Counts of errors are often equal."""
     ways = [[{"step": 50, "val_loss": start}, {"step": 100, "val_loss": 1.0}] for start in (2.0, 3)]
     found = verdict([1.0, 1.0], [1.0, 1.0], curves=ways)
     assert (found.verdict, found.interval, found.p_corrected) == (
@@ -83,7 +83,7 @@ def test_the_same_last_figure_by_another_way_is_no_difference():
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_one_example_more_with_every_seed_is_no_certainty(seeds):
-    """Counted errors are often apart by the same count; the t-test would say p = 0."""
+    """Counts of errors often differ by the same count. The t-test would then give p = 0."""
     base = [0.023, 0.031, 0.027, 0.026, 0.029][:seeds]
     other = [0.024, 0.032, 0.028, 0.027, 0.03][:seeds]
     found = verdict(base, other)
@@ -110,7 +110,7 @@ def test_counted_errors_of_equal_methods_are_seldom_told_apart():
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_more_diverged_runs_are_worse_and_fewer_are_better(n):
-    """The verdict is monotone in the count: one of five is never called worse than four are."""
+    """The verdict is monotone in the count. One of five is never judged worse than four of five."""
     for ours in range(n + 1):
         for theirs in range(n + 1):
             if ours == theirs == 0:

@@ -1,4 +1,4 @@
-"""Papers: parts run, stored and resumed; the ledger from stored data alone; judges."""
+"""Papers: their parts run, are stored and resume. The ledger needs only stored data. Judges."""
 
 import dataclasses
 import importlib.metadata
@@ -49,7 +49,7 @@ def quiet():
 
 @pytest.fixture
 def paper(monkeypatch):
-    """A paper whose second part is interrupted the first time; it notes what is run."""
+    """A paper whose second part is interrupted the first time. It records the parts that run."""
     ran = []
 
     def first(context):
@@ -119,7 +119,7 @@ def test_the_ledger_says_what_is_not_measured_and_is_the_same_every_time(paper, 
 
 
 def test_claims_are_set_beside_what_is_stored_without_what_only_training_needs(tmp_path):
-    """Optuna and pytorch_optimizer are not there; a part that needs them says so at once."""
+    """Optuna and pytorch_optimizer are missing. A part that needs them fails at once."""
     results = ROOT / "papers" / "results"
     if not results.is_dir():
         pytest.skip("papers/results is not beside the tests")
@@ -208,7 +208,7 @@ def test_contenders_run_on_one_number_of_threads_which_is_restored():
     assert {name: len(seconds) for name, seconds in found.items()} == {"a": 2, "b": 2}
 
 
-# --- what is stored ------------------------------------------------------------------------------
+# --- stored results ------------------------------------------------------------------------------
 
 STORED = sorted((ROOT / "papers" / "results").glob("*.json"))
 
@@ -282,7 +282,7 @@ def test_a_difference_in_words():
 
 
 def run(optimizer, seed, loss, **more):
-    """A stored run whose losses fall on a line from twice the last one."""
+    """A stored run whose losses fall linearly from twice the last one."""
     steps = list(range(1, 101))
     return {
         "optimizer": optimizer, "seed": seed, "diverged": False, "steps": 100,
@@ -295,7 +295,7 @@ def run(optimizer, seed, loss, **more):
 
 
 def study(losses, metric="val_loss", direction="min"):
-    """Every optimizer at its loss, seeds a little apart."""
+    """A stored study with each optimizer at its loss. Seeds differ a little."""
     made = [
         run(text, seed, own) | {"final": {metric: own, "train_loss": own}}
         for text, loss in losses.items()
@@ -327,7 +327,7 @@ def test_iterations_variance_and_roughness_of_a_known_run():
     known = run("adamw", 0, 1.0)
     assert measures.iterations_to("evals", 1.5)(known) == 50
     assert measures.iterations_to("evals", 0.9)(known) is None
-    # Eight losses, 0.01 apart, have the mean of their middle, 3.5 steps back.
+    # The mean of eight losses, 0.01 apart, is the loss 3.5 steps before.
     assert measures.iterations_to("training", 1.5)(known) == 54
     assert measures.roughness(known) == pytest.approx(0.01)
     late = torch.arange(81, 101) / 100
@@ -339,7 +339,7 @@ def test_thresholds_are_the_paper_s_or_where_our_baseline_is_as_far():
     assert measures.thresholds({"study": made, "thresholds": [1.0, 1.5]}) == (1.0, 1.5)
     train, val = measures.thresholds({"study": made, "thresholds": None})
     assert train == pytest.approx(2 - 0.25 + 0.035)
-    assert val == pytest.approx(1.0)  # the evaluations are at 0 and 100 alone
+    assert val == pytest.approx(1.0)  # evaluations are only at 0 and 100
 
 
 @pytest.mark.parametrize(("top", "holds"), [(0.9, True), (1.1, False), (0.9999, None)])
@@ -451,7 +451,7 @@ def test_the_best_value_and_a_good_default(varied):
 
 
 def test_noise_makes_each_setting_the_most_sensitive_equally_often():
-    """Also with five, four and three values: the widest range is alpha's in a fifth of cases."""
+    """Also with five, four and three values. A comparison of ranges would favour alpha."""
     generator = np.random.default_rng(0)
     names = list(sensitivity.VARIED)[:3]
     trials, widest = 500, dict.fromkeys(names, 0)
@@ -630,7 +630,7 @@ def test_sophia_finds_the_diagonal_of_a_hessian():
 
     for _ in range(11):
         optimizer.step(closure)
-    # One a step, and two more at the first and the eleventh.
+    # One evaluation per step, and two more at steps 1 and 11.
     assert len(calls) == 11 + 4
     assert optimizer.state[weights]["hessian"] == pytest.approx(scale, rel=1e-3)
     assert calls[-3] < calls[0]

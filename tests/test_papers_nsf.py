@@ -1,4 +1,4 @@
-"""The NSF paper: judges on data made by hand, parts at a few steps, optimizers by layer."""
+"""The NSF paper: judges on data made by hand, parts with few steps, optimizers by layer."""
 
 import copy
 import io
@@ -27,7 +27,7 @@ CYCLE = "nsf:p=cyclic(0.5,-0.25,100)"
 
 
 def study(finals, *, metric="val_loss", steps=100, **more):
-    """A stored study: the final metric of every seed by optimizer; None for a divergence."""
+    """A stored study from the final metric of every seed by optimizer. None is a divergence."""
     runs = [
         {
             "optimizer": optimizer,
@@ -213,7 +213,7 @@ def test_controls_of_the_authors_rule_are_no_cycles_of_it():
 
 
 def test_one_run_that_never_is_as_good_says_little():
-    """Of equal methods half of the runs never are as good as the other's end."""
+    """With equal methods, half of the runs never reach the other's last value."""
     data = curves(100, 100)
     late = Study(data).runs(CYCLE)[2]
     late["evals"]["val_error"] = [0.9] * 11
@@ -267,7 +267,7 @@ def test_more_diverged_seeds_than_the_baseline_decide_and_as_many_do_not():
 
 
 def response(slopes, n=3):
-    """A lens with a slope for every optimizer, in two windows."""
+    """A stored study with a slope for every optimizer, in two windows."""
     data = study({name: [1.0] * n for name in slopes})
     for run in data["runs"]:
         slope = slopes[run["optimizer"]]
@@ -293,7 +293,7 @@ def test_frequencies(adam, sgd, negative, outcomes):
 
 
 def aligning(ours, theirs, ours_loss=1.0, theirs_loss=0.5):
-    """Accuracy and agreement jump at a step of its own; the loss there."""
+    """A stored study whose accuracy and agreement jump at a given step, with the loss there."""
     data = study({"adamw": [0.1] * 5, CYCLE: [0.1] * 5}, metric="val_error")
     for run in data["runs"]:
         mine = run["optimizer"] != "adamw"
@@ -462,7 +462,7 @@ def test_exponents_by_layer():
     assert {name: exponent[id(p)] for name, p in named.items()} == {
         name: 0.7 if layer_kind(name) == "attention" else 0.5 for name in named
     }
-    # All alike, it is NSF.
+    # With equal exponents it is NSF.
     same = trained(gpt_ := gpt(), nsf_by_layer(gpt_.named_parameters(), 0.01, 0.7, 0.7, 0.7, 0.7))
     other = gpt()
     plain = bw.NSF(other.parameters(), 0.01, (0.9, 0.99), weight_decay=0.1, p=0.7)
@@ -581,7 +581,7 @@ def test_the_control_of_length_decays_as_the_rule_does():
 
 @pytest.fixture
 def context(tmp_path, monkeypatch):
-    """Everything so small that a part takes seconds."""
+    """A context with such small sizes that a part takes seconds."""
     tiny = replace(
         scales.SCALES["small"],
         steps=4,
@@ -611,7 +611,7 @@ def context(tmp_path, monkeypatch):
 
 
 def judged(name, data):
-    """Every claim of the part, from what a file would hold."""
+    """The findings of all claims of a part, from data as a file holds it."""
     data = json.loads(to_json(data))
     return [claim.judge(data) for claim in PAPER.claims if claim.part == name]
 
@@ -628,7 +628,7 @@ def test_a_part_runs_resumes_and_is_judged(name, context):
         assert table.rows
         assert {len(row) for row in table.rows} == {len(table.columns)}
     again = part.run(context)
-    assert again == data  # the times too: nothing was trained anew
+    assert again == data  # the times too, so nothing was trained again
 
 
 def test_images_with_and_without_cifar(context, monkeypatch):

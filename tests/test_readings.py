@@ -1,4 +1,4 @@
-"""What a logger is told, beside the SMI paper's algorithm and the schedules themselves."""
+"""The readings for loggers, compared with the SMI paper's algorithm and the schedules."""
 
 from types import SimpleNamespace
 
@@ -43,7 +43,7 @@ def test_alpha_and_p_are_those_of_the_coming_step():
 
 
 def test_kept_energy_is_that_of_the_filtered_gradients_over_all():
-    """Algorithm 1 with alpha = 1 leaves what the mask keeps; vectors are not filtered."""
+    """Algorithm 1 with alpha = 1 leaves the part that the mask keeps. Vectors are not filtered."""
     judges = [Algorithm1(lambda t: 1.0, 0.9, 0.4) for _ in SHAPES[:2]]
     for t, row in enumerate(walk(*made(), range(8))):
         gradients = params_and_gradients(t)[:2]
@@ -54,7 +54,7 @@ def test_kept_energy_is_that_of_the_filtered_gradients_over_all():
 
 
 def test_a_mask_that_stays_is_the_one_that_counts():
-    """Filtered anew every third step; between them other gradients meet the same mask."""
+    """A new mask is made every third step. The gradients between them get the same mask."""
     params, opt = made(refresh_every=3)
     kept = [row["smi/kept"] for row in walk(params, opt, range(2))]
     masks = [opt.state[param]["smi_mask"] for param in params[:2]]

@@ -1,4 +1,4 @@
-"""What the README shows in Python works as it stands there; test_docs.py has commands and links."""
+"""The README's Python works as it is. test_docs.py checks commands and links."""
 
 import ast
 import re

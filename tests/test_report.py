@@ -1,4 +1,4 @@
-"""The report says what the results say, in every shape that results can have."""
+"""The report agrees with the results, in every shape that results can have."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NOWHERE = Path("nowhere")  # a study's folder without logs
 
 
 def a_run(label: str, seed: int, end: float, *, diverged: bool = False, **scheduled: Any) -> Run:
-    """A run whose loss falls in a line from 4 to ``end``; a diverged one stops at step 40."""
+    """A run whose loss falls linearly from 4 to ``end``. A diverged run stops at step 40."""
     last = 40 if diverged else STEPS
     evals = [
         {"step": t, "val_loss": 4 + (end - 4) * t / STEPS, "val_error_k1": end / (t + 1)}
@@ -69,7 +69,7 @@ def a_run(label: str, seed: int, end: float, *, diverged: bool = False, **schedu
 
 
 def lens_rows(slope: float = -1.0) -> list[dict[str, Any]]:
-    """What a lens of a run might have recorded."""
+    """Rows that a lens may record in a run."""
     bands = {f"{name}_{band}": 1.0 for name in ("gain", "response") for band in ("low", "high")}
     temporal = {"steps": 50, "frequency": [0.0, 0.5], "gain": [1.0, 1.0], "response": [1.0, 1.0]}
     temporal |= {"size_slope": slope, "size_slope_low": slope, "size_slope_high": slope}
@@ -144,7 +144,7 @@ def study() -> Results:
 
 @pytest.fixture
 def diverged() -> Results:
-    """``sgd`` diverged on one of three seeds, ``lion`` on all."""
+    """Results in which ``sgd`` diverges on one of three seeds, ``lion`` on all."""
     lost = {"mean": math.nan, "std": math.nan, "difference": math.nan, "interval": None}
     lost |= {"p_raw": None, "p_corrected": None, "steps_to_baseline": None}
     rows = [
@@ -169,12 +169,12 @@ def one_seed() -> Results:
 
 
 def typed(text: str) -> str:
-    """The text with the signs that a keyboard has."""
+    """The text in characters of a keyboard."""
     return text.replace(MINUS, "-").replace(TIMES, "x")
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: its text, scripts, and what it would load."""
+    """A page as a browser reads it: its text, its scripts and the addresses that it loads."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ def printed(results: Results, width: int) -> str:
 
 
 def first_column(text: str) -> str:
-    """The labels of a printed table, put together from the lines that they were folded into."""
+    """The labels of a printed table. Labels on several lines are joined."""
     body = text.split("─\n")[-1].split('"Better"')[0]
     return "".join(row.split("  ")[0].strip() for row in body.splitlines())
 
@@ -337,11 +337,11 @@ def test_no_text_of_the_user_becomes_markup(study: Results, hostile: str) -> Non
     assert hostile in page.text
     assert "alert" not in "".join(page.tags)
     assert "img" not in page.tags
-    # One script a figure, plotly and the page's own.
+    # One script per figure, plotly, and the page's own.
     assert page.tags.count("script") == page.tags.count("figure") + 2
     names = {trace.get("name") for data in page.data for trace in json.loads(data)["data"]}
     assert html.escape(f"nsf {hostile}") in names
-    # Plotly would read tags in any text: the only one is our line break.
+    # Plotly reads tags in any text. The only one is our line break.
     words = [word for data in page.data for word in strings(json.loads(data))]
     assert not [word for word in words if "<" in word.replace("<br>", "")]
 
@@ -376,7 +376,7 @@ def test_write_is_whole_or_nothing(
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
 
 
-# Results that are not as one would like them
+# Diverged runs and few runs
 
 
 def test_diverged_runs_are_said_and_shown(diverged: Results) -> None:
@@ -476,7 +476,7 @@ def test_the_task_s_evaluations_are_rows_for_the_lens(study: Results) -> None:
 
 
 def test_the_report_has_every_figure_of_the_lens_page(tmp_path: Path) -> None:
-    """The heat map of layers too: its rows are in the logs alone."""
+    """It also has the heat map of layers, whose rows are only in the logs."""
     results = compare("two-moons", "adamw", seeds=1, steps=40, lens=True, jobs=1, out=tmp_path)
     report, lens = (
         re.findall(r'<figure id="(lens-.*?)"', page.read_text(encoding="utf-8"))
@@ -715,7 +715,7 @@ def test_diverged_seeds_of_both_are_said(study: Results) -> None:
     )
 
 
-# What should make a reader doubt the study
+# Warnings about a study
 
 
 def test_where_all_runs_diverged_the_reader_is_told_what_to_do(diverged: Results) -> None:

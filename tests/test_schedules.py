@@ -1,4 +1,4 @@
-"""Schedules are the paper's formulas, and plain frozen values."""
+"""Schedules follow the SMI paper's formulas and are plain frozen values."""
 
 import io
 import math
@@ -90,7 +90,7 @@ def test_bounds_are_values(schedule):
     T = 1000
     values = [schedule(t, T) for t in range(2 * T)]
     low, high = schedule.bounds
-    # An odd period, and a sawtooth, pass by their low end without meeting it.
+    # A cycle of odd period and a sawtooth never take their lowest value.
     if not isinstance(schedule, bw.Cyclic):
         assert (min(values), max(values)) == (low, high)
     else:

@@ -1,4 +1,4 @@
-"""Nothing in a folder, a report or a download is run, and no download leaves its folder."""
+"""Nothing in a folder, a report or a download is executed. No download leaves its folder."""
 
 import ast
 import hashlib
@@ -40,7 +40,7 @@ SOURCES = sorted(Path(bandwise.__file__).parent.rglob("*.py"))
 
 
 class Evil:
-    """Makes a file where it is unpickled."""
+    """Makes a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -50,7 +50,7 @@ class Evil:
 
 
 def test_only_the_user_s_files_are_run_and_only_checked_pickles_read():
-    """Every call in the sources that could run what it is given."""
+    """The test lists every call in the sources that could execute its argument."""
     found = []
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -66,7 +66,7 @@ def test_only_the_user_s_files_are_run_and_only_checked_pickles_read():
                 name,
             ):
                 found.append((path.name, name))
-    # np.load refuses pickles by default; cifar10 has an unpickler that loads no code.
+    # np.load refuses pickles by default. cifar10's unpickler loads no code.
     assert sorted(set(found)) == [
         ("cifar10.py", "np.load"),
         ("userfile.py", "compile"),
@@ -89,7 +89,7 @@ def test_a_checkpoint_runs_nothing(tmp_path):
 
 
 def test_a_report_runs_nothing_of_what_a_study_ran(tmp_path):
-    """Results name the user's file: it may have come with them."""
+    """Results name the user's file. It may come from the same source as the results."""
     two_runs(tmp_path)
     evil = f"from pathlib import Path; Path({str(tmp_path / 'ran')!r}).touch()"
     for name in ("line.py", "out/conftest.py", "out/sitecustomize.py", "out/runs/plotly.py"):
@@ -127,7 +127,7 @@ def test_batches_of_images_run_nothing(tmp_path):
 
 
 def test_an_archive_writes_nothing(tmp_path):
-    """Members above its folder, absolute ones, links out of it."""
+    """The archive has members above its folder, absolute members, and links out of it."""
     folder = batches(tmp_path / "cifar-10-batches-py")
     archive = tmp_path / "inner" / "cifar.tar.gz"
     archive.parent.mkdir()
@@ -158,7 +158,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def server(monkeypatch):
-    """Sends everyone elsewhere, under a name of its own choice."""
+    """A server that redirects every request and chooses the file's name."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -240,7 +240,7 @@ def shows_text(raw, hostile):
     assert hostile in page.text
     assert page.tags.count("script") == page.tags.count("figure") + 2
     assert "img" not in page.tags
-    # The only tags that Plotly may read are ours.
+    # Plotly may read only our tags.
     words = [word for data in page.data for word in strings(json.loads(data))]
     ours = re.compile("<br>|<extra></extra>")
     assert not [word for word in words if "<" in ours.sub("", word)]
@@ -264,7 +264,7 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
 def test_a_browser_runs_nothing(tmp_path):
-    """What a browser made of a page that was drawn, figures and all."""
+    """The page as a browser shows it, with its figures."""
     results = two_runs(tmp_path)
     owned = "document.documentElement.dataset.owned=1"
     for hostile in (

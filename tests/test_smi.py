@@ -1,4 +1,4 @@
-"""SMI around its base: settings, what it leaves alone, what it refuses."""
+"""SMI around its base: its settings, its limits and its errors."""
 
 import collections
 import copy
@@ -21,7 +21,7 @@ def sgd(params, **settings):
 
 
 def filtered(gradient, opt, param=None):
-    """The gradient as it is after a step of ``opt``."""
+    """The gradient after a step of ``opt``."""
     param = opt.param_groups[0]["params"][0] if param is None else param
     param.grad = gradient.clone()
     opt.step()
@@ -29,7 +29,7 @@ def filtered(gradient, opt, param=None):
 
 
 def judged(gradients, q=0.25, beta=0.99, alpha=0.5):
-    """The last gradient after Algorithm 1 has seen them all."""
+    """The last gradient, filtered by Algorithm 1 after all others."""
     judge = Algorithm1(alpha if callable(alpha) else lambda t: alpha, beta, q)
     return [judge.filter(gradient) for gradient in gradients][-1]
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_wrapped(param):
     opt = bw.SMI(sgd([param]), 10)
     with pytest.raises(ValueError, match=r"^base is filtered already: make a new optimizer"):
         bw.SMI(opt, 10)
-    # Nor a base twice: the first SMI's settings in its groups would win over the second's.
+    # A base cannot be wrapped twice, because the first SMI's settings would stay in its groups.
     with pytest.raises(ValueError, match=r"^base is filtered already: make"):
         bw.SMI(opt.base, 10, q=0.5)
 
@@ -331,7 +331,7 @@ def test_a_sparse_gradient_is_refused_and_changes_nothing(param, gradients):
     assert torch.equal(param.grad, gradients[0])
     assert not opt.state
     assert opt.param_groups[0]["smi_step"] == 0
-    # As the message advises.
+    # The message's advice works.
     separate = sgd([{"params": [param]}, {"params": [embedding.weight], "smi": False}])
     bw.SMI(separate, alpha=0.5).step()
     torch.testing.assert_close(param.grad, judged(gradients[:1]))
@@ -390,7 +390,7 @@ def test_history_dtype(dtype, param, gradients):
     found = opt.state[param]["smi_history"]
     (right,) = (state["smi_history"] for state in exact.state.values())
     assert found.dtype == dtype
-    # With beta 1/2 the roundings of all steps add up to at most two.
+    # With beta 1/2 the rounding errors of all steps sum to at most two.
     torch.testing.assert_close(found.double(), right, rtol=torch.finfo(dtype).eps, atol=1e-12)
     loaded = bw.SMI(sgd([param]), alpha=0.5)
     loaded.load_state_dict(opt.state_dict())
@@ -409,7 +409,7 @@ def test_a_history_dtype_may_be_changed_while_training(foreach, refresh_every, p
         assert history.dtype == (dtype or torch.float64)
         right = torch.fft.rfft2(gradients[0]).abs()
         torch.testing.assert_close(history.double(), right, rtol=2.0**-7, atol=0)
-    # What float16 cannot hold becomes its largest number, not infinity.
+    # A value beyond float16 becomes its largest number, not infinity.
     filtered(gradients[0] * 1e9, opt)
     opt.param_groups[0]["smi_history_dtype"] = torch.float16
     filtered(gradients[0], opt)
@@ -417,7 +417,7 @@ def test_a_history_dtype_may_be_changed_while_training(foreach, refresh_every, p
 
 
 def test_a_loaded_history_has_the_dtype_of_the_group(param, gradients):
-    """Also where a state_dict's groups were replaced."""
+    """Even if the groups of a state_dict were replaced."""
     double = bw.SMI(sgd([param]), alpha=0.5)
     filtered(gradients[0], double)
     loaded = bw.SMI(sgd([param]), alpha=0.5, history_dtype=torch.float32)
@@ -428,7 +428,7 @@ def test_a_loaded_history_has_the_dtype_of_the_group(param, gradients):
 
 
 def older(state):
-    """As it was before NaN stood for a history that has not begun."""
+    """The state of an older version, in which -1 marks a history that has not begun."""
     return {
         key: {
             name: value.nan_to_num(-1.0) if name == "smi_history" else value
@@ -476,7 +476,7 @@ def test_a_pickle_from_before_fused_loads(param, gradients):
 
 
 def test_a_history_dtype_is_plain_data_in_a_state_dict(param):
-    """torch.distributed.checkpoint takes nothing else. Older ones, with the dtype itself, load."""
+    """torch.distributed.checkpoint needs plain data. Older states with a real dtype still load."""
     opt = bw.SMI(sgd([param]), alpha=0.5, history_dtype=torch.bfloat16)
     state = opt.state_dict()
     assert state["param_groups"][0]["smi_history_dtype"] == {"dtype": "bfloat16"}
@@ -485,7 +485,7 @@ def test_a_history_dtype_is_plain_data_in_a_state_dict(param):
         loaded = bw.SMI(sgd([param]), alpha=0.5)
         loaded.load_state_dict(state)
         assert loaded.param_groups[0]["smi_history_dtype"] == torch.bfloat16
-    for wrong in ("bf16", "load"):  # torch has a load, which is no dtype
+    for wrong in ("bf16", "load"):  # torch.load exists and is not a dtype
         state["param_groups"][0]["smi_history_dtype"] = {"dtype": wrong}
         with pytest.raises(ValueError, match=rf"history_dtype must be a torch.dtype .*'{wrong}'"):
             loaded.load_state_dict(state)
@@ -499,7 +499,7 @@ def test_a_base_s_own_setting_with_a_dtype_in_it_is_left_alone(param):
 
 
 def test_a_magnitude_beyond_the_history_s_dtype_does_no_lasting_harm(param, gradients):
-    """float16 ends at 65504. Infinity would become NaN in the next average, and stay."""
+    """float16 ends at 65504. Infinity would become NaN in the next average and stay NaN."""
     opt = bw.SMI(sgd([param]), alpha=0.5, beta=0.5, history_dtype=torch.float16)
     filtered(gradients[0] * 1e6, opt)
     for gradient in gradients * 4:
@@ -681,7 +681,7 @@ def test_a_setting_without_its_prefix_is_told(param, gradients):
 
 @pytest.mark.parametrize("name", ["total_steps", "foreach", "fused"])
 def test_every_setting_without_its_prefix_is_told(name, param):
-    """Of a base that does not know the name itself."""
+    """The base does not know the name itself."""
 
     class Plain(torch.optim.Optimizer):
         def __init__(self, params):
@@ -711,7 +711,7 @@ def test_a_group_that_was_not_added_to_it_is_refused(add, param, gradients):
 
 
 def test_groups_and_state_can_be_given_to_it(param, gradients):
-    """As Accelerate does with what it wraps."""
+    """Accelerate replaces both in the optimizers that it wraps."""
     opt = bw.SMI(sgd([param], momentum=0.9), alpha=0.5)
     filtered(gradients[0], opt)
     groups = [{**opt.param_groups[0], "lr": 0.5}]
@@ -766,7 +766,7 @@ def test_a_step_that_fails_is_not_counted(param):
 
 
 class NoHostSync(TorchDispatchMode):
-    """Raises where a value would be read from the device, which halts a GPU's queue."""
+    """Raises if code reads a value from the device, which would make the CPU wait for a GPU."""
 
     READS = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "_unique2", "masked_select")
 

@@ -1,4 +1,4 @@
-"""SMI must equal Algorithm 1 as the paper writes it."""
+"""SMI equals the paper's Algorithm 1."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ quantiles = st.sampled_from([0.05, 0.15, 0.25, 0.3, 0.4, 0.5, 0.9, 1.0])
 
 
 def worst_error(shape, dtype, q, beta, seed, steps=50, contiguous=True, **settings):
-    """The largest relative error over the steps, against the judge in double precision."""
+    """The largest relative error over the steps, against Algorithm 1 in double precision."""
     generator = torch.Generator().manual_seed(seed)
     param = torch.zeros(shape, dtype=dtype)
     if not contiguous:
@@ -66,12 +66,12 @@ def test_complex_by_its_full_spectrum(shape, q, seed):
 
 @pytest.mark.parametrize(("dtype", "digits"), [(torch.float16, 11), (torch.bfloat16, 8)])
 def test_half_precision_is_filtered_in_float32_and_cast_back(dtype, digits):
-    # One rounding to the dtype is all that may be lost.
+    # The only loss is one rounding to the dtype.
     assert worst_error((24, 17), dtype, 0.25, 0.9, seed=1) < 2.0**-digits
 
 
 def test_the_judge_can_fail():
-    """A neighbouring quantile is told apart."""
+    """The comparison finds a neighbouring quantile."""
     param = torch.zeros(9, 9, dtype=torch.float64)
     param.grad = torch.randn(9, 9, dtype=torch.float64)
     right = Algorithm1(lambda t: 0.5, 0.9, 0.5).filter(param.grad)
@@ -80,7 +80,7 @@ def test_the_judge_can_fail():
 
 
 def test_more_than_2_to_the_24_elements():
-    """Against the definition, since many versions of ``torch.quantile`` refuse the size."""
+    """Compare with the definition, since many versions of ``torch.quantile`` refuse the size."""
     shape = (4099, 4097)
     param = torch.zeros(shape)
     gradient = torch.randn(shape)
@@ -90,6 +90,6 @@ def test_more_than_2_to_the_24_elements():
     M = torch.fft.fft2(gradient).abs()
     kept = M.flatten().kthvalue(round(0.25 * (M.numel() - 1)) + 1).values <= M
     right = torch.fft.ifft2(torch.fft.fft2(gradient) * kept).real
-    # The threshold's neighbours differ by rounding between fft2 and rfft2: a few coefficients in
-    # 17 million may.
+    # Rounding differs between fft2 and rfft2. So a few of 17 million coefficients, the neighbours
+    # of the threshold, may differ.
     assert (param.grad - right).norm() / right.norm() < 1e-3

@@ -1,4 +1,4 @@
-"""The fast path of SMI against the readable one, over shapes, dtypes, settings and steps."""
+"""SMI's fast path equals the readable one, over shapes, dtypes, settings and steps."""
 
 import math
 
@@ -27,7 +27,7 @@ TOLERANCE = {
     torch.float64: 1e-13,
     torch.float32: 1e-5,
     torch.complex64: 1e-5,
-    torch.bfloat16: 2.0**-8,  # results that differ by float32's rounding may round apart
+    torch.bfloat16: 2.0**-8,  # float32's rounding may move a result to the neighbouring number
     torch.float16: 2.0**-11,
 }
 
@@ -41,7 +41,7 @@ def pair(shapes, dtype, fused=None, device="cpu", evaluations=1, **kwargs):
 
 
 def entries(grads):
-    """The entries of gradients that have no state yet."""
+    """Entries for gradients without state."""
     params = [torch.empty_like(grad) for grad in grads]
     for param, grad in zip(params, grads, strict=True):
         param.grad = grad
@@ -50,7 +50,7 @@ def entries(grads):
 
 @pytest.mark.parametrize("at_hand", [True, False], ids=["cpu", "accelerator"])
 @given(
-    # Repeats make batches.
+    # Repeated shapes make batches.
     st.lists(shapes, min_size=1, max_size=3).map(lambda some: some * 3),
     st.sampled_from(list(TOLERANCE)),
     st.sampled_from([0.0, 0.15, 0.25, 0.5, 1.0]),
@@ -127,7 +127,7 @@ def test_the_kernels_filter_the_same(
 
 @pytest.mark.parametrize("foreach", [None, False])
 def test_a_history_lies_in_rows_whatever_made_it(foreach, monkeypatch):
-    """The kernels read it so. What an FFT on a GPU returns may lie in columns."""
+    """The kernels read rows. The result of an FFT on a GPU may be in columns."""
     transform = Grid.transform
     monkeypatch.setattr(Grid, "transform", lambda grid, G: transform(grid, G).mT.contiguous().mT)
     param = torch.zeros(6, 8)
@@ -315,7 +315,7 @@ def same_gradients(a, b, dtype):
 
 
 def test_zeros_and_small_magnitudes_stay_in_the_batch(monkeypatch):
-    """Only they are computed without squares; the readable path is not taken."""
+    """Only these are computed without squares. The readable path does not run."""
     monkeypatch.setattr(smi, "_one_by_one", None)
     monkeypatch.setattr(smi, "_single_tensor", None)
     exact, batches = [], []
@@ -336,8 +336,10 @@ def test_zeros_and_small_magnitudes_stay_in_the_batch(monkeypatch):
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-12, 1e30])
 def test_magnitudes_whose_squares_leave_float32(scale):
-    """The quick magnitude would not know them; the result is the slow path's, though another
-    gradient of the batch be as usual."""
+    """The fast magnitude would lose them. The result equals the slow path's.
+
+    This holds even if another gradient of the batch has usual magnitudes.
+    """
     (slow, params), (fast, others) = pair([(40, 30)] * 2, torch.float32, q=0.5, alpha=1.0)
     for a, b, size in zip(params, others, (scale, 1.0), strict=True):
         a.grad = torch.randn(40, 30) * size
@@ -380,7 +382,7 @@ def test_the_choice_of_path_is_checked():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64])
 @pytest.mark.parametrize("foreach", [False, None])
 def test_no_value_is_waited_for_on_a_device(dtype, foreach):
-    """Tensors on the meta device have no values: whoever asks for one raises."""
+    """Tensors on the meta device have no values. Code that reads one raises."""
     params = [torch.zeros(shape, dtype=dtype, device="meta") for shape in [(300, 200)] * 3 + [(9,)]]
     opt = bw.SMI(torch.optim.SGD(params, lr=0.1), 20, min_ndim=1, refresh_every=2, foreach=foreach)
     for _ in range(4):

@@ -103,7 +103,7 @@ def test_the_recipe_reaches_those_that_take_it():
     for name in ("adamw", "nsf"):
         group = build(name, recipe).param_groups[0]
         assert (group["betas"], group["weight_decay"]) == ((0.8, 0.9), 0.1)
-    # Adam's and SGD's decay is of another kind: the same number would mean something else.
+    # Adam's and SGD's decay is coupled, so the same number has another effect.
     assert build("adam", recipe).param_groups[0]["weight_decay"] == 0
     assert build("nsf:betas=(0.5,0.6)", recipe).param_groups[0]["betas"] == (0.5, 0.6)
 

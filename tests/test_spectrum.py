@@ -1,4 +1,4 @@
-"""The half spectrum stands for the full one, exactly where it matters."""
+"""The half spectrum gives the same results as the full one."""
 
 import math
 
@@ -33,7 +33,7 @@ def magnitudes(G):
 
 
 def full_place(M, d):
-    """A half spectrum's values at their places, and at their conjugates', in the full one."""
+    """The full spectrum's values, from a half spectrum's values and their conjugates."""
     n = M.shape[-2]
     i, j = torch.meshgrid(torch.arange(n), torch.arange(d), indexing="ij")
     kept = j <= d // 2
@@ -86,7 +86,7 @@ def test_conjugate_pairs_are_equal_bit_for_bit(n, d, batch, dtype, seed):
 
 @given(sides, sides, batches, dtypes, st.integers(0, 30), seeds)
 def test_columns_of_a_spectrum_are_as_in_the_whole(n, d, batch, dtype, first, seed):
-    """As processes have them that share a spectrum."""
+    """Processes that share a spectrum have such columns."""
     G = random((*batch, n, d), dtype, seed)
     grid = grid_of(G)
     G_hat = grid.transform(G)
@@ -119,7 +119,7 @@ def test_the_threshold_keeps_what_torch_s_quantile_of_the_full_spectrum_keeps(
     found = grid_of(G).threshold(M, q)
     assert found.shape == (*batch, 1, 1)
     full = (M if dtype.is_complex else full_place(M, d)).flatten(-2)
-    # The smallest value that is not below the quantile, but for the quantile's own rounding.
+    # The smallest value that is not below the quantile, up to the quantile's rounding.
     lower = torch.quantile(full, q, dim=-1, interpolation="lower")[..., None, None]
     higher = torch.quantile(full, q, dim=-1, interpolation="higher")[..., None, None]
     assert ((found == lower) | (found == higher)).all()
@@ -152,7 +152,7 @@ def test_order_is_the_place_rounded_up(q, count):
 
 
 def matrices(kind, n, d, seed):
-    """Real matrices whose spectra try the search: smooth, tied, heavy-tailed, sparse."""
+    """Real matrices with difficult spectra: smooth, tied, heavy-tailed, sparse."""
     G = random((n, d), torch.float32, seed)
     match kind:
         case "noise":
@@ -194,7 +194,7 @@ def test_a_search_removes_what_the_threshold_removes(kind, n, d, q, seed):
 
 @pytest.mark.parametrize(("n", "d"), [(64, 130), (64, 128), (64, 129), (65, 130), (65, 129)])
 def test_a_search_is_not_one_short_where_a_value_stands_alone(n, d):
-    """Where all others are there twice, a count that is one short is right."""
+    """If all other values occur twice, a count that is one too small may look right."""
     rows, columns = (0, n // 2) if n % 2 == 0 else (0,), (0, d // 2) if d % 2 == 0 else (0,)
     for seed in range(20):
         G = random((n, d), torch.float32, seed)
@@ -216,7 +216,7 @@ def test_a_search_is_right_where_its_sample_misleads(q):
 
 
 def test_a_search_meets_few_counts_and_selects_nothing_on_noise(monkeypatch):
-    """The point of searching."""
+    """This is the reason for searching."""
     counts = []
     count = quantile._count
     monkeypatch.setattr(quantile, "_count", lambda *args: counts.append(1) or count(*args))
@@ -249,7 +249,7 @@ def test_squares_fit_where_they_lose_nothing(peak, fits):
 
 @given(sides, sides, st.sampled_from([torch.float32, torch.complex64]))
 def test_multiplicities_are_counts_of_the_full_spectrum(n, d, dtype):
-    """One entry above 0 for each wave: a coefficient with its conjugate, of a real matrix."""
+    """A real matrix has one entry above 0 for each wave, a coefficient with its conjugate."""
     grid = Grid.of(torch.zeros(n, d, dtype=dtype))
     counts = grid.multiplicity(torch.device("cpu"))
     assert counts.shape == grid.shape

@@ -1,4 +1,4 @@
-"""Studies: what is stored, resumed, kept apart, and how it is told."""
+"""Studies: their files, resuming, separation and messages."""
 
 import copy
 import csv
@@ -28,7 +28,7 @@ from bandwise.study.run_files import read_metrics
 from bandwise.study.training import Training, learning_rate_factor
 from bandwise.tasks import Recipe
 
-# A task with dropout and a test split, small enough to train in no time.
+# A task with dropout and a test split, small enough to train in milliseconds.
 TASK = """
 import torch
 from torch import nn
@@ -82,7 +82,7 @@ def study(task, out, optimizers=OPTIMIZERS, **kwargs):
 
 
 def figures(results):
-    """What must not depend on how a study was run."""
+    """The figures that must not depend on the way of training."""
     data = asdict(results)
     for run in data["runs"]:
         run.pop("seconds_per_step")
@@ -126,7 +126,7 @@ def test_one_seed_means_one_start_and_one_stream_of_batches(task, tmp_path):
 
 @pytest.mark.parametrize("text", OPTIMIZERS.replace(",nsf", " nsf").replace(",smi", " smi").split())
 def test_a_closure_leaves_the_training_as_it_was_without(task, tmp_path, text):
-    """Against a loop as in torch's tutorials: gradients first, then a step that gets nothing."""
+    """Compare with a loop as in torch's tutorials: gradients first, then a step without closure."""
     (run,) = study(task, tmp_path, text, seeds=1).runs
     made = tasks.load(task)
     torch.manual_seed(0)
@@ -162,7 +162,7 @@ def test_an_optimizer_that_ignores_its_closure_is_told_so(task, tmp_path):
 
 
 def test_dropout_depends_on_seed_and_step_alone(tmp_path):
-    """A task whose loss is what torch's global generator says."""
+    """The task's loss is a number from torch's global generator."""
     file = tmp_path / "noise.py"
     loss = "return super().loss(model, batch) * 0 + torch.rand(())"
     file.write_text(
@@ -183,7 +183,7 @@ def test_the_result_does_not_depend_on_jobs(task, tmp_path):
 
 @pytest.mark.parametrize("seconds", [60, 0], ids=["by evaluation", "by time"])
 def test_a_run_cut_off_anywhere_goes_on_to_the_same_result(task, tmp_path, monkeypatch, seconds):
-    """Cut at every step that a batch is asked for; every optimizer; metrics to the last byte."""
+    """Every optimizer stops at every call for a batch. Metrics are equal to the last byte."""
     monkeypatch.setattr("bandwise.study.run._SAVE_SECONDS", seconds)
     for optimizer in OPTIMIZERS.split(",", 1)[0], "smi-adamw:refresh_every=5", "nsf:p=0.7":
         whole, cut = tmp_path / "whole" / optimizer, tmp_path / "cut" / optimizer
@@ -215,7 +215,7 @@ def test_a_run_cut_off_anywhere_goes_on_to_the_same_result(task, tmp_path, monke
 
 
 def test_a_study_killed_goes_on(task, tmp_path):
-    """SIGKILL to the whole process group, twice, at moments of the machine's choosing."""
+    """SIGKILL to the whole process group, twice, at random moments."""
     out = tmp_path / "out"
     code = (
         "import sys; from bandwise.study import compare\n"
@@ -260,7 +260,7 @@ def test_an_optimizer_of_the_user_s_does_not_start_the_others_anew(task, tmp_pat
     file.write_text("from torch.optim import SGD as Mine\n# edited\n")
     edited = study(task, tmp_path / "out", f"adamw,{file}:Mine")
     folders = [{run.folder for run in results.runs} for results in (again, edited)]
-    assert len(folders[0] & folders[1]) == 2  # adamw's, and not the edited optimizer's
+    assert len(folders[0] & folders[1]) == 2  # adamw's, not the edited optimizer's
 
 
 def test_an_optimizer_of_the_user_s_that_smi_wraps_starts_anew_when_edited(task, tmp_path):
@@ -346,7 +346,7 @@ def test_learning_rate_warms_up_and_falls_to_a_tenth():
 def test_learning_rate_falls_at_milestones():
     recipe = Recipe(steps=10, lr=1.0, warmup=0.1, milestones=(0.3, 0.7), gamma=0.2)
     factors = [learning_rate_factor(step, recipe) for step in range(11)]
-    # One step warms up. 0.3 and 0.7 of 10 steps are the steps 3 and 7.
+    # One step is warm-up. 0.3 and 0.7 of 10 steps are steps 3 and 7.
     assert factors == pytest.approx([0.5, 1, 1, *[0.2] * 4, *[0.04] * 4])
 
 
@@ -388,7 +388,7 @@ def test_results_that_are_none_say_so(tmp_path):
 
 
 def test_a_file_that_changes_while_the_study_runs_is_refused(task, tmp_path):
-    """Or two versions of a task would stand in one table, under the hash of the first."""
+    """Otherwise one table would hold two versions of a task, under the hash of the first."""
     path = Path(task.rpartition(":")[0])
     edit = f"if step == 5:\n            open({str(path)!r}, 'a').write('#')\n        if self.delay"
     path.write_text(TASK.replace("if self.delay", edit))
@@ -437,7 +437,7 @@ def test_an_optimizer_whose_state_could_not_be_resumed_is_refused(task, tmp_path
 
 
 def test_a_batch_may_draw_from_any_generator_the_seed_covers(tmp_path):
-    """numpy's and Python's global ones too: pairs stay pairs, and the caller's torch stream."""
+    """Also numpy's and Python's global ones. Seeds stay paired, and torch's stream is unchanged."""
     file = tmp_path / "global.py"
     batch = (
         "import random, numpy as np; x = torch.tensor([[random.random(), np.random.rand(), 1.0]])"
@@ -451,7 +451,7 @@ def test_a_batch_may_draw_from_any_generator_the_seed_covers(tmp_path):
 
 
 def generators():
-    """What the global generators give next; they are then as they were."""
+    """The next numbers of the global generators, whose states are restored."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         drawn = [random.random(), np.random.rand(), torch.rand(()).item()]
@@ -463,7 +463,7 @@ def generators():
 
 
 def test_a_study_leaves_the_caller_s_generators_as_they_were(task, tmp_path, monkeypatch):
-    """Those of CUDA are not even asked for their state: that would start CUDA."""
+    """It does not even read the state of CUDA's, because that would start CUDA."""
     before = generators()
     with monkeypatch.context() as patch:
         patch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("CUDA is seeded"))
@@ -481,7 +481,7 @@ def test_a_study_on_a_gpu_leaves_the_caller_s_generators_as_they_were(tmp_path):
 
 
 def test_a_training_needs_no_folder(task):
-    """It takes the steps of a stored run, and others can give it their batches."""
+    """It takes the same steps as a stored run. A caller can give it other batches."""
     made = tasks.load(task)
     training = Training(made, "nsf", seed=3)
     losses = [training.train_step().item() for _ in range(4)]
@@ -528,14 +528,14 @@ def test_a_worker_that_is_killed_is_told(tmp_path):
 
 
 def said_by(task, out, optimizers="adamw,sgd", **kwargs):
-    """What a study prints."""
+    """The text that a study prints."""
     console = Console(file=io.StringIO(), force_terminal=False, width=200)
     study(task, out, optimizers, console=console, **kwargs)
     return console.file.getvalue()
 
 
 def test_an_edited_helper_starts_the_runs_anew_and_says_so(tmp_path, monkeypatch):
-    """Also in a worker that has imported it before."""
+    """Also in a worker that has already imported it."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "line.py").write_text("from scale_of_line import SCALE\n" + TASK.replace(
         '{"loss": (', '{"loss": SCALE * ('))  # fmt: skip
@@ -643,7 +643,7 @@ def test_times_are_rough_unless_taken_alone(task, tmp_path):
     assert not study(task, tmp_path / "alone", "adamw,sgd").timed_alone
     assert study(task, tmp_path / "part", "adamw,sgd").timed_alone
     assert study(task, tmp_path / "part", "sgd").timed_alone
-    assert not study(task, tmp_path / "part", "adamw,sgd").timed_alone  # adamw's are not told
+    assert not study(task, tmp_path / "part", "adamw,sgd").timed_alone  # adamw's times are unknown
     assert not study(task, tmp_path / "beside", "adamw", jobs=2).timed_alone
     task_that_fails_once = Path(task.rpartition(":")[0])
     once = f"if step == 20 and not Path({str(tmp_path / 'again')!r}).exists():"
@@ -666,7 +666,7 @@ def test_the_report_of_another_study_is_not_replaced_silently(task, tmp_path):
 
 @pytest.mark.parametrize(("every", "lines"), [(0.0, 4), (3600.0, 0)])
 def test_without_a_terminal_a_run_says_how_far_it_is(task, tmp_path, monkeypatch, every, lines):
-    """A line an evaluation, but none before its time has come."""
+    """It prints a line at evaluations, but not more often than every few seconds."""
     monkeypatch.setattr("bandwise.study.progress._LINE_SECONDS", every)
     monkeypatch.setattr("bandwise.study.progress._POLL_SECONDS", 0.02)
     said = said_by(task, tmp_path, "adamw", seeds=1, task_options={"delay": 0.04})

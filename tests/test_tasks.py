@@ -36,7 +36,7 @@ every_task = pytest.mark.parametrize("name", [*tasks.names(), *OF_THE_PAPERS])
 
 @pytest.fixture(scope="module", autouse=True)
 def _images(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """CIFAR-10 would be downloaded."""
+    """Synthetic images, because CIFAR-10 would be downloaded."""
     global _cifar10
     _cifar10 = tmp_path_factory.mktemp("images") / "cifar10.npz"
     write_jpegs(_cifar10, train=4000, test=500)
@@ -224,7 +224,7 @@ def test_the_plane_holds_every_point() -> None:
 
 
 def test_generators_differ_by_seed_and_by_step() -> None:
-    # torch's CPU generator drops the high half of a 64-bit seed without a word.
+    # torch's CPU generator silently drops the high half of a 64-bit seed.
     draws = {
         torch.rand(2, generator=tasks.generator(seed, step)).numpy().tobytes()
         for seed in (0, 1, 2, -1, 2**31, 2**40)
@@ -547,7 +547,7 @@ CONTENT_SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPServer]:
-    """A server on the loopback address; ``server.requests`` holds the paths it was asked for."""
+    """A server on the loopback address. ``server.requests`` holds the requested paths."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -616,7 +616,7 @@ def test_no_network_names_the_way_out(server: HTTPServer, tmp_path: Path) -> Non
 
 
 class Wave(nn.Module):
-    """Σ amplitude · sin(2πkx + phase), as a model."""
+    """The model Σ amplitude · sin(2πkx + phase)."""
 
     def __init__(self, *waves: tuple[float, int, float]) -> None:
         super().__init__()
@@ -630,7 +630,7 @@ class Wave(nn.Module):
 
 def test_each_frequency_has_its_own_error() -> None:
     task = tasks.load("sines", {"frequencies": (1, 5, 20)})
-    # k = 1 learnt, k = 5 of 3/4 the amplitude, k = 20 absent, and a frequency not asked for.
+    # k = 1 is learnt, k = 5 has 3/4 of the amplitude, k = 20 is absent, and one is not in the task.
     figures = task.evaluate(Wave((1.0, 1, 0.0), (0.75, 5, 0.0), (0.5, 7, 1.0)), "val")
     expected = {
         "loss": (0.25**2 + 1 + 0.5**2) / 2,
@@ -727,7 +727,7 @@ def test_a_userfile_comes_with_its_hash(my_file: Path) -> None:
 
 def test_an_edited_userfile_is_run_again(my_file: Path) -> None:
     before = userfile.load(f"{my_file}:factory")
-    # Same length, perhaps the same mtime: what fools a .pyc.
+    # The same length and perhaps the same mtime, so that a .pyc looks current.
     my_file.write_text(MY_TASK.replace("return parameters", "return 'another!'"))
     after = userfile.load(f"{my_file}:factory")
     assert after.value(3) == "another!"
@@ -759,7 +759,7 @@ def test_an_exception_in_a_userfile_is_chained(
 ) -> None:
     path = tmp_path / "broken.py"
     path.write_text(source)
-    for _ in range(2):  # the second time it must not be found half run
+    for _ in range(2):  # the second time there must be no half-executed module
         with pytest.raises(userfile.UserFileError, match=cause.__name__) as caught:
             userfile.load(f"{path}:MyTask")
         assert isinstance(caught.value.__cause__, cause)
@@ -863,12 +863,12 @@ def test_an_option_of_another_type_is_refused(typed: str, name: str, text: str, 
         tasks.load(typed, options)
 
 
-# --- what a user's file imports from its folder -------------------------------------------------
+# --- imports of a user's file from its folder ---------------------------------------------------
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file whose figure comes from five modules beside it, each imported in another way."""
+    """A file whose figure comes from five modules beside it. Each is imported in another way."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     sources = {
         "mine.py": "import json, one_.two_\nfrom one_ import three_\n"
@@ -897,7 +897,7 @@ def test_modules_of_its_folder_belong_to_a_userfile(package: Path) -> None:
             *("one_/four_/five_.py", "late_.py"),
         )
     }
-    # Of the same length, within the same second: what fools a .pyc.
+    # The same length within the same second, so that a .pyc looks current.
     (package / "late_.py").write_text("N = 700\n")
     (package / "one_/four_/five_.py").write_text("N = 50\n")
     second = userfile.load(spec)
@@ -920,7 +920,7 @@ def test_files_are_named_as_the_user_named_them(
     assert {name, f"{package.name}/late_.py"} <= set(userfile.load(name).files)
 
 
-# --- what a user's file raises ------------------------------------------------------------------
+# --- errors in a user's file --------------------------------------------------------------------
 
 RAISES = """
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Training loops as people write them, each beside a plain one whose outcome is known."""
+"""Common training loops. Each is compared with a plain loop whose result is known."""
 
 import copy
 
@@ -55,7 +55,7 @@ def equal(model, other):
 
 
 def recorded(opt):
-    """The gradients that the optimizer is given, step by step."""
+    """The gradients that the optimizer gets, step by step."""
     seen = []
     opt.register_step_pre_hook(
         lambda opt, args, kwargs: seen.append(
@@ -66,7 +66,7 @@ def recorded(opt):
 
 
 def replayed(make, gradients):
-    """What a plain run with these gradients comes to."""
+    """The result of a plain run with these gradients."""
     model, opt = make()
     for some in gradients:
         for param, gradient in zip(model.parameters(), some, strict=True):
@@ -76,7 +76,7 @@ def replayed(make, gradients):
 
 
 def everything(model, opt):
-    """Weights, state and settings, histories and steps with them."""
+    """The weights, state and settings, with histories and steps."""
     saved = opt.state_dict()
     tensors = [*model.state_dict().values()]
     tensors += [x for state in saved["state"].values() for x in state.values()]
@@ -88,7 +88,7 @@ def same(before, after):
 
 
 def steps_of(opt):
-    """What the schedules count."""
+    """The steps that the schedules use."""
     group = opt.param_groups[0]
     (count,) = {group[key] for key in ("smi_step", "step") if key in group}
     return count
@@ -98,8 +98,10 @@ def steps_of(opt):
 
 
 def test_float16_autocast_with_a_scaler(make):
-    """The scale is so large that float16 overflows in backward, until the scaler has halved it
-    often enough. Its skipped steps leave weights, histories, state and schedules as they were."""
+    """The scale is too large at first, so float16 overflows until the scaler has halved it.
+
+    The skipped steps do not change weights, histories, state or schedules.
+    """
     model, opt = make()
     start = loss_of(model, batch(0))
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=10**6)
@@ -161,7 +163,7 @@ def test_a_compiled_model(make):
 
 
 def test_a_compiled_step_is_the_step(make):
-    """Torch 2.13's inductor made another step of NSF's from the third on."""
+    """Torch 2.13's inductor computes wrong steps of NSF from the third on."""
     model, opt = make()
     step = torch.compile(lambda: opt.step())
     for t in range(STEPS):
@@ -173,7 +175,7 @@ def test_a_compiled_step_is_the_step(make):
 
 
 def test_a_compiled_training_step(make):
-    """Forward, backward and step in one compiled function; the step is a break in its graph."""
+    """Forward, backward and step are in one compiled function. The step is a graph break."""
     model, opt = make()
 
     @torch.compile(backend="eager")
@@ -192,7 +194,7 @@ def test_a_compiled_training_step(make):
 
 
 def test_gradient_accumulation_is_one_step_of_the_sum(make):
-    """One update of the history, one step of the schedules."""
+    """It updates the history once and advances the schedules by one step."""
     model, opt = make()
     gradients, sums = recorded(opt), []
     for t in range(STEPS):
@@ -211,8 +213,7 @@ def test_gradient_accumulation_is_one_step_of_the_sum(make):
 
 
 def test_clipping_stands_before_the_filter(make):
-    """The optimizer is given the clipped gradients; what it filters out of them, clipping does not
-    see."""
+    """The optimizer gets the clipped gradients. Clipping does not see the filtered ones."""
     model, opt = make()
     clipped = []
     for t in range(STEPS):
@@ -245,7 +246,7 @@ def test_averaged_weights_follow_the_weights(make):
 
 
 def test_frozen_layers_stay_and_go_on_where_they_were_left(make):
-    """Frozen, their gradients are None: no state is made of them, and what there is stays."""
+    """Their gradients are None. No state is made for them, and existing state stays."""
     model, opt = make()
     frozen = model[2]
     frozen.requires_grad_(False)
@@ -265,7 +266,7 @@ def test_frozen_layers_stay_and_go_on_where_they_were_left(make):
 
 
 def test_a_parameter_without_a_gradient_in_some_steps_moves_in_the_others_alone(make):
-    """As a parameter that trained in those steps alone would; but the schedules go on."""
+    """It moves as in a training of those steps alone, but the schedules still advance."""
     model, opt = make()
     seen = []
     for t in range(STEPS):

@@ -1,4 +1,4 @@
-"""Tuning: what it finds, that it resumes, and that it keeps to its own seeds."""
+"""Tuning finds the best settings, resumes, and uses only its own seeds."""
 
 import math
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ from bandwise.study import run
 from bandwise.study import tune as tuning
 from bandwise.study.tune import Range, Tuned, tune, with_options
 
-# The model is one number, and its best learning rate is known: 1 step of SGD from 4 on x².
+# The model is one number with a known best learning rate: 1 step of SGD from 4 on x².
 TASK = """
 import torch
 from torch import nn
@@ -51,7 +51,7 @@ def task(tmp_path):
 
 @pytest.mark.parametrize("gain", [False, True])
 def test_it_finds_the_best_rate(task, tmp_path, gain):
-    """One step of SGD from 4 on x² leaves 4 - 8 lr: at 1/2 nothing."""
+    """One step of SGD from 4 on x² gives 4 - 8 lr, which is 0 at lr = 1/2."""
     options = {"gain": gain}
     found = tune(task, "sgd:momentum=0", SPACE, 25, out=tmp_path / "out", task_options=options)
     assert len(found.trials) == 25

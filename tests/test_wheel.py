@@ -1,4 +1,4 @@
-"""The wheel holds the product alone, and the papers use its public modules alone."""
+"""The wheel holds only the product, and the papers use only its public modules."""
 
 import ast
 import tomllib

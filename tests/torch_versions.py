@@ -1,12 +1,11 @@
-"""What some versions of torch cannot do, found by asking them."""
+"""Limits of some versions of torch, found by trying."""
 
 import pytest
 import torch
 
 
 def needs_groups_that_are_added(optimizer):
-    """Skip the test if it is about torch's Adagrad and that has no state for a group that was
-    added, as in torch 2.10."""
+    """Skip a test of torch's Adagrad if it makes no state for added groups, as in torch 2.10."""
     if not isinstance(getattr(optimizer, "base", optimizer), torch.optim.Adagrad):
         return
     added = torch.zeros(1, requires_grad=True)
