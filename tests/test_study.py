@@ -666,7 +666,7 @@ def test_the_report_of_another_study_is_not_replaced_silently(task, tmp_path):
 
 @pytest.mark.parametrize(("every", "lines"), [(0.0, 4), (3600.0, 0)])
 def test_without_a_terminal_a_run_says_how_far_it_is(task, tmp_path, monkeypatch, every, lines):
-    """It prints a line at evaluations, but not more often than every few seconds."""
+    """It prints a line at evaluations, but not more often than every half minute."""
     monkeypatch.setattr("bandwise.study.progress._LINE_SECONDS", every)
     monkeypatch.setattr("bandwise.study.progress._POLL_SECONDS", 0.02)
     said = said_by(task, tmp_path, "adamw", seeds=1, task_options={"delay": 0.04})
