@@ -593,7 +593,7 @@ def test_the_paper_s_regime_and_ours_are_those_of_the_task():
     assert (ours.parameters, ours.tokens) == (parameters, inputs.numel())
     assert ours.text == len(task._train)
     paper = shakespeare_char._SIZES["paper"]
-    assert regimes.THEIRS.tokens == paper.batch_size * paper.context
+    assert regimes.THEIRS.tokens == paper.batch_size * paper.network.context
     # nanoGPT trains on the first nine tenths of 1,115,394 characters.
     assert regimes.THEIRS.text == 1_115_394 * 9 // 10
     found = regimes.regime("runs", "small")
