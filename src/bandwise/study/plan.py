@@ -14,9 +14,8 @@ from torch import nn
 
 from bandwise import tasks, userfile
 from bandwise.study import by_name, spec
-from bandwise.study.config import RunConfig, user_files
+from bandwise.study.config import RunConfig, code_versions, user_files
 from bandwise.study.training import isolated
-from bandwise.study.versions import code_versions
 from bandwise.tasks import Recipe, Task
 
 

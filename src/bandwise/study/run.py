@@ -23,8 +23,7 @@ from bandwise.files import check_stamp, stamp, to_json, write_json
 from bandwise.lens import Lens, Spatial, Temporal, Weights
 from bandwise.lens.reading import scheduled
 from bandwise.study.config import RunConfig
-from bandwise.study.errors import reading
-from bandwise.study.locks import locked
+from bandwise.study.errors import locked, reading
 from bandwise.study.run_files import (
     CHECKPOINT,
     CONFIG,

@@ -13,7 +13,7 @@ import optuna
 
 from bandwise.optim import _checks
 from bandwise.study import spec
-from bandwise.study.locks import locked
+from bandwise.study.errors import locked
 from bandwise.study.plan import configure
 from bandwise.study.run import train
 from bandwise.study.run_files import read_run
