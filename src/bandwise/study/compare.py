@@ -90,9 +90,13 @@ def compare(
     _checks.flag("lens", lens)
     _checks.one_of("backend", backend, BACKENDS)
     device = str(device)
-    made, configs = configure(task, optimizers, range(seeds), steps, lr, device, lens, task_options)
+    made, configs = configure(task, optimizers, range(seeds), steps, device, task_options, lr, lens)
     out = default_folder(task) if out is None else Path(out)
-    jobs = _jobs(jobs, backend, device, len(configs))
+    if jobs is None and backend == "loky":
+        jobs = joblib.cpu_count() if torch.device(device).type == "cpu" else 1
+    if jobs is not None:
+        _checks.whole("jobs", jobs, low=1)
+        jobs = min(jobs, len(configs))
     command = recorded_command(configs, out)
     console = console or Console(stderr=True)
     machine = {"system": platform.system(), "processors": str(os.cpu_count())}
@@ -123,16 +127,6 @@ def compare(
     return results
 
 
-def _jobs(jobs: int | None, backend: str, device: str, runs: int) -> int | None:
-    """Runs at a time; ``None``: as many as a cluster has room for."""
-    if jobs is None and backend != "loky":
-        return None
-    if jobs is None:
-        jobs = joblib.cpu_count() if torch.device(device).type == "cpu" else 1
-    _checks.whole("jobs", jobs, low=1)
-    return min(jobs, runs)
-
-
 def _timed_alone(
     configs: Sequence[RunConfig], out: Path, at_a_time: int | None, before: Results | None
 ) -> bool:
@@ -156,28 +150,27 @@ def _notes(
         yield f"The report in {out} will be replaced. It is of: {before.command}"
     if len(left) < len(configs):
         yield f"{len(configs) - len(left)} of {len(configs)} runs are finished already."
-    wanted = {_settings(config.plain()): config.data | config.versions for config in left}
+    wanted = dict(_split(config.plain()) for config in left)
     changed: set[str] = set()
     older = 0
-    for path in out.glob(f"runs/*/{CONFIG}"):
+    for path in out.glob(f"runs/*/{RESULT}"):
         try:
-            config = read_json(path) if (path.parent / RESULT).exists() else {}
-            held = config["data"] | config["versions"]
-            now = wanted[_settings(config)]
-        except (OSError, KeyError, TypeError, ValueError):
+            settings, held = _split(read_json(path.with_name(CONFIG)))
+            now = wanted[settings]
+        except (OSError, AttributeError, KeyError, TypeError, ValueError):
             continue  # of another study, or damaged
         different = [name for name in held | now if held.get(name) != now.get(name)]
         changed |= set(map(userfile.file_of, different))
         older += bool(different)
-    has, are = "has" if len(changed) == 1 else "have", "run is" if older == 1 else "runs are"
     if older:
+        has, are = "has" if len(changed) == 1 else "have", "run is" if older == 1 else "runs are"
         yield f"{' and '.join(sorted(changed))} {has} changed: {older} older {are} left aside."
 
 
-def _settings(config: Mapping[str, Any]) -> str:
-    """A configuration without its code and data, to look up."""
-    rest = {key: value for key, value in config.items() if key not in ("data", "versions")}
-    return json.dumps(rest, sort_keys=True, default=str)
+def _split(config: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """A configuration's settings, to look up, and its data and code."""
+    code = config.pop("data") | config.pop("versions")
+    return json.dumps(config, sort_keys=True, default=str), code
 
 
 def recorded_command(configs: Sequence[RunConfig], out: Path) -> str:
