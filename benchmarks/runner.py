@@ -13,8 +13,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from bandwise.study.locks import locked
-from bandwise.study.versions import versions
+from bandwise.study.config import versions
+from bandwise.study.errors import locked
 from benchmarks import memory, nsf, smi, timing, training
 from benchmarks.plan import FULL, QUICK, Extent, Plan, matrices
 from benchmarks.results import Bench, Case, Footprint

@@ -13,8 +13,8 @@ from rich.console import Console
 
 import papers
 from bandwise.files import write_json
-from bandwise.study.locks import locked
-from bandwise.study.versions import versions
+from bandwise.study.config import versions
+from bandwise.study.errors import locked
 from papers.paper import Context, Paper, Part, ScaleName, one_of
 from papers.stored import read_part
 

@@ -31,7 +31,7 @@ from filelock import FileLock
 
 from bandwise import cli
 from bandwise.files import read_json
-from bandwise.study import DamagedRunError, Results, StudyError, compare, locks
+from bandwise.study import DamagedRunError, Results, StudyError, compare, errors
 from bandwise.study import run as runs
 from bandwise.study.config import RunConfig
 from bandwise.study.run_files import load_checkpoint, read_result, read_run
@@ -199,7 +199,7 @@ def test_a_run_that_another_process_trains_is_waited_for(tmp_path, monkeypatch):
             if waited_for.wait(timeout=60):
                 Counted(RunConfig(**read_json(path / "config.json")), path).train()
 
-    monkeypatch.setattr(locks, "FileLock", Watched)
+    monkeypatch.setattr(errors, "FileLock", Watched)
     monkeypatch.setattr(runs, "_StoredRun", Counted)
     elsewhere = threading.Thread(target=train_elsewhere, name="elsewhere")
     elsewhere.start()

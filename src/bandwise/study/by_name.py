@@ -19,7 +19,7 @@ from bandwise.study.spec import WRAPPED, Spec
 from bandwise.tasks import Recipe
 
 # SparseAdam needs sparse gradients, which no task has.
-_TORCH = {
+_SHORT: dict[str, type[Optimizer]] = {"nsf": NSF} | {
     name.lower(): cls
     for name, cls in inspect.getmembers(torch.optim, inspect.isclass)
     if issubclass(cls, Optimizer) and name not in ("Optimizer", "SparseAdam")
@@ -35,7 +35,7 @@ _SMI_PRESETS = ("adamw", "adam", "sgd", "lion")
 
 def names() -> list[str]:
     """The short names of optimizers. ``smi-`` may stand before each."""
-    return ["nsf", *sorted(_TORCH)]
+    return sorted(_SHORT, key=lambda name: (name != "nsf", name))
 
 
 def build(
@@ -109,8 +109,8 @@ def _found(name: str) -> Any:
     """The class or function that a name stands for."""
     if userfile.is_userfile(name):
         return userfile.load(name).value
-    if name == "nsf" or name in _TORCH:
-        return NSF if name == "nsf" else _TORCH[name]
+    if name in _SHORT:
+        return _SHORT[name]
     if "." not in name:
         raise ValueError(
             f"name must be one of {', '.join(names())}, smi- before any of these, "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,17 @@ import joblib
 import torch
 from rich.console import Console
 
-from bandwise import tasks
+from bandwise import tasks, userfile
+from bandwise.files import read_json
 from bandwise.optim import _checks
-from bandwise.study import earlier
 from bandwise.study.backends import BACKENDS
-from bandwise.study.config import RunConfig
-from bandwise.study.locks import locked
+from bandwise.study.config import RunConfig, versions
+from bandwise.study.errors import locked
 from bandwise.study.paired import compare_runs
 from bandwise.study.parallel import finish_runs
 from bandwise.study.plan import configure
 from bandwise.study.results import Results
-from bandwise.study.run_files import RESULT
-from bandwise.study.versions import versions
+from bandwise.study.run_files import CONFIG, RESULT
 
 
 def default_folder(task: str) -> Path:
@@ -90,9 +90,13 @@ def compare(
     _checks.flag("lens", lens)
     _checks.one_of("backend", backend, BACKENDS)
     device = str(device)
-    made, configs = configure(task, optimizers, range(seeds), steps, lr, device, lens, task_options)
+    made, configs = configure(task, optimizers, range(seeds), steps, device, task_options, lr, lens)
     out = default_folder(task) if out is None else Path(out)
-    jobs = _jobs(jobs, backend, device, len(configs))
+    if jobs is None and backend == "loky":
+        jobs = joblib.cpu_count() if torch.device(device).type == "cpu" else 1
+    if jobs is not None:
+        _checks.whole("jobs", jobs, low=1)
+        jobs = min(jobs, len(configs))
     command = recorded_command(configs, out)
     console = console or Console(stderr=True)
     machine = {"system": platform.system(), "processors": str(os.cpu_count())}
@@ -100,9 +104,9 @@ def compare(
         before = None
         with suppress(OSError, ValueError):
             before = Results.load(out)
-        timed_alone = earlier.timed_alone(configs, out, jobs, before)
+        timed_alone = _timed_alone(configs, out, jobs, before)
         left = [c for c in configs if not (out / c.folder / RESULT).exists()]
-        for note in earlier.notes(configs, left, out, command, before):
+        for note in _notes(configs, left, out, command, before):
             console.print(note, markup=False, highlight=False, soft_wrap=True)
         runs = finish_runs(configs, left, out, jobs, backend, console)
         names = dict.fromkeys(config.optimizer for config in configs)
@@ -123,14 +127,50 @@ def compare(
     return results
 
 
-def _jobs(jobs: int | None, backend: str, device: str, runs: int) -> int | None:
-    """Runs at a time; ``None``: as many as a cluster has room for."""
-    if jobs is None and backend != "loky":
-        return None
-    if jobs is None:
-        jobs = joblib.cpu_count() if torch.device(device).type == "cpu" else 1
-    _checks.whole("jobs", jobs, low=1)
-    return min(jobs, runs)
+def _timed_alone(
+    configs: Sequence[RunConfig], out: Path, at_a_time: int | None, before: Results | None
+) -> bool:
+    """Whether the runs are trained one at a time, in one call: only then can times be compared."""
+    if before and all((out / c.folder / RESULT).exists() for c in configs):
+        known = {run.folder for run in before.runs}
+        return before.timed_alone and known.issuperset(c.folder for c in configs)
+    return at_a_time == 1 and not any((out / c.folder).exists() for c in configs)
+
+
+def _notes(
+    configs: Sequence[RunConfig],
+    left: Sequence[RunConfig],
+    out: Path,
+    command: str,
+    before: Results | None,
+) -> Iterator[str]:
+    """What the user should know: a report is replaced, runs are kept, and why others are not."""
+    others = {run.folder for run in before.runs} - {c.folder for c in configs} if before else ()
+    if before and others and before.command != command:
+        yield f"The report in {out} will be replaced. It is of: {before.command}"
+    if len(left) < len(configs):
+        yield f"{len(configs) - len(left)} of {len(configs)} runs are finished already."
+    wanted = dict(_split(config.plain()) for config in left)
+    changed: set[str] = set()
+    older = 0
+    for path in out.glob(f"runs/*/{RESULT}"):
+        try:
+            settings, held = _split(read_json(path.with_name(CONFIG)))
+            now = wanted[settings]
+        except (OSError, AttributeError, KeyError, TypeError, ValueError):
+            continue  # of another study, or damaged
+        different = [name for name in held | now if held.get(name) != now.get(name)]
+        changed |= set(map(userfile.file_of, different))
+        older += bool(different)
+    if older:
+        has, are = "has" if len(changed) == 1 else "have", "run is" if older == 1 else "runs are"
+        yield f"{' and '.join(sorted(changed))} {has} changed: {older} older {are} left aside."
+
+
+def _split(config: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """A configuration's settings, to look up, and its data and code."""
+    code = config.pop("data") | config.pop("versions")
+    return json.dumps(config, sort_keys=True, default=str), code
 
 
 def recorded_command(configs: Sequence[RunConfig], out: Path) -> str:

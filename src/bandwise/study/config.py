@@ -1,17 +1,23 @@
-"""What a training run depends on, as plain data."""
+"""What a training run depends on, as plain data: settings, code, machine."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.metadata
 import json
+import platform
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
+import bandwise
 from bandwise import userfile
 from bandwise.study import spec
 from bandwise.study.errors import StudyError
-from bandwise.study.versions import code_versions
 
 
 @dataclass(frozen=True)
@@ -66,3 +72,36 @@ def user_files(task: str, optimizer: str) -> dict[str, str]:
         if userfile.is_userfile(name):
             files |= userfile.load(name).files
     return files
+
+
+def versions(device: str | torch.device, *packages: str) -> dict[str, str]:
+    """The versions of bandwise, torch, Python and ``packages``, and the processor or GPU."""
+    kind = torch.device(device)
+    found = {
+        "bandwise": bandwise.__version__,
+        "torch": torch.__version__,
+        "Python": platform.python_version(),
+        "device": torch.cuda.get_device_name(kind) if kind.type == "cuda" else platform.machine(),
+    }
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def code_versions(task: str, optimizer: str) -> dict[str, str]:
+    """The versions that a run depends on: of bandwise, torch and the packages that it names."""
+    found = {"bandwise": bandwise.__version__, "torch": torch.__version__}
+    for name in (task, spec.parse(optimizer).base):
+        if "." in name and not userfile.is_userfile(name) and not name.startswith("bandwise."):
+            for package in _packages().get(name.partition(".")[0], []):
+                found[package] = importlib.metadata.version(package)
+    return found
+
+
+@functools.cache
+def _packages() -> Mapping[str, list[str]]:
+    """The installed packages by the modules that they hold. It takes a second to find them."""
+    return importlib.metadata.packages_distributions()

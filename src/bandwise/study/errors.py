@@ -1,10 +1,12 @@
-"""The errors of a study, beside those of wrong arguments."""
+"""The errors of a study, and the contexts that raise them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 class StudyError(RuntimeError):
@@ -29,3 +31,20 @@ def reading(path: Path) -> Iterator[None]:
         raise DamagedRunError(path, "it is not there") from error
     except Exception as error:
         raise DamagedRunError(path, f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def locked(folder: Path, name: str = ".lock", *, wait: bool = False) -> Iterator[None]:
+    """Keep others out of a folder, which is made if it is missing.
+
+    Raises:
+        StudyError: another command holds the lock of that name, and this one does not wait.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / name, timeout=-1 if wait else 0):
+            yield
+    except Timeout:
+        raise StudyError(
+            f"another command is working in {folder}: wait for it, or choose another folder"
+        ) from None

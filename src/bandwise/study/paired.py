@@ -135,10 +135,7 @@ class Sample:
         return self._with(baseline, lambda ours, theirs: ours - theirs)
 
     def change_from(self, baseline: Sample) -> Sample:
-        """The difference from a baseline, seed by seed: 100 (ours - theirs) / mean(theirs).
-
-        The unit is percent of the baseline's mean. A seed's own figure may be near zero.
-        """
+        """The difference in percent of the baseline's mean: 100 (ours - theirs) / mean(theirs)."""
         mean = baseline.mean
         return self.minus(baseline).each(lambda value: 100 * value / mean if mean else None)
 
@@ -220,19 +217,17 @@ def compare_runs(
     """
     samples = [last_values(runs, metric) for runs in groups]
     differences = [sample.minus(samples[0]) for sample in samples]
+    differences[0] = Sample(())
     p_values = [None, *holm([difference.p_raw for difference in differences[1:]])]
     rows = []
     for runs, ours, difference, p in zip(groups, samples, differences, p_values, strict=True):
-        verdict: Verdict
+        verdict, why = _judge(difference, direction, p)
         if runs is groups[0]:
-            difference = Sample(())
             verdict, why = "baseline", "The others are compared with it."
         elif all(map(_same, runs, groups[0])):
             base = groups[0][0].optimizer
             verdict = "identical"
             why = f"Identical to {base} on every seed: did the setting do anything?"
-        else:
-            verdict, why = _judge(difference, direction, p)
         evals = [[(row["step"], row[metric]) for row in run.evals] for run in runs]
         steps = steps_to(samples[0], evals, direction)
         rows.append(
@@ -258,8 +253,8 @@ def compare_runs(
 def last_values(runs: Sequence[Run], metric: str) -> Sample:
     """A metric at the end of each run, in the order of the runs."""
     values = tuple(run.final[metric] if math.isfinite(run.final[metric]) else None for run in runs)
-    diverged = zip(runs, values, strict=True)
-    return Sample(values, tuple(run.diverged or value is None for run, value in diverged))
+    pairs = zip(runs, values, strict=True)
+    return Sample(values, tuple(run.diverged or value is None for run, value in pairs))
 
 
 def _same(run: Run, other: Run) -> bool:

@@ -37,11 +37,7 @@ def finish_runs(
     backend: str,
     console: Console,
 ) -> list[Run]:
-    """Train the runs that are left, and read all of them.
-
-    Raises:
-        StudyError: a run failed.
-    """
+    """Train the runs that are left, and read all of them; StudyError if one failed."""
     failures: dict[str, str] = {}
     if left:
         here = Path.cwd()

@@ -14,9 +14,8 @@ from torch import nn
 
 from bandwise import tasks, userfile
 from bandwise.study import by_name, spec
-from bandwise.study.config import RunConfig, user_files
+from bandwise.study.config import RunConfig, code_versions, user_files
 from bandwise.study.training import isolated
-from bandwise.study.versions import code_versions
 from bandwise.tasks import Recipe, Task
 
 
@@ -25,15 +24,14 @@ def configure(
     optimizers: str | Sequence[str],
     seeds: Sequence[int],
     steps: int | None = None,
-    lr: float | None = None,
     device: str = "cpu",
-    lens: bool = False,
     task_options: Mapping[str, Any] | None = None,
+    lr: float | None = None,
+    lens: bool = False,
 ) -> tuple[Task, list[RunConfig]]:
-    """The task, and the runs of every optimizer with every seed.
+    """The task, and the runs of every optimizer with every seed, checked as far as is possible.
 
-    The arguments are those of ``compare``, but the seeds are listed. They are checked as far as is
-    possible without training.
+    The arguments are those of ``compare``, but the seeds are listed.
     """
     specs = _read(optimizers)
     options = dict(task_options or {})
@@ -41,14 +39,17 @@ def configure(
         json.dumps(options)
     except TypeError as error:
         raise TypeError(f"task_options must be plain data: {error}") from error
-    _check_device(device)
+    try:
+        torch.zeros((), device=device)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"device must be one that torch can use here, got {device!r}: {reason}"
+        ) from error
+    given = {"steps": steps, "lr": lr}
     with isolated(device):
         made = tasks.load(task, options)
-        recipe = replace(
-            made.recipe,
-            steps=made.recipe.steps if steps is None else steps,
-            lr=made.recipe.lr if lr is None else lr,
-        )
+        recipe = replace(made.recipe, **{k: v for k, v in given.items() if v is not None})
         _check_optimizers(specs, task, made, recipe)
         with userfile.blamed(task):
             data = made.fingerprint()
@@ -88,16 +89,6 @@ def _read(optimizers: str | Sequence[str]) -> list[spec.Spec]:
     if spec.parse_list(",".join(texts)) != specs:
         raise ValueError(f"optimizers cannot be told apart in a list: {', '.join(texts)}")
     return specs
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.zeros((), device=device)
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"device must be one that torch can use here, got {device!r}: {reason}"
-        ) from error
 
 
 def _check_optimizers(specs: Sequence[spec.Spec], task: str, made: Task, recipe: Recipe) -> None:

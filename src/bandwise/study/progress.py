@@ -5,6 +5,7 @@ Workers may be processes or other machines. They share nothing with this process
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,10 @@ class StudyProgress:
     ) -> None:
         self._running = {config.label: out / config.folder for config in configs}
         self._total, self._steps = len(configs), configs[0].recipe["steps"]
-        self._failures, self._console = failures, console
+        self._failures, self._terminal = failures, console.is_terminal
+        self._print = functools.partial(
+            console.print, markup=False, highlight=False, soft_wrap=True
+        )
         self._tasks: dict[str, TaskID] = {}
         # The time of each run's last line, and its step.
         self._lines: dict[str, tuple[float, int]] = {}
@@ -59,7 +63,7 @@ class StudyProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not self._terminal,
         )
 
     def __enter__(self) -> None:
@@ -76,10 +80,8 @@ class StudyProgress:
         while not stopped:
             stopped = self._stop.wait(_POLL_SECONDS)
             for label, folder in list(self._running.items()):
-                if (folder / RESULT).exists():
-                    self._end(label, _final(folder / RESULT))
-                elif label in self._failures:
-                    self._end(label, "failed")
+                if (folder / RESULT).exists() or label in self._failures:
+                    self._end(label, folder)
                 else:
                     self._update(label, folder)
 
@@ -101,7 +103,7 @@ class StudyProgress:
         step = max(last["step"], evaluated)
         self._bars.update(self._tasks[label], completed=step, figures=_in_words(loss) + rate)
         then, before = self._lines[label]
-        if self._console.is_terminal or evaluated == before or now - then < _LINE_SECONDS:
+        if self._terminal or evaluated == before or now - then < _LINE_SECONDS:
             return
         self._lines[label] = now, evaluated
         left = round((self._steps - evaluated) * (now - then) / (evaluated - before))
@@ -110,21 +112,15 @@ class StudyProgress:
             f"about {timedelta(seconds=left)} left"
         )
 
-    def _end(self, label: str, outcome: str) -> None:
+    def _end(self, label: str, folder: Path) -> None:
+        try:
+            outcome = _in_words(read_json(folder / RESULT)["final"])
+        except (OSError, ValueError):
+            outcome = "failed"  # without a result, or damaged: the study will report it
         del self._running[label]
         if label in self._tasks:
             self._bars.remove_task(self._tasks.pop(label))
         self._print(f"[{self._total - len(self._running)}/{self._total}] {label}: {outcome}")
-
-    def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _final(result: Path) -> str:
-    try:
-        return _in_words(read_json(result)["final"])
-    except (OSError, ValueError):
-        return "failed"  # damaged: the study will report it
 
 
 def _in_words(figures: Mapping[str, float]) -> str:

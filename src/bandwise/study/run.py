@@ -23,8 +23,7 @@ from bandwise.files import check_stamp, stamp, to_json, write_json
 from bandwise.lens import Lens, Spatial, Temporal, Weights
 from bandwise.lens.reading import scheduled
 from bandwise.study.config import RunConfig
-from bandwise.study.errors import reading
-from bandwise.study.locks import locked
+from bandwise.study.errors import locked, reading
 from bandwise.study.run_files import (
     CHECKPOINT,
     CONFIG,
@@ -132,9 +131,8 @@ class _StoredRun:
         # Of the first parameter group, as its last step used them: "smi/alpha", "nsf/p".
         values = scheduled(training.optimizer, training.optimizer.param_groups[0])
         by_name = {name.partition("/")[2]: value for name, value in values.items()}
-        self._write_row(
-            step=step, train_loss=loss, lr=float(lr), seconds_per_step=seconds, **by_name
-        )
+        row = {"train_loss": loss, "lr": float(lr), "seconds_per_step": seconds, **by_name}
+        self._write_row(step=step, **row)
 
     def _evaluate(self) -> None:
         training = self.training
@@ -158,14 +156,9 @@ class _StoredRun:
     def _save_checkpoint(self) -> None:
         self.saved = time.monotonic()
         os.fsync(self.metrics.fileno())
-        checkpoint = {
-            **self.training.state_dict(),
-            "diverged": self.diverged,
-            "metrics": stamp(self.folder / METRICS),
-        }
-        if self.lens is not None:
-            checkpoint["lens"] = self.lens.state_dict()
-        save_checkpoint(self.folder / CHECKPOINT, checkpoint)
+        own = {"diverged": self.diverged, "metrics": stamp(self.folder / METRICS)}
+        lens = {"lens": self.lens.state_dict()} if self.lens else {}
+        save_checkpoint(self.folder / CHECKPOINT, self.training.state_dict() | own | lens)
 
     def _resume(self) -> None:
         """Go back to the last checkpoint, and drop what came after it."""

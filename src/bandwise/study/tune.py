@@ -13,7 +13,7 @@ import optuna
 
 from bandwise.optim import _checks
 from bandwise.study import spec
-from bandwise.study.locks import locked
+from bandwise.study.errors import locked
 from bandwise.study.plan import configure
 from bandwise.study.run import train
 from bandwise.study.run_files import read_run
@@ -113,18 +113,15 @@ def tune(
             for name, span in space.items()
         }
         text = with_options(optimizer, options)
-        made, configs = configure(
-            task, [text], seeds, steps=steps, device=device, task_options=task_options
-        )
+        made, configs = configure(task, [text], seeds, steps, device, task_options)
         values = []
         for config in configs:
             train(config, out / config.folder)
             values.append(read_run(config, out / config.folder).final[f"val_{made.metric}"])
         sign = 1 if made.direction == "min" else -1
-        value = float(np.mean(values)) * sign
-        value = value if math.isfinite(value) else math.inf
-        tried.append((text, sign * value))
-        return value
+        mean = sign * float(np.mean(values))
+        tried.append((text, sign * (mean if math.isfinite(mean) else math.inf)))
+        return sign * tried[-1][1]
 
     with locked(out):
         study.optimize(cost, trials)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from bandwise.optim import _checks
 from bandwise.tasks.shakespeare_char import ShakespeareChar
 
 
@@ -19,9 +19,10 @@ class CharLstm(ShakespeareChar):
 
     name = "char-lstm"
 
-    def __init__(self, corpus: str = "plays", batch_size: int = 16, width: int = 128) -> None:
+    def __init__(
+        self, corpus: str = "plays", batch_size: PositiveInt = 16, width: PositiveInt = 128
+    ) -> None:
         super().__init__("small", corpus, batch_size)
-        _checks.whole("width", width, 1)
         self.width = width
 
     def model(self) -> nn.Module:

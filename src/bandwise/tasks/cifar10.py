@@ -9,13 +9,13 @@ import pickle
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from bandwise.optim import _checks
 from bandwise.tasks.classification import Classification, Data
 from bandwise.tasks.fetch import fetch
 from bandwise.tasks.resnet import resnet, wide_resnet
@@ -64,26 +64,19 @@ class Cifar10(Classification):
         size: Literal["small", "paper"] = "small",
         path: str | None = None,
         model: Model | None = None,
-        images: int | None = None,
-        depth: int = 28,
-        widen: int = 10,
-        batch_size: int | None = None,
+        images: Annotated[int, Field(ge=10)] | None = None,
+        depth: Annotated[int, Field(ge=10)] = 28,
+        widen: PositiveInt = 10,
+        batch_size: PositiveInt | None = None,
     ) -> None:
-        _checks.one_of("size", size, ("small", "paper"))
         small = size == "small"
         self._model: Model = model or ("small" if small else "resnet18")
-        _checks.one_of("model", self._model, ("small", "resnet18", "wideresnet"))
-        _checks.whole("depth", depth, 10)
-        _checks.whole("widen", widen, 1)
         self._depth, self._widen = depth, widen
         if not small:
             self.recipe = Recipe(steps=20_000, lr=1e-3, autocast="bfloat16")
-        if images is None and small:
+        elif images is None:
             images = 10_000
-        if images is not None:
-            _checks.whole("images", images, 10)
-        default = 64 if small else 128
-        super().__init__(_load(path, images), default if batch_size is None else batch_size)
+        super().__init__(_load(path, images), batch_size or (64 if small else 128))
 
     def model(self) -> nn.Module:
         match self._model:

@@ -36,8 +36,7 @@ class Classification(Task):
 
     def __init__(self, data: Data, batch_size: int) -> None:
         self._data = data
-        _checks.whole("batch_size", batch_size, 1)
-        _checks.number("batch_size", batch_size, high=len(data["train"][0]))
+        _checks.number("batch_size", batch_size, low=1, high=len(data["train"][0]))
         self.batch_size = batch_size
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:

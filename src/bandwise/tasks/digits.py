@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 
 import torch
+from pydantic import PositiveInt
 from torch import nn
 
-from bandwise.optim import _checks
 from bandwise.tasks.classification import Classification, Data, in_fifths
-from bandwise.tasks.task import Recipe
+from bandwise.tasks.task import Recipe, perceptron
 
 
 class Digits(Classification):
@@ -23,21 +23,13 @@ class Digits(Classification):
     name = "digits"
     recipe = Recipe(steps=3000, lr=2e-3)
 
-    def __init__(self, batch_size: int = 64, width: int = 128) -> None:
+    def __init__(self, batch_size: PositiveInt = 64, width: PositiveInt = 128) -> None:
         super().__init__(_images(), batch_size)
-        _checks.whole("width", width, 1)
         self.width = width
 
     def model(self) -> nn.Module:
-        return nn.Sequential(
-            nn.Linear(64, self.width),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(self.width, self.width),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(self.width, 10),
-        )
+        between = (nn.ReLU, functools.partial(nn.Dropout, 0.5))
+        return perceptron(64, self.width, self.width, 10, between=between)
 
 
 @functools.cache

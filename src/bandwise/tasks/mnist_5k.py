@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import torch
+from pydantic import PositiveInt
 from torch import nn
 
 from bandwise.tasks.classification import Classification, Data, in_fifths
@@ -23,7 +24,7 @@ class Mnist5k(Classification):
     name = "mnist-5k"
     recipe = Recipe(steps=1500, lr=4e-3)
 
-    def __init__(self, batch_size: int = 64) -> None:
+    def __init__(self, batch_size: PositiveInt = 64) -> None:
         super().__init__(_images(), batch_size)
 
     def model(self) -> nn.Module:

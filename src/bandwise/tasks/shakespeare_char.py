@@ -6,14 +6,14 @@ import functools
 import hashlib
 import importlib.metadata
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from bandwise.optim import _checks
 from bandwise.tasks.fetch import fetch
 from bandwise.tasks.gpt import GPT, GPTConfig
 from bandwise.tasks.task import PROBE_SIZE, Recipe, Split, Task, generator
@@ -24,8 +24,7 @@ TINYSHAKESPEARE_URL = (
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
-@dataclass(frozen=True)
-class _Size:
+class _Size(NamedTuple):
     network: GPTConfig  # its vocabulary is the corpus's
     batch_size: int
     eval_windows: int
@@ -70,14 +69,12 @@ class ShakespeareChar(Task):
         self,
         size: Literal["small", "paper"] = "small",
         corpus: str = "plays",
-        batch_size: int | None = None,
+        batch_size: PositiveInt | None = None,
     ) -> None:
-        _checks.one_of("size", size, tuple(_SIZES))
         self._size = _SIZES[size]
         if size != "small":
             self.recipe = self._size.recipe
-        self.batch_size = self._size.batch_size if batch_size is None else batch_size
-        _checks.whole("batch_size", self.batch_size, 1)
+        self.batch_size = batch_size or self._size.batch_size
         self._corpus = _load(corpus)
         tokens, context = self._corpus.tokens, self._size.network.context
         cut = len(tokens) * 9 // 10
@@ -126,8 +123,7 @@ class ShakespeareChar(Task):
         return windows[:, :-1], windows[:, 1:]
 
 
-@dataclass(frozen=True)
-class _Corpus:
+class _Corpus(NamedTuple):
     tokens: Tensor
     vocabulary: str
     sha256: str

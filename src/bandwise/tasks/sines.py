@@ -10,10 +10,11 @@ import math
 from collections.abc import Sequence
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from bandwise.optim import _checks
-from bandwise.tasks.task import Recipe, Split, Task, epoch_indices
+from bandwise.tasks.task import Recipe, Split, Task, epoch_indices, perceptron
 
 _POINTS = 512
 
@@ -41,40 +42,25 @@ class Sines(Task):
     def __init__(
         self,
         frequencies: Sequence[int] = (1, 2, 4, 8),
-        batch_size: int = 128,
-        width: int = 128,
+        batch_size: PositiveInt = 128,
+        width: PositiveInt = 128,
     ) -> None:
         # A frequency beyond half the grid has the samples of a lower one.
-        if (
-            not frequencies
-            or len(set(frequencies)) < len(frequencies)
-            or not all(isinstance(k, int) and 1 <= k < _POINTS // 2 for k in frequencies)
-        ):
+        known = set(frequencies) & set(range(1, _POINTS // 2))
+        if not known or len(known) < len(frequencies):
             raise ValueError(
                 "frequencies must be different whole numbers from 1 to "
                 f"{_POINTS // 2 - 1}, got {frequencies!r}"
             )
-        _checks.whole("batch_size", batch_size, 1)
-        _checks.number("batch_size", batch_size, high=_POINTS)
-        _checks.whole("width", width, 1)
-        self.frequencies = tuple(frequencies)
-        self.batch_size = batch_size
-        self.width = width
+        _checks.number("batch_size", batch_size, low=1, high=_POINTS)
+        self.frequencies, self.batch_size, self.width = tuple(frequencies), batch_size, width
         grid = torch.arange(_POINTS).unsqueeze(1) / _POINTS
         self._train = grid, self._target(grid)
         between = grid + 0.5 / _POINTS
         self._val = between, self._target(between)
 
     def model(self) -> nn.Module:
-        return nn.Sequential(
-            nn.Linear(1, self.width),
-            nn.Tanh(),
-            nn.Linear(self.width, self.width),
-            nn.Tanh(),
-            nn.Linear(self.width, self.width),
-            nn.Tanh(),
-            nn.Linear(self.width, 1),
-        )
+        return perceptron(1, self.width, self.width, self.width, 1, between=(nn.Tanh,))
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
         x, y = self._train

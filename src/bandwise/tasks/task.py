@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,10 +62,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _checks.whole("steps", self.steps, low=1)
+        _checks.whole("evals", self.evals, low=1)
         _checks.number("lr", self.lr, low=0)
         _checks.number("warmup", self.warmup, low=0, below=1)
         _checks.number("min_lr_factor", self.min_lr_factor, low=0, high=1)
-        _checks.whole("evals", self.evals, low=1)
         _checks.number("gamma", self.gamma, low=0, high=1)
         if not isinstance(self.milestones, (tuple, list)):
             raise TypeError(f"milestones must be a tuple of numbers, got {self.milestones!r}")
@@ -148,6 +150,14 @@ class Task(ABC):
         When one changes, a study starts its runs anew.
         """
         return {}
+
+
+def perceptron(*widths: int, between: tuple[Callable[[], nn.Module], ...]) -> nn.Sequential:
+    """Linear layers from each width to the next, and new modules ``between`` them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), *(make() for make in between)]
+    return nn.Sequential(*layers[: -len(between)])
 
 
 def generator(seed: int, step: int) -> torch.Generator:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 
 import torch
+from pydantic import PositiveInt
 from torch import nn
 
-from bandwise.optim import _checks
 from bandwise.tasks.classification import Classification, Data, in_fifths
-from bandwise.tasks.task import Recipe
+from bandwise.tasks.task import Recipe, perceptron
 
 
 class TwoMoons(Classification):
@@ -23,19 +23,12 @@ class TwoMoons(Classification):
     name = "two-moons"
     recipe = Recipe(steps=2000, lr=3e-3)
 
-    def __init__(self, batch_size: int = 64, width: int = 32) -> None:
+    def __init__(self, batch_size: PositiveInt = 64, width: PositiveInt = 32) -> None:
         super().__init__(_moons(), batch_size)
-        _checks.whole("width", width, 1)
         self.width = width
 
     def model(self) -> nn.Module:
-        return nn.Sequential(
-            nn.Linear(2, self.width),
-            nn.ReLU(),
-            nn.Linear(self.width, self.width),
-            nn.ReLU(),
-            nn.Linear(self.width, 2),
-        )
+        return perceptron(2, self.width, self.width, 2, between=(nn.ReLU,))
 
     def plane(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """A little more than the range of the points."""
