@@ -88,7 +88,7 @@ def compare(
     """
     _checks.whole("seeds", seeds, low=1)
     _checks.flag("lens", lens)
-    _checks.one_of("backend", backend, BACKENDS)
+    _checks.one_of("backend", backend, tuple(BACKENDS))
     device = str(device)
     made, configs = configure(task, optimizers, range(seeds), steps, device, task_options, lr, lens)
     out = default_folder(task) if out is None else Path(out)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bandwise.optim.schedules import SCHEDULES, Schedule
+from bandwise.optim.schedules import SCHEDULES
 
 _NAME = re.compile(r"(?P<name>.+?\.py:\w+|[^:]+)(?::(?P<options>.*))?", re.DOTALL)
 WRAPPED = "smi-"
@@ -23,6 +23,7 @@ WRAPPED = "smi-"
 _OPTION = re.compile(r"\s*[A-Za-z_]\w*\s*=")
 # ("none" stays a text: scale=none.)
 _WORDS = {"true": True, "false": False}
+_SCHEDULES = {key.lower(): cls for key, cls in SCHEDULES.items()}
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,12 @@ def _options(options: str, text: str) -> dict[str, Any]:
 
 def _value(node: ast.expr) -> Any:
     match node:
-        case ast.Call(func=ast.Name(id=name)):
-            return _schedule(name, node)
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=pairs):
+            if name.lower() not in _SCHEDULES:
+                known = ", ".join(_SCHEDULES)
+                raise ValueError(f"schedule must be one of {known}, got {name!r}")
+            named = {str(pair.arg): _value(pair.value) for pair in pairs}
+            return _SCHEDULES[name.lower()](*map(_value, args), **named)
         case ast.Name(id=name):
             dtype = getattr(torch, name, None)
             return dtype if isinstance(dtype, torch.dtype) else _WORDS.get(name, name)
@@ -103,14 +108,6 @@ def _value(node: ast.expr) -> Any:
                 return ast.literal_eval(node)
             except ValueError:
                 raise ValueError(f"{ast.unparse(node)!r} is no number, word or schedule") from None
-
-
-def _schedule(name: str, call: ast.Call) -> Schedule:
-    known = {key.lower(): cls for key, cls in SCHEDULES.items()}
-    if name.lower() not in known:
-        raise ValueError(f"schedule must be one of {', '.join(known)}, got {name!r}")
-    named = {str(pair.arg): _value(pair.value) for pair in call.keywords}
-    return known[name.lower()](*map(_value, call.args), **named)
 
 
 def _split(text: str) -> list[str]:

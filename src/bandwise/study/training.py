@@ -88,8 +88,7 @@ class Training:
         device: str = "cpu",
     ) -> None:
         self.task, self.seed, self.device = task, seed, torch.device(device)
-        self.recipe = recipe or task.recipe
-        self.step = 0
+        self.recipe, self.step = recipe or task.recipe, 0
         self._seed_generators(seed)
         self.model: nn.Module = task.model().to(self.device)
         named, lr = self.model.named_parameters(), self.recipe.lr

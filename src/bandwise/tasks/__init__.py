@@ -71,10 +71,7 @@ def load(spec: str, options: Mapping[str, Any] | None = None) -> Task:
 
 
 def describe(spec: str) -> tuple[list[str], Recipe]:
-    """``name=default`` of a task's options, and its recipe, which some options change.
-
-    Errors are those of ``load``.
-    """
+    """``name=default`` of a task's options, and its recipe, which some options change."""
     cls = find(spec)
     recipe = getattr(cls, "recipe", None)
     return _options.described(cls), recipe if isinstance(recipe, Recipe) else load(spec).recipe

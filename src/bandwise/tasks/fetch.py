@@ -20,15 +20,9 @@ def fetch(url: str, sha256: str, instead: str, folder: Path | None = None) -> Pa
     """
     import pooch
 
+    name, folder = f"{sha256[:8]}-{url.rpartition('/')[2]}", folder or pooch.os_cache("bandwise")
     try:
-        return Path(
-            pooch.retrieve(
-                url,
-                known_hash=f"sha256:{sha256}",
-                fname=f"{sha256[:8]}-{url.rpartition('/')[2]}",
-                path=folder or pooch.os_cache("bandwise"),
-            )
-        )
+        return Path(pooch.retrieve(url, f"sha256:{sha256}", fname=name, path=folder))
     except OSError as error:
         raise OSError(
             f"cannot download {url} ({error}); with no network, pass {instead}"
