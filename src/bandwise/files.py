@@ -1,8 +1,4 @@
-"""Files that survive a crash: atomic replacement, checksums and strict JSON.
-
-A flipped bit may leave a file readable and its numbers wrong. A CRC-32 finds that. It does not
-protect against intent.
-"""
+"""Files that survive a crash: atomic replacement, strict JSON, checksums against flipped bits."""
 
 from __future__ import annotations
 

@@ -118,8 +118,7 @@ def explain(error: BaseException, *specs: str) -> str | None:
     return "\n".join([line, *several]).rstrip()
 
 
-# The content of the modules beside the users' files, when they were last run.
-_held: dict[Path, bytes] = {}
+_held: dict[Path, bytes] = {}  # the modules beside the users' files, as they were last run
 
 
 def _run(path: Path, sources: dict[Path, bytes]) -> ModuleType:

@@ -1,8 +1,4 @@
-"""Where the runs of a study are trained: in processes of this machine, or on a cluster.
-
-The library of a cluster finds its address. If there is none, it starts a cluster on this machine.
-Runs are kept in folders, so all machines must share a file system.
-"""
+"""Where the runs of a study are trained: in processes of this machine, or on a cluster."""
 
 from __future__ import annotations
 

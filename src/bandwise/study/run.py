@@ -1,7 +1,4 @@
-"""A training run in its folder: trained, stopped, resumed, finished.
-
-``bandwise.study.run_files`` says what the folder holds.
-"""
+"""A training run in its folder (see ``run_files``): trained, stopped, resumed, finished."""
 
 from __future__ import annotations
 

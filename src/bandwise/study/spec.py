@@ -18,24 +18,18 @@ import torch
 from bandwise.optim.schedules import SCHEDULES
 
 _NAME = re.compile(r"(?P<name>.+?\.py:\w+|[^:]+)(?::(?P<options>.*))?", re.DOTALL)
-WRAPPED = "smi-"
-"""Before a name: SMI around that optimizer."""
+WRAPPED = "smi-"  # before a name: SMI around that optimizer
 _OPTION = re.compile(r"\s*[A-Za-z_]\w*\s*=")
-# ("none" stays a text: scale=none.)
-_WORDS = {"true": True, "false": False}
+_WORDS = {"true": True, "false": False}  # "none" stays a text: scale=none
 _SCHEDULES = {key.lower(): cls for key, cls in SCHEDULES.items()}
 
 
 @dataclass(frozen=True)
 class Spec:
-    """An optimizer as the user named it, with the values of its options.
+    """An optimizer as the user named it, with the values of its options."""
 
-    The text is its label in tables. The name may be short, or ``package.Class``, or
-    ``file.py:factory``; ``smi-`` before it wraps that optimizer.
-    """
-
-    text: str
-    name: str
+    text: str  # its label in tables
+    name: str  # short, ``package.Class`` or ``file.py:factory``, perhaps with ``smi-`` before it
     options: dict[str, Any]
 
     @property

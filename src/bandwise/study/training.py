@@ -42,8 +42,7 @@ def learning_rate_factor(step: int, recipe: Recipe) -> float:
 def isolated(device: str) -> Iterator[None]:
     """Train on one thread, on which sums depend, and put the global generators back afterwards.
 
-    The generators are Python's, NumPy's and torch's. A training on the CPU leaves those of CUDA
-    alone.
+    They are Python's, NumPy's and torch's. A training on the CPU leaves those of CUDA alone.
     """
     threads, python, numpy = torch.get_num_threads(), random.getstate(), np.random.get_state()
     gpus = range(torch.cuda.device_count()) if torch.device(device).type == "cuda" else ()

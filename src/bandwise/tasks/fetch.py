@@ -8,15 +8,8 @@ from pathlib import Path
 def fetch(url: str, sha256: str, instead: str, folder: Path | None = None) -> Path:
     """The file at ``url``. It is downloaded unless it lies in ``folder`` already.
 
-    Args:
-        url: the address of the file. Its last part names the file.
-        sha256: the hash of the content. A file with another hash is not kept.
-        instead: what the user can pass if there is no network.
-        folder: ``None``: the user's cache folder of ``bandwise``.
-
-    Raises:
-        OSError: it cannot be downloaded.
-        ValueError: the content has another hash.
+    By default the folder is the user's cache of ``bandwise``. An OSError names what the user can
+    pass ``instead``; a ValueError says that the content has another hash.
     """
     import pooch
 

@@ -1,8 +1,4 @@
-"""The options of a task: the arguments of its constructor, checked by pydantic.
-
-An option's value is plain data, as JSON has them. It must fit the argument's annotation or, where
-there is none, the type of its default.
-"""
+"""The options of a task: its constructor's arguments, plain data that pydantic checks."""
 
 from __future__ import annotations
 
