@@ -6,7 +6,7 @@ import functools
 import hashlib
 import importlib.metadata
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,7 +24,8 @@ TINYSHAKESPEARE_URL = (
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
-class _Size(NamedTuple):
+@dataclass(frozen=True)
+class _Size:
     network: GPTConfig  # its vocabulary is the corpus's
     batch_size: int
     eval_windows: int
