@@ -94,7 +94,7 @@ def test_no_option_is_left_out():
 
 
 PARAMETERS = sorted(
-    {name for cls in by_name._TORCH.values() for name in inspect.signature(cls).parameters}
+    {name for cls in by_name._SHORT.values() for name in inspect.signature(cls).parameters}
     - {"params", "self"}
     | {"alpha", "q", "beta", "p", "scale", "preset", "min_ndim", "refresh_every", "period"}
 )

@@ -125,9 +125,7 @@ def _lens(
 
 
 @app.command("list")
-def _list(
-    task: Annotated[str | None, typer.Argument(help=_TASK)] = None,
-) -> None:
+def _list(task: Annotated[str | None, typer.Argument(help=_TASK)] = None) -> None:
     """List the tasks and optimizers that have short names; of a TASK, its options and recipe."""
     if task is not None:
         options, recipe = tasks.describe(task)

@@ -1,8 +1,4 @@
-"""Files that survive a crash: atomic replacement, checksums and strict JSON.
-
-A flipped bit may leave a file readable and its numbers wrong. A CRC-32 finds that. It does not
-protect against intent.
-"""
+"""Files that survive a crash: atomic replacement, strict JSON, checksums against flipped bits."""
 
 from __future__ import annotations
 
@@ -15,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_KEY = "crc32"
-_MARK = b"crc32"
+_KEY, _MARK = "crc32", b"crc32"
 _CHANGED = "its checksum does not fit: it is not what was written"
 _DEEP = "it is nested too deeply"
 
@@ -39,18 +34,11 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def crc32_of(path: Path, size: int) -> int:
-    """The CRC-32 of a file's first ``size`` bytes. For 0 bytes the file may be missing."""
-    if size == 0:
-        return 0
+def stamp(path: Path, size: int = -1) -> dict[str, int]:
+    """The length and the checksum of a file's first ``size`` bytes, by default of all."""
     with path.open("rb") as file:
-        return zlib.crc32(file.read(size))
-
-
-def stamp(path: Path) -> dict[str, int]:
-    """A file's length and its checksum."""
-    size = path.stat().st_size
-    return {"bytes": size, "crc32": crc32_of(path, size)}
+        content = file.read(size)
+    return {"bytes": len(content), _KEY: zlib.crc32(content)}
 
 
 def check_stamp(path: Path, stamped: dict[str, int]) -> int:
@@ -58,7 +46,7 @@ def check_stamp(path: Path, stamped: dict[str, int]) -> int:
     size, wanted = path.stat().st_size, stamped["bytes"]
     if size < wanted:
         raise ValueError(f"it has {size} bytes, and had {wanted}")
-    if crc32_of(path, wanted) != stamped["crc32"]:
+    if stamp(path, wanted) != stamped:
         raise ValueError(_CHANGED)
     return wanted
 
@@ -87,13 +75,10 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The inverse of ``write_json``. Files without a checksum, from older versions, are read.
-
-    Raises:
-        ValueError: the file is no JSON, or its checksum does not fit.
-    """
+    """The inverse of ``write_json``; ValueError: it is no JSON, or its checksum does not fit."""
     data = from_json(path.read_text(encoding="utf-8"))
     try:
+        # Files of older versions have no checksum.
         if isinstance(data, dict) and _KEY in data and data.pop(_KEY) != _crc32_of_json(data):
             raise ValueError(_CHANGED)
     except RecursionError:

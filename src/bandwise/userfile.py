@@ -19,13 +19,11 @@ class UserFileError(ValueError):
 
 
 class UserObject(NamedTuple):
-    """What a ``path/to/file.py:Name`` stands for, and what it depends on.
-
-    ``files`` has the SHA-256 of the file's content, by ``path/to/file.py:Name``, and of each module
-    that it imports from its own folder, directly or not, by ``path/to/module.py``.
-    """
+    """What a ``path/to/file.py:Name`` stands for, and what it depends on."""
 
     value: Any
+    # The SHA-256 of the file, by ``path/to/file.py:Name``, and of each module that it imports from
+    # its own folder, directly or not, by ``path/to/module.py``.
     files: dict[str, str]
 
 
@@ -70,20 +68,14 @@ def load(spec: str) -> UserObject:
         ]
         defined = ", ".join(own) or "no class or function"
         raise UserFileError(f"{path} defines no {name!r}; it defines {defined}")
-    files = {
-        str(Path(file).parent / own.relative_to(path.parent)): _hash(source)
-        for own, source in sources.items()
-        if own != path
-    }
-    return UserObject(getattr(module, name), {spec: _hash(sources[path])} | files)
+    files = {spec: _hash(sources.pop(path))}
+    for beside, source in sources.items():
+        files[str(Path(file).parent / beside.relative_to(path.parent))] = _hash(source)
+    return UserObject(getattr(module, name), files)
 
 
 def load_dotted(name: str) -> Any:
-    """Load ``Name`` from an installed package or a module on Python's path, ``package.Name``.
-
-    Raises:
-        ValueError: there is no such module, it raises, or it has no ``Name``.
-    """
+    """Load ``Name`` from a module on Python's path; ValueError: it is not there, or raises."""
     module_name, _, attribute = name.rpartition(".")
     try:
         module = importlib.import_module(module_name)
@@ -110,17 +102,11 @@ def blamed(spec: str) -> Iterator[None]:
 
 
 def explain(error: BaseException, *specs: str) -> str | None:
-    """What was raised in a file of the user's and in which line; ``None`` if it was elsewhere.
-
-    If the error went through several lines of the files of ``specs``, these follow.
-    """
+    """What was raised in a file of ``specs`` and in which lines; ``None`` if it was elsewhere."""
     what = f"{type(error).__name__}: {error}"
-    owners = {
-        str(own): spec
-        for spec in specs
-        if is_userfile(spec)
-        for own in _sources(Path(file_of(spec)).resolve())
-    }
+    owners: dict[str, str] = {}
+    for spec in filter(is_userfile, specs):
+        owners |= dict.fromkeys(map(str, _sources(Path(file_of(spec)).resolve())), spec)
     if isinstance(error, SyntaxError) and error.filename in owners:
         return f"{owners[error.filename]}: {what}"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in owners]
@@ -132,8 +118,7 @@ def explain(error: BaseException, *specs: str) -> str | None:
     return "\n".join([line, *several]).rstrip()
 
 
-# The content of the modules beside the users' files, when they were last run.
-_held: dict[Path, bytes] = {}
+_held: dict[Path, bytes] = {}  # the modules beside the users' files, as they were last run
 
 
 def _run(path: Path, sources: dict[Path, bytes]) -> ModuleType:

@@ -1,8 +1,4 @@
-"""Where the runs of a study are trained: in processes of this machine, or on a cluster.
-
-The library of a cluster finds its address. If there is none, it starts a cluster on this machine.
-Runs are kept in folders, so all machines must share a file system.
-"""
+"""Where the runs of a study are trained: in processes of this machine, or on a cluster."""
 
 from __future__ import annotations
 
@@ -18,24 +14,19 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from bandwise.study.errors import StudyError
 
-BACKENDS = ("loky", "dask", "ray")
-# How many workers a run may kill, for example because it needs too much memory.
-_LOSSES = 3
+_LOSSES = 3  # how many workers a run may kill, for example because it needs too much memory
 _ONE_BY_ONE = {"return_as": "generator_unordered", "batch_size": 1}
 
 
 @contextmanager
 def workers(backend: str, jobs: int | None, device: str) -> Iterator[joblib.Parallel]:
-    """The workers that train the runs of a study; ``jobs=None``: as many as a cluster has room for.
+    """The workers that train the runs of a study; StudyError if they were killed too often.
 
-    Raises:
-        ModuleNotFoundError: the backend's package is not installed.
-        StudyError: while they train, if workers were killed too often.
+    ``jobs=None``: as many as a cluster has room for.
     """
     with ExitStack() as stack:
         try:
-            start = {"loky": _loky, "dask": _dask, "ray": _ray}[backend]
-            parallel, lost = start(stack, jobs, device)
+            parallel, lost = BACKENDS[backend](stack, jobs, device)
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 f"backend {backend!r} needs {error.name!r}: pip install 'bandwise[{backend}]'",
@@ -105,6 +96,9 @@ def _ray(stack: ExitStack, jobs: int | None, device: str) -> _Started:
     stack.enter_context(joblib.parallel_config("ray", n_jobs=jobs or -1, ray_remote_args=settings))
     # Ray's pool cannot return results one by one. Progress is read from the folders.
     return joblib.Parallel(batch_size=1), ray.exceptions.RayActorError
+
+
+BACKENDS = {"loky": _loky, "dask": _dask, "ray": _ray}
 
 
 @contextmanager

@@ -45,12 +45,8 @@ def build(
 
     ``package.Class`` and ``file.py:factory`` are classes of optimizers, or functions that make one
     of parameters, or of (name, parameter) pairs if the first argument is ``named_parameters``.
-
     ``smi-NAME`` is ``bandwise.SMI`` around NAME, with the preset for NAME where the paper has one.
-    SMI's options (alpha, beta, q, …, and ``preset``) go to SMI, the others to NAME. ``smi_fused``
-    and ``smi_foreach`` are SMI's, ``fused`` and ``foreach`` are NAME's.
-
-    An option ``lr`` goes before the argument. ``sgd`` has a momentum of 0.9 by default.
+    It gets SMI's options, and NAME the others. An option ``lr`` goes before the argument.
     """
     options = {"lr": lr, **spec.options}
     try:

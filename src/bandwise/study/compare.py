@@ -88,7 +88,7 @@ def compare(
     """
     _checks.whole("seeds", seeds, low=1)
     _checks.flag("lens", lens)
-    _checks.one_of("backend", backend, BACKENDS)
+    _checks.one_of("backend", backend, tuple(BACKENDS))
     device = str(device)
     made, configs = configure(task, optimizers, range(seeds), steps, device, task_options, lr, lens)
     out = default_folder(task) if out is None else Path(out)
@@ -138,11 +138,7 @@ def _timed_alone(
 
 
 def _notes(
-    configs: Sequence[RunConfig],
-    left: Sequence[RunConfig],
-    out: Path,
-    command: str,
-    before: Results | None,
+    configs: list[RunConfig], left: list[RunConfig], out: Path, command: str, before: Results | None
 ) -> Iterator[str]:
     """What the user should know: a report is replaced, runs are kept, and why others are not."""
     others = {run.folder for run in before.runs} - {c.folder for c in configs} if before else ()

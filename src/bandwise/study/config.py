@@ -67,11 +67,8 @@ class RunConfig:
 
 def user_files(task: str, optimizer: str) -> dict[str, str]:
     """The hashes of the user's files that a run depends on: its task's and its optimizer's."""
-    files: dict[str, str] = {}
-    for name in (task, spec.parse(optimizer).base):
-        if userfile.is_userfile(name):
-            files |= userfile.load(name).files
-    return files
+    names = filter(userfile.is_userfile, (task, spec.parse(optimizer).base))
+    return {path: sha256 for name in names for path, sha256 in userfile.load(name).files.items()}
 
 
 def versions(device: str | torch.device, *packages: str) -> dict[str, str]:

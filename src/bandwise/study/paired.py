@@ -1,8 +1,4 @@
-"""The paired comparison: two optimizers, seed by seed.
-
-A study's table, its report and the papers' claims take their differences, intervals, p-values and
-verdicts from here.
-"""
+"""The paired comparison, seed by seed: differences, intervals, p-values and verdicts."""
 
 from __future__ import annotations
 
@@ -18,8 +14,7 @@ import scipy.stats
 from bandwise.study.results import Comparison, Run, Verdict
 
 LEVEL = 0.95
-# In floating point, 0.003 - 0.002 differs from 0.002 - 0.001.
-_ROUNDING = 1e-9
+_ROUNDING = 1e-9  # in floating point, 0.003 - 0.002 differs from 0.002 - 0.001
 
 Direction = Literal["min", "max"]
 Curve = Iterable[tuple[float, float]]
@@ -93,8 +88,8 @@ class Sample:
     @property
     def median(self) -> float | None:
         """The median, where a missing figure is larger than any other; ``None`` if it is one."""
-        ranked = sorted(math.inf if value is None else value for value in self.values)
-        middle = statistics.median(ranked) if ranked else math.inf
+        values = [math.inf if value is None else value for value in self.values]
+        middle = statistics.median(values or [math.inf])
         return middle if math.isfinite(middle) else None
 
     @property
@@ -114,8 +109,8 @@ class Sample:
     def above(self, value: float, tests: int = 1) -> bool:
         """Whether the mean lies above a value by more than chance, at 5% / ``tests``."""
         beyond = self.each(lambda known: known - value)
-        mean, p = beyond.mean, beyond.p_raw
-        return mean is not None and p is not None and mean > 0 and tests * p < 1 - LEVEL
+        p = beyond.p_raw
+        return p is not None and (beyond.mean or 0) > 0 and tests * p < 1 - LEVEL
 
     def below(self, value: float, tests: int = 1) -> bool:
         """Whether the mean lies below a value by more than chance: the mirror of ``above``."""
@@ -244,7 +239,7 @@ def compare_runs(
                 why=why,
                 diverged=sum(ours.diverged),
                 steps_to_baseline=steps.median if steps.complete else None,
-                seconds_per_step=float(np.median([run.seconds_per_step for run in runs])),
+                seconds_per_step=statistics.median(run.seconds_per_step for run in runs),
             )
         )
     return rows

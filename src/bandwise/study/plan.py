@@ -46,7 +46,7 @@ def configure(
         raise ValueError(
             f"device must be one that torch can use here, got {device!r}: {reason}"
         ) from error
-    given = {"steps": steps, "lr": lr}
+    given: dict[str, Any] = {"steps": steps, "lr": lr}
     with isolated(device):
         made = tasks.load(task, options)
         recipe = replace(made.recipe, **{k: v for k, v in given.items() if v is not None})

@@ -1,7 +1,4 @@
-"""The progress of a study, read from the folders of its runs.
-
-Workers may be processes or other machines. They share nothing with this process but the folder.
-"""
+"""The progress of a study, read from its folder: workers of all kinds share that."""
 
 from __future__ import annotations
 
@@ -28,8 +25,7 @@ from bandwise.study.config import RunConfig
 from bandwise.study.run_files import RESULT, read_metrics
 
 _POLL_SECONDS = 0.5
-# The least time between two lines of a run, without a terminal.
-_LINE_SECONDS = 30.0
+_LINE_SECONDS = 30.0  # the least time between two lines of a run, without a terminal
 
 
 class StudyProgress:
@@ -50,8 +46,7 @@ class StudyProgress:
             console.print, markup=False, highlight=False, soft_wrap=True
         )
         self._tasks: dict[str, TaskID] = {}
-        # The time of each run's last line, and its step.
-        self._lines: dict[str, tuple[float, int]] = {}
+        self._lines: dict[str, tuple[float, int]] = {}  # the time and the step of the last line
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._bars = Progress(

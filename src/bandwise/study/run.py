@@ -1,7 +1,4 @@
-"""A training run in its folder: trained, stopped, resumed, finished.
-
-``bandwise.study.run_files`` says what the folder holds.
-"""
+"""A training run in its folder (see ``run_files``): trained, stopped, resumed, finished."""
 
 from __future__ import annotations
 
@@ -38,19 +35,14 @@ from bandwise.study.training import Training, isolated
 from bandwise.tasks import Recipe
 
 _ROWS_PER_EVAL = 8
-# The longest time between two checkpoints.
-_SAVE_SECONDS = 60.0
-# How often in a run the lens measures what is large or costly.
-_LOOKS = 6
+_SAVE_SECONDS = 60.0  # the longest time between two checkpoints
+_LOOKS = 6  # how often in a run the lens measures what is large or costly
 
 
 def train(config: RunConfig, folder: Path) -> None:
-    """Train a run in ``folder`` to its end, from its last checkpoint if there is one.
-
-    While another process trains the run, this one waits. That process may be a worker of a study
-    that was killed, or one that a cluster has given up for lost.
-    """
+    """Train a run in ``folder`` to its end, from its last checkpoint if there is one."""
     _end_with_parent()
+    # A worker of a killed study, or one that a cluster has given up for lost, may still train it.
     with locked(folder, wait=True):
         for half_written in folder.glob(".*.tmp"):
             half_written.unlink()
@@ -84,8 +76,7 @@ class _StoredRun:
         self.training = Training(
             task, config.optimizer, config.seed, recipe=recipe, device=config.device
         )
-        self.diverged = False
-        self.saved = time.monotonic()
+        self.diverged, self.saved = False, time.monotonic()
         self.steps, self.eval_every = recipe.steps, max(1, recipe.steps // recipe.evals)
         self.lens = self._lens() if config.lens else None
 
@@ -128,10 +119,10 @@ class _StoredRun:
         loss = losses.item() / steps  # waits for the device, so it comes before the clock
         seconds = (time.perf_counter() - started) / steps
         self.diverged = not math.isfinite(loss)
+        row = {"train_loss": loss, "lr": float(lr), "seconds_per_step": seconds}
         # Of the first parameter group, as its last step used them: "smi/alpha", "nsf/p".
         values = scheduled(training.optimizer, training.optimizer.param_groups[0])
-        by_name = {name.partition("/")[2]: value for name, value in values.items()}
-        row = {"train_loss": loss, "lr": float(lr), "seconds_per_step": seconds, **by_name}
+        row |= {name.partition("/")[2]: value for name, value in values.items()}
         self._write_row(step=step, **row)
 
     def _evaluate(self) -> None:

@@ -8,8 +8,7 @@ The folder of a run holds::
     checkpoint.pt   model, optimizer, scheduler and lens, at evaluations and once a minute
     result.json     the final figures, once the run has finished
 
-The last two hold checksums of themselves and of the logs. So a flipped bit is an error and never
-another result.
+The last two hold checksums of themselves and of the logs: a flipped bit is an error.
 """
 
 from __future__ import annotations
@@ -52,8 +51,7 @@ def load_checkpoint(path: Path, device: str) -> dict[str, Any]:
 
 def read_metrics(folder: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
     """The evaluations and the training rows so far; ValueError if a line is no row of figures."""
-    rows = []
-    path = folder / METRICS
+    rows, path = [], folder / METRICS
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(lines, start=1):
         try:

@@ -15,26 +15,21 @@ from typing import Any
 
 import torch
 
-from bandwise.optim.schedules import SCHEDULES, Schedule
+from bandwise.optim.schedules import SCHEDULES
 
 _NAME = re.compile(r"(?P<name>.+?\.py:\w+|[^:]+)(?::(?P<options>.*))?", re.DOTALL)
-WRAPPED = "smi-"
-"""Before a name: SMI around that optimizer."""
+WRAPPED = "smi-"  # before a name: SMI around that optimizer
 _OPTION = re.compile(r"\s*[A-Za-z_]\w*\s*=")
-# ("none" stays a text: scale=none.)
-_WORDS = {"true": True, "false": False}
+_WORDS = {"true": True, "false": False}  # "none" stays a text: scale=none
+_SCHEDULES = {key.lower(): cls for key, cls in SCHEDULES.items()}
 
 
 @dataclass(frozen=True)
 class Spec:
-    """An optimizer as the user named it, with the values of its options.
+    """An optimizer as the user named it, with the values of its options."""
 
-    The text is its label in tables. The name may be short, or ``package.Class``, or
-    ``file.py:factory``; ``smi-`` before it wraps that optimizer.
-    """
-
-    text: str
-    name: str
+    text: str  # its label in tables
+    name: str  # short, ``package.Class`` or ``file.py:factory``, perhaps with ``smi-`` before it
     options: dict[str, Any]
 
     @property
@@ -93,8 +88,12 @@ def _options(options: str, text: str) -> dict[str, Any]:
 
 def _value(node: ast.expr) -> Any:
     match node:
-        case ast.Call(func=ast.Name(id=name)):
-            return _schedule(name, node)
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=pairs):
+            if name.lower() not in _SCHEDULES:
+                known = ", ".join(_SCHEDULES)
+                raise ValueError(f"schedule must be one of {known}, got {name!r}")
+            named = {str(pair.arg): _value(pair.value) for pair in pairs}
+            return _SCHEDULES[name.lower()](*map(_value, args), **named)
         case ast.Name(id=name):
             dtype = getattr(torch, name, None)
             return dtype if isinstance(dtype, torch.dtype) else _WORDS.get(name, name)
@@ -103,14 +102,6 @@ def _value(node: ast.expr) -> Any:
                 return ast.literal_eval(node)
             except ValueError:
                 raise ValueError(f"{ast.unparse(node)!r} is no number, word or schedule") from None
-
-
-def _schedule(name: str, call: ast.Call) -> Schedule:
-    known = {key.lower(): cls for key, cls in SCHEDULES.items()}
-    if name.lower() not in known:
-        raise ValueError(f"schedule must be one of {', '.join(known)}, got {name!r}")
-    named = {str(pair.arg): _value(pair.value) for pair in call.keywords}
-    return known[name.lower()](*map(_value, call.args), **named)
 
 
 def _split(text: str) -> list[str]:

@@ -42,8 +42,7 @@ def learning_rate_factor(step: int, recipe: Recipe) -> float:
 def isolated(device: str) -> Iterator[None]:
     """Train on one thread, on which sums depend, and put the global generators back afterwards.
 
-    The generators are Python's, NumPy's and torch's. A training on the CPU leaves those of CUDA
-    alone.
+    They are Python's, NumPy's and torch's. A training on the CPU leaves those of CUDA alone.
     """
     threads, python, numpy = torch.get_num_threads(), random.getstate(), np.random.get_state()
     gpus = range(torch.cuda.device_count()) if torch.device(device).type == "cuda" else ()
@@ -88,8 +87,7 @@ class Training:
         device: str = "cpu",
     ) -> None:
         self.task, self.seed, self.device = task, seed, torch.device(device)
-        self.recipe = recipe or task.recipe
-        self.step = 0
+        self.recipe, self.step = recipe or task.recipe, 0
         self._seed_generators(seed)
         self.model: nn.Module = task.model().to(self.device)
         named, lr = self.model.named_parameters(), self.recipe.lr

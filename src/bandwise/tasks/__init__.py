@@ -1,7 +1,4 @@
-"""Tasks to train: seven are built in, others are classes of the user's own.
-
-A task's module and the package of its data are imported when the task is loaded.
-"""
+"""Tasks to train: seven are built in (imported when loaded), others are the user's classes."""
 
 from __future__ import annotations
 
@@ -71,10 +68,7 @@ def load(spec: str, options: Mapping[str, Any] | None = None) -> Task:
 
 
 def describe(spec: str) -> tuple[list[str], Recipe]:
-    """``name=default`` of a task's options, and its recipe, which some options change.
-
-    Errors are those of ``load``.
-    """
+    """``name=default`` of a task's options, and its recipe, which some options change."""
     cls = find(spec)
     recipe = getattr(cls, "recipe", None)
     return _options.described(cls), recipe if isinstance(recipe, Recipe) else load(spec).recipe
@@ -83,10 +77,8 @@ def describe(spec: str) -> tuple[list[str], Recipe]:
 def find(spec: str) -> type[Task]:
     """A task's class; ``spec`` and errors as in ``load``."""
     if not isinstance(spec, str):
-        raise TypeError(
-            "a task must be written as a text, such as 'digits', 'package.MyTask' or "
-            f"'path/to/file.py:MyTask', got {spec!r}"
-        )
+        examples = "'digits', 'package.MyTask' or 'path/to/file.py:MyTask'"
+        raise TypeError(f"a task must be written as a text, such as {examples}, got {spec!r}")
     name = _BUILT_IN.get(spec, spec)
     if userfile.is_userfile(name):
         found = userfile.load(name).value

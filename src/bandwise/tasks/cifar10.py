@@ -79,13 +79,10 @@ class Cifar10(Classification):
         super().__init__(_load(path, images), batch_size or (64 if small else 128))
 
     def model(self) -> nn.Module:
-        match self._model:
-            case "small":
-                return resnet((16, 32, 64), blocks=1)
-            case "resnet18":
-                return resnet((64, 128, 256, 512), blocks=2)
-            case "wideresnet":
-                return wide_resnet(self._depth, self._widen)
+        if self._model == "wideresnet":
+            return wide_resnet(self._depth, self._widen)
+        small = self._model == "small"
+        return resnet((16, 32, 64), 1) if small else resnet((64, 128, 256, 512), 2)
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
         images, labels = super().batch(seed, step)
@@ -93,12 +90,7 @@ class Cifar10(Classification):
 
 
 def augmented(images: Tensor, random: torch.Generator) -> Tensor:
-    """Images, flipped at random and shifted by up to 4 pixels. The edge is filled with 0.
-
-    Args:
-        images: (number, channels, height, width).
-        random: the generator.
-    """
+    """Images (number, channels, height, width), flipped and shifted at random by up to 4 pixels."""
     count, _, height, width = images.shape
     padded = nn.functional.pad(images, (_PADDING,) * 4)
     top, left = torch.randint(2 * _PADDING + 1, (2, count, 1), generator=random)

@@ -72,21 +72,13 @@ class Classification(Task):
 
 
 def in_fifths(inputs: Tensor, labels: Tensor) -> Data:
-    """Split each class: three fifths train, one fifth validates, one fifth tests.
-
-    The split is random and always the same.
-
-    Args:
-        inputs: all examples, example first.
-        labels: their classes, int64.
-    """
-    members: dict[Split, list[Tensor]] = {"train": [], "val": [], "test": []}
+    """Split each class, always alike: three fifths train, one fifth validates, one tests."""
     shuffled = torch.randperm(len(labels), generator=generator(seed=0, step=0))
+    parts = []
     for label in range(int(labels.max()) + 1):
         of_class = shuffled[labels[shuffled] == label]
         fifth = len(of_class) // 5
-        members["val"].append(of_class[:fifth])
-        members["test"].append(of_class[fifth : 2 * fifth])
-        members["train"].append(of_class[2 * fifth :])
-    chosen = {split: torch.cat(parts) for split, parts in members.items()}
+        parts.append(torch.split(of_class, [fifth, fifth, len(of_class) - 2 * fifth]))
+    val, test, train = map(torch.cat, zip(*parts, strict=True))
+    chosen: dict[Split, Tensor] = {"train": train, "val": val, "test": test}
     return {split: (inputs[indices], labels[indices]) for split, indices in chosen.items()}

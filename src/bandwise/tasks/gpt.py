@@ -1,8 +1,4 @@
-"""A GPT: the transformer that the SMI paper trains (its section 4.1).
-
-It has pre-norm blocks, learned positions, GELU and no biases. The token embedding and the output
-layer share one matrix.
-"""
+"""A GPT as the SMI paper trains it (section 4.1): pre-norm, GELU, no biases, tied embeddings."""
 
 from __future__ import annotations
 
@@ -15,23 +11,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Sizes of a ``GPT``; the defaults are the paper's.
+    """Sizes of a ``GPT``; the defaults are the paper's."""
 
-    Attributes:
-        vocabulary: number of distinct tokens.
-        context: length of the longest sequence.
-        layers: number of transformer blocks.
-        heads: number of attention heads in a block; must divide ``width``.
-        width: length of a token's vector.
-        dropout: probability of dropout in embeddings, attention and residual branches.
-    """
-
-    vocabulary: int = 65
-    context: int = 256
-    layers: int = 6
-    heads: int = 6
-    width: int = 384
-    dropout: float = 0.2
+    vocabulary: int = 65  # the number of distinct tokens
+    context: int = 256  # the length of the longest sequence
+    layers: int = 6  # the number of transformer blocks
+    heads: int = 6  # attention heads in a block; must divide ``width``
+    width: int = 384  # the length of a token's vector
+    dropout: float = 0.2  # in embeddings, attention and residual branches
 
 
 class Attention(nn.Module):

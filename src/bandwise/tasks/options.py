@@ -1,8 +1,4 @@
-"""The options of a task: the arguments of its constructor, checked by pydantic.
-
-An option's value is plain data, as JSON has them. It must fit the argument's annotation or, where
-there is none, the type of its default.
-"""
+"""The options of a task: its constructor's arguments, plain data that pydantic checks."""
 
 from __future__ import annotations
 
@@ -29,11 +25,7 @@ def described(cls: type[Task]) -> list[str]:
 
 
 def check(spec: str, cls: type[Task], options: Mapping[str, Any]) -> None:
-    """Check that a task takes these options.
-
-    Raises:
-        ValueError: it has no such option, or a value does not fit.
-    """
+    """Raise a ValueError unless a task has these options and their values fit."""
     parameters, types = inspect.signature(cls).parameters, _types(cls)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for name, value in options.items():
@@ -75,23 +67,22 @@ def _read(kind: TypeAdapter[Any] | None, text: str) -> Any:
 
 def _misfit(kind: TypeAdapter[Any] | None, value: Any) -> str:
     """Why a value does not fit; empty if it does. Types are as strict as those of JSON."""
-    if kind is not None:
-        try:
+    try:
+        if kind is not None:
             kind.validate_json(json.dumps(value), strict=True)
-        except ValidationError as error:
-            return "; ".join(dict.fromkeys(each["msg"] for each in error.errors()))
-        except (TypeError, ValueError) as error:  # it is no plain data
-            return str(error)
+    except ValidationError as error:
+        return "; ".join(dict.fromkeys(each["msg"] for each in error.errors()))
+    except (TypeError, ValueError) as error:  # it is no plain data
+        return str(error)
     return ""
 
 
 def _types(cls: type[Task]) -> dict[str, TypeAdapter[Any]]:
     """The types of the options that have one which pydantic knows; a task checks the others."""
-    defaults = {name: p.default for name, p in inspect.signature(cls).parameters.items()}
     types = {
-        name: type(default)
-        for name, default in defaults.items()
-        if default not in (None, inspect.Parameter.empty)
+        name: type(parameter.default)
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if parameter.default not in (None, parameter.empty)
     }
     with suppress(NameError, TypeError):  # an annotation that is imported for type checkers alone
         types |= get_type_hints(cls.__init__, include_extras=True)

