@@ -1,6 +1,7 @@
 """The README's Python works as it is. test_docs.py checks commands and links."""
 
 import ast
+import io
 import re
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import torch
 from rich.console import Console
 
 import bandwise as bw
+from bandwise.figures.tables import study_table
 from bandwise.study import compare
+from bandwise.study.paired import compare_runs
+from bandwise.study.results import Results
 
 README = Path(__file__).parent.parent / "README.md"
 if not README.exists():
@@ -56,3 +60,14 @@ def test_the_task_of_ones_own_can_be_compared(tmp_path):
         console=Console(quiet=True),
     )
     assert [c.n for c in results.comparisons] == [2, 2, 2]
+
+
+def test_the_table_of_the_demo_is_that_of_its_stored_results():
+    results = Results.load(README.parent / "docs" / "demo")
+    groups = [results.runs_of(row.optimizer) for row in results.comparisons]
+    assert compare_runs(groups, results.metric, results.direction) == results.comparisons
+    printed = io.StringIO()
+    Console(file=printed, width=80).print(study_table(results))
+    table = "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
+    shown = "\n".join(line.rstrip() for line in README.read_text("utf-8").splitlines())
+    assert table in shown

@@ -1,7 +1,5 @@
 """Files that survive a crash: atomic replacement, strict JSON, checksums against flipped bits."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Load a class or function that the user named: ``path/to/file.py:Name`` or ``package.Name``."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import importlib

@@ -1,7 +1,5 @@
 """A dot plot: a row for each optimizer, its values as dots, their mean with an interval."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Plotly reads HTML in names and titles. ``plotly_text`` escapes the names that the user chose.
 """
 
-from __future__ import annotations
-
 import html
 import textwrap
 from collections.abc import Sequence

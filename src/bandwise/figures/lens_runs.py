@@ -1,7 +1,5 @@
 """The lens's rows of whole runs: of a study, or of the logs in folders."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """Pages: templates filled and saved, each as one HTML file that needs no network."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The figures of a study, drawn from its results: differences, logged values, schedules."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence

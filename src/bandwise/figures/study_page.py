@@ -1,7 +1,5 @@
 """The HTML page of a study: its report."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tables for the terminal, to print with a rich ``Console``: of a study, and of lens logs."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from rich import box

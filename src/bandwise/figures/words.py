@@ -1,7 +1,5 @@
 """Words, numbers and signs that figures, pages and tables share."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 MINUS, DASH, TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"

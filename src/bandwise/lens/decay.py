@@ -16,8 +16,6 @@ the optimizer, of the same class and with the same settings, steps with a few nu
 In SGD without momentum, coupled and decoupled decay are the same step. It counts as decoupled.
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 import warnings

@@ -1,7 +1,5 @@
 """The steps of an optimizer, observed by its own hooks."""
 
-from __future__ import annotations
-
 import sys
 import traceback
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The lens's log: one row a line, as strict JSON. It can be read at any moment of a run."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator

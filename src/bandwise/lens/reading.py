@@ -1,7 +1,5 @@
 """The present values of an optimizer's schedules and filter, as numbers for any logger."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

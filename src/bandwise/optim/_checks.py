@@ -1,7 +1,5 @@
 """Checks of arguments: their errors name the argument, its value and what would be right."""
 
-from __future__ import annotations
-
 import math
 import sys
 import warnings

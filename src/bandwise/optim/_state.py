@@ -5,8 +5,6 @@ the optimizers' own settings are saved as such: a schedule as ``{"schedule": "Li
 as ``{"dtype": "float32"}``. Settings of others in the same groups stay what they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import asdict
 from typing import Any, TypeAlias

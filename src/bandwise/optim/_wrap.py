@@ -1,7 +1,5 @@
 """An optimizer that wraps another: shared groups and state, ``state_dict``, pickling."""
 
-from __future__ import annotations
-
 import itertools
 import weakref
 from collections import defaultdict

@@ -5,8 +5,6 @@ First-Order Optimization", arXiv 2509.04713, 2025. We had its abstract and a sum
 ``scale="none"`` is that of its authors' paper before it, arXiv 2405.18498. The grafting is ours.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """Where the runs of a study are trained: in processes of this machine, or on a cluster."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

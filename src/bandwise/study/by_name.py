@@ -1,7 +1,5 @@
 """Optimizers by name: torch's, ``nsf``, a package's, the user's own, and ``smi-`` around any."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """Train a task with several optimizers and seeds, and say which differences are real."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

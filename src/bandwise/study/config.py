@@ -1,7 +1,5 @@
 """What a training run depends on, as plain data: settings, code, machine."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import importlib.metadata

@@ -1,7 +1,5 @@
 """The errors of a study, and the contexts that raise them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

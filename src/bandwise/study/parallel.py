@@ -1,7 +1,5 @@
 """The runs of a study, trained in parallel; the failure of one does not end the others."""
 
-from __future__ import annotations
-
 import errno
 import threading
 import traceback

@@ -1,7 +1,5 @@
 """The runs of a study, planned and checked before any of them starts."""
 
-from __future__ import annotations
-
 import io
 import json
 import pickle

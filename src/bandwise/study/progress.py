@@ -1,7 +1,5 @@
 """The progress of a study, read from its folder: workers of all kinds share that."""
 
-from __future__ import annotations
-
 import functools
 import threading
 import time

@@ -1,7 +1,5 @@
 """A training run in its folder (see ``run_files``): trained, stopped, resumed, finished."""
 
-from __future__ import annotations
-
 import functools
 import json
 import math

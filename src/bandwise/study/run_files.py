@@ -11,8 +11,6 @@ The folder of a run holds::
 The last two hold checksums of themselves and of the logs: a flipped bit is an error.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ Commas separate the optimizers of a list and the options of an optimizer. A piec
 schedule with its arguments, a dtype, or a bare word, which is text. Nothing is executed.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from contextlib import suppress

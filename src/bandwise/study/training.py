@@ -5,8 +5,6 @@ the step. So every optimizer meets the same ones, and a training that is loaded 
 ends in the same result as one that was never stopped.
 """
 
-from __future__ import annotations
-
 import bisect
 import math
 import random

@@ -1,7 +1,5 @@
 """Find an optimizer's options: every optimizer gets the same budget, on seeds for tuning alone."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Tasks to train: seven are built in (imported when loaded), others are the user's classes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, get_args
 

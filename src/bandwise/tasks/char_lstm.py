@@ -1,7 +1,5 @@
 """A recurrent network on the characters of ``shakespeare-char``."""
 
-from __future__ import annotations
-
 from pydantic import PositiveInt
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Residual networks on the images of CIFAR-10."""
 
-from __future__ import annotations
-
 import codecs
 import functools
 import io

@@ -1,7 +1,5 @@
 """The common part of classification tasks: a fixed split, batches, loss and error."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import TypeAlias
 

@@ -1,7 +1,5 @@
 """A multilayer perceptron on scikit-learn's digits. A run takes seconds."""
 
-from __future__ import annotations
-
 import functools
 
 import torch

@@ -1,7 +1,5 @@
 """Data that is downloaded once and checked."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 

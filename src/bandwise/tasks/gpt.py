@@ -1,7 +1,5 @@
 """A GPT as the SMI paper trains it (section 4.1): pre-norm, GELU, no biases, tied embeddings."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

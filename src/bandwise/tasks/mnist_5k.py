@@ -1,7 +1,5 @@
 """A small convolutional network on 5,000 MNIST digits."""
 
-from __future__ import annotations
-
 import functools
 
 import torch

@@ -1,7 +1,5 @@
 """The options of a task: its constructor's arguments, plain data that pydantic checks."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import json

@@ -4,8 +4,6 @@ ResNet is of "Deep Residual Learning", He et al., 2015, with a first layer for s
 wide ResNet is of "Wide Residual Networks", Zagoruyko and Komodakis, 2016.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

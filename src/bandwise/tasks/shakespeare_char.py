@@ -1,7 +1,5 @@
 """Predict the next character of Shakespeare: the SMI paper's task (its sections 4.1 and 4.2)."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import importlib.metadata

@@ -1,7 +1,5 @@
 """Fit a sum of sines: the spectral bias, that networks learn low frequencies before high ones."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

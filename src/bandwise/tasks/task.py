@@ -1,7 +1,5 @@
 """The protocol of a task: what a study needs to train it with any optimizer."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """A multilayer perceptron on points in the plane. Its decision boundary can be drawn."""
 
-from __future__ import annotations
-
 import functools
 
 import torch

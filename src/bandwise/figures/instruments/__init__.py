@@ -1,7 +1,5 @@
 """The table of all instruments: what the lens's figures are, and how to read them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 from bandwise.figures.figure import Figure

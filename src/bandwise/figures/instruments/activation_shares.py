@@ -1,7 +1,5 @@
 """Shares of a trained model's activations, such as those near zero: Table 3 of the SMI paper."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean

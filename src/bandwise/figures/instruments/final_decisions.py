@@ -1,7 +1,5 @@
 """How early a classifier decides as it does in the end, and where in the plane."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ A task such as ``bandwise.tasks.sines.Sines`` reports ``val_error_k1``, ``val_er
 error for each frequency k, relative to the amplitude that is to be learnt.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

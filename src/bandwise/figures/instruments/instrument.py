@@ -4,8 +4,6 @@ An instrument is a function from ``Runs`` to a ``Figure``, or to ``None`` where 
 nothing for it. Most are an ``Instrument``: a value over steps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 

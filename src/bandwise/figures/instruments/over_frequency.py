@@ -1,7 +1,5 @@
 """Over frequency: the gain of a weight, the steps across weights, the response of every layer."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean

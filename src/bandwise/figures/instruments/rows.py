@@ -4,8 +4,6 @@ A user may record any figure under any name, so every figure is checked when it 
 no finite number is NaN, and NaN is not drawn.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ softmax, a GELU and a layer norm have none. Here a value counts as zero if it is
 layer's root mean square. The definitions are ours, so the paper's values are no reference for them.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections import defaultdict

@@ -7,8 +7,6 @@ trained model does.
 Logits are (…, classes) and labels (…) int64: one for each example, or for each token.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias

@@ -1,7 +1,5 @@
 """What quantities are to the recorder, and what the recorder shows them of a step."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias

@@ -34,8 +34,6 @@ tensor are compared.
 **Both**: R(f) = √(Σ_k Pᵘ_k(f) / Σ_k Pᵍ_k(f)), the response.
 """
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 from typing import Any

@@ -19,8 +19,6 @@ the coefficients in either. Unrelated masks overlap by (1 - q)/(1 + q). With
 ``SMI(shard_work=True)`` no process has all of the mask, and both are ``None``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The quantity ``temporal``: how the updates of a few coordinates answer to their gradients."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 from collections import defaultdict, deque

@@ -5,8 +5,6 @@ values are no reference for them. Table 4's "weight decay impact" is 1 for the b
 construction. The paper does not say how it is measured: it has no figure here.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from typing import Any

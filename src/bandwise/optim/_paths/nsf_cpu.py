@@ -1,7 +1,5 @@
 """NSF's kernels for a CPU: loops that ``torch.compile`` writes, for one tensor at a time."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """NSF's step for many tensors at a time, in single precision: one call for each operation."""
 
-from __future__ import annotations
-
 import functools
 import math
 

@@ -4,8 +4,6 @@ One pass over memory is enough where nothing is grafted. Otherwise the first pas
 and measures the update, and the second pass applies it.
 """
 
-from __future__ import annotations
-
 import torch
 
 from bandwise.optim._paths.nsf_update import Entry, Update, is_sharded

@@ -7,8 +7,6 @@ knows the tensor that it belongs to. ``numbers`` holds ``Update.numbers``, then 
 every tensor, then ``Update.rate`` of every tensor.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 

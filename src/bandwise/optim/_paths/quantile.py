@@ -1,7 +1,5 @@
 """Which magnitudes lie below a quantile, on a CPU by a search in place of a sort."""
 
-from __future__ import annotations
-
 import functools
 import math
 

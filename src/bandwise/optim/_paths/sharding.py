@@ -5,8 +5,6 @@ A function that communicates is a coroutine. It yields while an exchange is unde
 order.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections import defaultdict, deque

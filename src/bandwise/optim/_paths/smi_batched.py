@@ -1,7 +1,5 @@
 """SMI's filter for many gradients of one shape, in one transform."""
 
-from __future__ import annotations
-
 import math
 
 import torch

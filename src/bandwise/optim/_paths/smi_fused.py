@@ -1,7 +1,5 @@
 """SMI's filter in kernels, between the two transforms."""
 
-from __future__ import annotations
-
 import torch
 
 from bandwise.optim._paths.smi_update import Entry, Update

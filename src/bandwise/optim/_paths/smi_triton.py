@@ -10,8 +10,6 @@ magnitudes that share these bits, gives the next eight. After four histograms th
 to the last bit.
 """
 
-from __future__ import annotations
-
 import torch
 
 from bandwise.optim._paths.smi_update import Entry, Update, keep_masks
