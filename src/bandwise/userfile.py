@@ -157,10 +157,8 @@ def _forget_edited(sources: dict[Path, bytes]) -> None:
 
 
 def _sources(path: Path) -> dict[Path, bytes]:
-    """The content of a file, and of all modules that it imports from its own folder.
-
-    ``modulefinder`` would find them, but fails on packages without ``__init__.py``.
-    """
+    """The content of a file, and of all modules that it imports from its own folder."""
+    # ``modulefinder`` would find them, but fails on packages without ``__init__.py``.
     found: dict[Path, bytes] = {}
     left = [path]
     while left:

@@ -1,8 +1,7 @@
 """The training loop: a task, an optimizer and a recipe, in memory.
 
-Weights come from the seed. The batch and the dropout of a step come from the seed and the number of
-the step. So every optimizer meets the same ones, and a training that is loaded from a checkpoint
-ends in the same result as one that was never stopped.
+Weights come from the seed; the batch and the dropout of a step from the seed and the step. So every
+optimizer meets the same ones, and a resumed training ends as one that was never stopped.
 """
 
 import bisect
