@@ -84,10 +84,18 @@ def _ray(stack: ExitStack, jobs: int | None, device: str) -> _Started:
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray
     from ray.util.joblib import register_ray
+    from ray.util.multiprocessing.pool import ResultThread
+
+    def join_pool() -> None:
+        """Let the pool's threads end before the cluster does, or they print errors."""
+        for thread in threading.enumerate():
+            if isinstance(thread, ResultThread):
+                thread.join(timeout=10)
 
     register_ray()
     if not ray.is_initialized():
         stack.enter_context(ray.init(log_to_driver=False))
+    stack.callback(join_pool)
     gpus = int(device.startswith("cuda"))
     retries = {"max_restarts": _LOSSES, "max_task_retries": _LOSSES}
     settings = {"num_cpus": 1, "num_gpus": gpus, **retries}
