@@ -13,6 +13,7 @@ from papers.smi.claims import best_text, sensitivity_percent
 from papers.smi.measures import (
     activation,
     added,
+    best_val,
     iterations_to,
     late_variance,
     law,
@@ -67,10 +68,11 @@ def tables(parts: Mapping[str, Data]) -> list[Table]:
 def _of_runs(data: Data, inference: Data | None) -> list[Table]:
     study, (train, val) = Study(data["study"]), thresholds(data)
     n = len(data["study"]["seeds"])
-    over = f"Means over {n} seeds, and the paired change from the baseline."
+    over = f"Means ± SEM over {n} seeds, and the paired change from the baseline."
     measures: dict[str, Measure] = {
         "train loss": final("train_loss"),
-        "val loss": _VAL,
+        "best val loss": best_val,
+        "last val loss": _VAL,
         f"iterations to train loss < {train:.4g}": iterations_to("training", train),
         f"iterations to val loss < {val:.4g}": iterations_to("evals", val),
         "late variance": late_variance,
@@ -84,22 +86,28 @@ def _of_runs(data: Data, inference: Data | None) -> list[Table]:
     def row(text: str, names: Sequence[str]) -> list[str]:
         return [_cell(study, text, measures[name]) for name in names]
 
-    one, seven = list(measures)[:2], list(measures)[2:]
+    one, seven = list(measures)[:3], list(measures)[3:]
     eight, nine = (AGGRESSIVE, CONSERVATIVE, COSINE), (HIGHER_EMA, TOP_75)
     both = [*measures]
     return [
         Table(
             "Table 1: Runs 0 to 5",
-            f"{over} Train loss is the mean of the last logged rows. Tokens a second are the "
-            "medians of the part `inference`. For the time of training see Table 6: these runs "
-            "shared the machine with one another.",
-            ("method", *one, "tokens a second"),
-            [[_LABELS[text], *row(text, one), speeds.get(text, DASH)] for text in RUNS.values()],
+            f"{over} Runs 1 to 3 have q = 0.5: the paper writes 50% retention and 50% magnitude "
+            "threshold. Runs 4 and 5 have q = 0.25: 75% retention, 75% magnitude threshold. Train "
+            "loss is the mean of the last logged rows. Tokens a second are the "
+            "medians of the part `inference`. These runs shared the machine with one another, so "
+            "their times say nothing: Table 6 has times that were taken in turns.",
+            ("method", *one, "tokens a second", "train time"),
+            [
+                [_LABELS[text], *row(text, one), speeds.get(text, DASH), "not timed: see Table 6"]
+                for text in RUNS.values()
+            ],
         ),
         _comparison(
             study,
             "Table 2: spectral properties of weights",
-            "Definitions: `bandwise.lens.quantities.weights`. The paper gives none, so its values "
+            "Definitions: `bandwise.lens.quantities.weights`. Spectral norm and condition number "
+            "are standard terms. For the effective rank the paper gives no formula, so its values "
             "are no reference for ours.",
             {
                 "average spectral norm": weight("average_spectral_norm"),
@@ -199,7 +207,7 @@ def _table_5(data: Data) -> Table:
         rows.append(
             [
                 label,
-                _mean_std(study, text, _VAL),
+                _mean_sem(study, text, _VAL),
                 f"x {float(factor):g}",
                 DASH if label == "AdamW" else percent(study.change(text, reference, _VAL)),
                 *(_percent(_above(means[f], means[factor])) for f in ("0.5", "1.0", "2.0")),
@@ -215,8 +223,8 @@ def _table_5(data: Data) -> Table:
         f"at each. The time of a step is the median over rounds in turns{_on_threads(data)}. "
         "Sophia's Hessian is estimated from differences of gradients (`papers.smi.sam_sophia`), "
         "since attention kernels have no second derivative.",
-        ("optimizer", "val loss", "best lr", "change from AdamW", "lr x 0.5", "lr x 1", "lr x 2",
-         "state, bytes a parameter", "step time over AdamW's"),
+        ("optimizer", "val loss ± SEM", "best lr", "change from AdamW", "lr x 0.5", "lr x 1",
+         "lr x 2", "state, bytes a parameter", "step time over AdamW's"),
         rows,
     )  # fmt: skip
 
@@ -274,12 +282,12 @@ def _table_6(data: Data) -> list[Table]:
 
 def _table_10(data: Data) -> Table:
     study = Study(data)
-    rows = [["Run 5's settings", DASH, _mean_std(study, BEST, _VAL), DASH, DASH]]
+    rows = [["Run 5's settings", DASH, _mean_sem(study, BEST, _VAL), DASH, DASH]]
     rows += [
         [
             name,
             value,
-            _mean_std(study, text, _VAL),
+            _mean_sem(study, text, _VAL),
             percent(study.change(text, BEST, _VAL)),
             sensitivity_percent(study, name),
         ]
@@ -289,10 +297,10 @@ def _table_10(data: Data) -> Table:
     return Table(
         "Table 10: sensitivity, as measured",
         f"{data['steps']} steps, {len(data['seeds'])} seeds, AdamW "
-        f"{_mean_std(study, ADAMW, _VAL)}. One setting at a time is changed from Run 5's. A "
+        f"{_mean_sem(study, ADAMW, _VAL)} (SEM). One setting at a time is changed from Run 5's. A "
         "setting's sensitivity is the root mean square, over its values and the seeds, of the "
         "change in loss. Noise adds the same to each.",
-        ("setting", "value", "val loss", "change from Run 5's", "sensitivity"),
+        ("setting", "value", "val loss ± SEM", "change from Run 5's", "sensitivity"),
         rows,
     )
 
@@ -306,31 +314,32 @@ def _domains(data: Data) -> Table:
             [
                 f"{task}: {words}",
                 study.data["metric"].removeprefix("val_"),
-                _mean_std(study, domains.ADAMW, measure),
-                _mean_std(study, domains.SMI, measure),
+                _mean_sem(study, domains.ADAMW, measure),
+                _mean_sem(study, domains.SMI, measure),
                 percent(study.change(domains.SMI, domains.ADAMW, measure)),
             ]
         )
     return Table(
         "Beyond the paper's task (6.1.1, 7.3.4)",
-        "On the validation split; `min_ndim=1`, the other settings Run 5's. A reward is to be "
-        "large, the rest small.",
+        "Means ± SEM on the validation split; `min_ndim=1`, the other settings Run 5's. A reward "
+        "is to be large, the rest small.",
         ("task", "metric", "AdamW", "SMI around AdamW", "change, paired by seed"),
         rows,
     )
 
 
 def _cell(study: Study, text: str, measure: Measure) -> str:
-    mean = _mean_std(study, text, measure)
+    mean = _mean_sem(study, text, measure)
     if text == ADAMW:
         return mean
     return f"{mean} ({_percent(study.change(text, ADAMW, measure).mean)})"
 
 
-def _mean_std(study: Study, text: str, measure: Measure) -> str:
-    """Mean ± standard deviation."""
+def _mean_sem(study: Study, text: str, measure: Measure) -> str:
+    """Mean ± standard error of the mean (SEM)."""
     found = study.sample(text, measure)
-    return f"{_plain(found.mean)} ± {_plain(found.std, '.2g')}"
+    sem = None if found.std is None else found.std / math.sqrt(found.n)
+    return f"{_plain(found.mean)} ± {_plain(sem, '.2g')}"
 
 
 def _plain(value: float | None, form: str = ".4g") -> str:
