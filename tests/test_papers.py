@@ -236,8 +236,7 @@ def test_what_is_stored_names_commands_and_optimizers_that_there_are(path):
     for stored in studies_in(part["data"]):
         words = shlex.split(stored["command"])
         assert words[:4] == ["python", "-m", "bandwise", "compare"]
-        assert words[4] == stored["task"]
-        assert tasks.find(stored["task"])
+        assert tasks.find(words[4]).name == stored["task"]
         texts = Study(stored).optimizers
         assert words[words.index("--optimizers") + 1] == ",".join(texts)
         for text in texts:
