@@ -184,7 +184,7 @@ def test_slopes_say_who_favours_what() -> None:
     assert mean.error_x.arrayminus == pytest.approx([0.1])
     assert mean.error_x.array == pytest.approx([0.2])
     references = {note.text: note.x for note in figure.plot.layout.annotations}
-    assert references == {"SGD": 0, "Adam": -1}
+    assert references == {"SGD in theory": 0, "Adam in theory": -1}
 
 
 Interval = tuple[float, float, float]

@@ -133,7 +133,7 @@ SIZE = Slopes(
     what="size",
     below="evens steps out",
     above="favours large gradients",
-    references={"SGD": 0, "Adam": -1},
+    references={"SGD in theory": 0, "Adam in theory": -1},
     note="How the step per unit of gradient goes with the gradient's size, among the weights of a "
     "tensor. At 0 a gradient twice as large moves its weight twice as far, as with SGD; at "
     f"{MINUS}1 just as far, as with Adam; above 0 more than twice as far.",
@@ -142,7 +142,7 @@ RATE = Slopes(
     what="rate",
     below="favours slow gradients",
     above="favours fast gradients",
-    references={"SGD": 0},
+    references={"SGD in theory": 0},
     note="How the step per unit of gradient goes with how often the gradient changes its sign, "
     "among the weights of a tensor. Below 0 slow gradients are favoured, above 0 fast ones, at 0 "
     "neither. Size matters too: an optimizer that evens sizes out favours slow gradients if the "
