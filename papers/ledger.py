@@ -170,7 +170,8 @@ def markdown(found: Sequence[Edition]) -> str:
         "",
         *_table(_summary(found)),
         "",
-        "The scale *small* is the paper's design, shrunk to two processors.",
+        "The scale *small* fits two processors. For SMI it is the paper's design, shrunk. For NSF "
+        "the tasks are ours, since the paper's are not known to us.",
         "",
         "## How the verdicts are made",
         "",
