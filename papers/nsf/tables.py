@@ -75,6 +75,11 @@ def _table(title: str, data: Data) -> Table:
         f"{data['steps']} steps; means over seeds. Differences from {baseline} are taken by seed: "
         "their mean with its 95% t-interval, and their median."
     )
+    if title == _TITLES["ablation"]:
+        note += (
+            " The row `scale=none` was trained by m̂ d^(-2p), before `none` became the rule of NSF's "
+            "authors."
+        )
     if title == _TITLES["tuned"]:
         note += (
             " On seeds 1, 5 and 7 AdamW as tuned trained unstably and ended at 2.43 to 2.54, so "
