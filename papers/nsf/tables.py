@@ -77,8 +77,8 @@ def _table(title: str, data: Data) -> Table:
     )
     if title == _TITLES["ablation"]:
         note += (
-            " The row `scale=none` was trained by m̂ d^(-2p), before `none` became the rule of NSF's "
-            "authors."
+            " The row `scale=none` was trained by m̂ d^(-2p), before `none` became the rule of "
+            "NSF's authors."
         )
     if title == _TITLES["tuned"]:
         note += (
