@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bandwise.tasks import Recipe, Split, Task, epoch_indices
+from bandwise.tasks import Recipe, Split, Task, epoch_batch
 
 
 class Eeg(Task):
@@ -49,10 +49,8 @@ class Eeg(Task):
     def model(self) -> nn.Module:
         return _Forecast(self.window, self.width)
 
-    def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
-        inputs, targets = self._data["train"]
-        chosen = epoch_indices(len(inputs), self.batch_size, seed, step)
-        return inputs[chosen], targets[chosen]
+    def batch(self, seed: int, step: int) -> tuple[Tensor, ...]:
+        return epoch_batch(self._data["train"], self.batch_size, seed, step)
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         inputs, targets = batch

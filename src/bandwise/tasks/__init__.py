@@ -6,9 +6,27 @@ from typing import Any, get_args
 from bandwise import userfile
 from bandwise.optim import _checks
 from bandwise.tasks import options as _options
-from bandwise.tasks.task import Direction, Recipe, Split, Task, epoch_indices, generator
+from bandwise.tasks.task import (
+    Direction,
+    Recipe,
+    Split,
+    Task,
+    epoch_batch,
+    epoch_indices,
+    generator,
+)
 
-__all__ = ["Direction", "Recipe", "Split", "Task", "epoch_indices", "generator", "load", "names"]
+__all__ = [
+    "Direction",
+    "Recipe",
+    "Split",
+    "Task",
+    "epoch_batch",
+    "epoch_indices",
+    "generator",
+    "load",
+    "names",
+]
 
 _BUILT_IN = {
     "shakespeare-char": "bandwise.tasks.shakespeare_char.ShakespeareChar",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bandwise.optim import _checks
-from bandwise.tasks.task import PROBE_SIZE, Split, Task, epoch_indices, generator
+from bandwise.tasks.task import PROBE_SIZE, Split, Task, epoch_batch, generator
 
 Data: TypeAlias = dict[Split, tuple[Tensor, Tensor]]
 # More images at once do not fit into the memory of a small machine.
@@ -37,10 +37,8 @@ class Classification(Task):
         _checks.number("batch_size", batch_size, low=1, high=len(data["train"][0]))
         self.batch_size = batch_size
 
-    def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
-        inputs, labels = self._data["train"]
-        chosen = epoch_indices(len(inputs), self.batch_size, seed, step)
-        return inputs[chosen], labels[chosen]
+    def batch(self, seed: int, step: int) -> tuple[Tensor, ...]:
+        return epoch_batch(self._data["train"], self.batch_size, seed, step)
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         inputs, labels = batch

@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from bandwise.optim import _checks
-from bandwise.tasks.task import Recipe, Split, Task, epoch_indices, perceptron
+from bandwise.tasks.task import Recipe, Split, Task, epoch_batch, perceptron
 
 _POINTS = 512
 
@@ -56,10 +56,8 @@ class Sines(Task):
     def model(self) -> nn.Module:
         return perceptron(1, self.width, self.width, self.width, 1, between=(nn.Tanh,))
 
-    def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
-        x, y = self._train
-        chosen = epoch_indices(_POINTS, self.batch_size, seed, step)
-        return x[chosen], y[chosen]
+    def batch(self, seed: int, step: int) -> tuple[Tensor, ...]:
+        return epoch_batch(self._train, self.batch_size, seed, step)
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = batch

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -163,6 +163,14 @@ def generator(seed: int, step: int) -> torch.Generator:
     # torch's CPU generator reads only 32 bits of its seed, so both numbers are hashed into them.
     digest = hashlib.sha256(f"{seed} {step}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4]))
+
+
+def epoch_batch(
+    data: Sequence[Tensor], batch_size: int, seed: int, step: int
+) -> tuple[Tensor, ...]:
+    """The training batch at ``step``: the same examples of each tensor, see ``epoch_indices``."""
+    chosen = epoch_indices(len(data[0]), batch_size, seed, step)
+    return tuple(tensor[chosen] for tensor in data)
 
 
 def epoch_indices(n: int, batch_size: int, seed: int, step: int) -> Tensor:
