@@ -29,7 +29,7 @@ class RunConfig:
     seed: int
     recipe: dict[str, Any]  # the fields of ``bandwise.tasks.Recipe``
     device: str
-    versions: dict[str, str]  # of bandwise, torch and the optimizer's package
+    versions: dict[str, str]  # of bandwise, torch and the packages of task and optimizer
     lens: bool = False
 
     @property
