@@ -669,3 +669,18 @@ def test_the_authors_part_on_both_tasks(context, monkeypatch):
     for found in data.values():
         assert found["steps"] == 8
         assert "test_error" in found["runs"][0]["final"]
+
+
+def test_the_authors_part_is_kept_where_cifar_cannot_be_had(context, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("cannot download it")
+
+    monkeypatch.setattr(cifar10, "fetch", offline)
+    recipe = replace(authors.Mnist5k.recipe, steps=8, evals=2)
+    monkeypatch.setattr(authors.Mnist5k, "recipe", recipe)
+    data = authors.authors(context)
+    assert data["cifar10"]["skipped"].startswith("cannot download it; with no network, put one of")
+    assert len(Study(data["mnist-5k"]).optimizers) == 13
+    found = judged("authors", data)
+    assert found
+    assert all("mnist-5k" in f.ours and "cifar10" not in f.ours for f in found)

@@ -11,16 +11,17 @@ cycle's weights and momentum SGD's length. The other has its length and momentum
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from bandwise.optim.schedules import Cyclic
 from bandwise.tasks import Recipe, cifar10, mnist_5k
+from papers.nsf.stepping import Stepping, moments
+from papers.nsf.with_cifar10 import with_cifar10
 from papers.paper import Context, ScaleName
 from papers.stored import condensed
 
@@ -56,7 +57,7 @@ class Cifar10(cifar10.Cifar10):
             self.recipe = replace(_RECIPE, steps=steps, autocast="bfloat16")
 
 
-class LengthOnly(Optimizer):
+class LengthOnly(Stepping):
     """Momentum SGD with the step length of the bare rule with a cycled exponent.
 
         u = m̂ · ‖m̂ / (v̂^p + ε)‖ / ‖m̂‖        per tensor
@@ -82,33 +83,19 @@ class LengthOnly(Optimizer):
         weight_decay: float = _DECAY,
     ) -> None:
         self._p = Cyclic(amplitude, -amplitude, period)
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "step": 0}
-        super().__init__(params, defaults)
+        super().__init__(
+            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        )
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def move(self) -> None:
         for group in self.param_groups:
-            group["step"] += 1
-            t, (beta1, beta2) = group["step"], group["betas"]
             for theta in (param for param in group["params"] if param.grad is not None):
                 state = self.state[theta]
-                if not state:
-                    state["exp_avg"] = torch.zeros_like(theta)
-                    state["exp_avg_sq"] = torch.zeros_like(theta)
-                m, v = state["exp_avg"], state["exp_avg_sq"]
                 g = theta.grad + group["weight_decay"] * theta
-                m.lerp_(g, 1 - beta1)
-                v.lerp_(g * g, 1 - beta2)
-                m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
-                bare = m_hat / (v_hat ** self._p(t) + group["eps"])
+                m_hat, v_hat = moments(state, g, group["betas"])
+                bare = m_hat / (v_hat ** self._p(state["step"]) + group["eps"])
                 length = m_hat.norm().clamp_min(torch.finfo(theta.dtype).tiny)
                 theta -= group["lr"] * m_hat * (bare.norm() / length)
-        return loss
 
 
 def bare(p: float) -> str:
@@ -127,11 +114,7 @@ def length_only(amplitude: float, period: int) -> str:
 
 
 def authors(context: Context) -> dict[str, Any]:
-    """Their rule in their regime, with cycles of ours and the controls: one study for each task.
-
-    CIFAR-10 is read from ``cifar10.npz`` or ``cifar-10-batches-py`` in the part's folder. If
-    neither is there, it is downloaded.
-    """
+    """Their rule in their regime, with cycles of ours and the controls: one study for each task."""
     period = 200 if context.scale == "small" else 10 * 45_000 // 128
     mnist = [
         SGD,
@@ -150,22 +133,17 @@ def authors(context: Context) -> dict[str, Any]:
         cycled(0.1, period, "sgd"),
         length_only(0.1, period),
     ]
-    near = [context.folder / name for name in ("cifar10.npz", "cifar-10-batches-py")]
-    path = next((str(p) for p in near if p.exists()), None)
-    studies: list[tuple[str, type, int, list[str], dict[str, Any]]] = [
-        ("mnist-5k", Mnist5k, 5, mnist, {}),
-        ("cifar10", Cifar10, 3, cifar, {"size": context.scale, "path": path}),
-    ]
+
+    def study(
+        name: str, task: type, seeds: int, optimizers: Sequence[str], options: dict[str, Any]
+    ) -> dict[str, Any]:
+        path = f"{_HERE}.{task.__name__}"
+        results = context.compare(path, optimizers, seeds=seeds, study=name, options=options)
+        return condensed(results, curves=False)
+
     return {
-        name: condensed(
-            context.compare(
-                f"{_HERE}.{task.__name__}",
-                optimizers,
-                seeds=seeds,
-                study=name,
-                options=options,
-            ),
-            curves=False,
-        )
-        for name, task, seeds, optimizers, options in studies
+        "mnist-5k": study("mnist-5k", Mnist5k, 5, mnist, {}),
+        "cifar10": with_cifar10(
+            context, lambda options: study("cifar10", Cifar10, 3, cifar, options)
+        ),
     }

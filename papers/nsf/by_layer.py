@@ -5,14 +5,14 @@ The names of the parameters of ``bandwise.tasks.gpt.GPT`` give the kinds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Literal
 
-import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from bandwise import NSF
+from papers.nsf.stepping import Stepping
 
 Named = Iterable[tuple[str, nn.Parameter]]
 Kind = Literal["embedding", "attention", "feedforward", "other"]
@@ -56,7 +56,7 @@ def nsf_by_layer(
     return NSF(filled, lr=lr, betas=betas, weight_decay=weight_decay)
 
 
-class MuonAdamW(Optimizer):
+class MuonAdamW(Stepping):
     """``torch.optim.Muon`` for the hidden matrices, AdamW for all other parameters.
 
     Muon's step is scaled to the root mean square of AdamW's (``adjust_lr_fn="match_rms_adamw"`` in
@@ -92,15 +92,8 @@ class MuonAdamW(Optimizer):
             self._both.append(AdamW(others, lr, betas, weight_decay=weight_decay))
         super().__init__([optimizer.param_groups[0] for optimizer in self._both], {})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step with each optimizer."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def move(self) -> None:
         for optimizer, group in zip(self._both, self.param_groups, strict=True):
             # Loading a state_dict replaces this optimizer's groups and state.
             optimizer.param_groups, optimizer.state = [group], self.state
             optimizer.step()
-        return loss

@@ -10,15 +10,16 @@ A row is an output of the layer, or a token of an embedding. A column is an inpu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from papers.nsf.stepping import Stepping, moments
 
 
-class FactoredNSF(Optimizer):
+class FactoredNSF(Stepping):
     """NSF with scale "adam" and one exponent for each part of d.
 
     With equal exponents it equals NSF. With all exponents at 1/2 it equals AdamW. A tensor that is
@@ -55,28 +56,15 @@ class FactoredNSF(Optimizer):
         }
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take a step."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def move(self) -> None:
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
                     _update(param, param.grad, self.state[param], group)
-        return loss
 
 
 def _update(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-    if not state:
-        state["step"] = 0
-        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(param), torch.zeros_like(param)
-    state["step"] += 1
-    beta1, beta2 = group["betas"]
-    m = state["exp_avg"].lerp_(grad, 1 - beta1) / (1 - beta1 ** state["step"])
-    v = state["exp_avg_sq"].lerp_(grad.square(), 1 - beta2) / (1 - beta2 ** state["step"])
+    m, v = moments(state, grad, group["betas"])
     d = v.sqrt() + group["eps"]
 
     adam = u = m / d

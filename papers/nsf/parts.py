@@ -14,6 +14,7 @@ import joblib
 
 from papers.nsf.authors import authors
 from papers.nsf.scales import SCALES, Scale
+from papers.nsf.with_cifar10 import with_cifar10
 from papers.paper import Context, Part
 from papers.stored import condensed
 
@@ -103,28 +104,20 @@ def steps(context: Context) -> dict[str, Any]:
 
 
 def images(context: Context) -> dict[str, Any]:
-    """MNIST-5k and CIFAR-10 with the lens: one study for each task, or the reason for its absence.
-
-    CIFAR-10 is read from ``cifar10.npz`` or ``cifar-10-batches-py`` in the part's folder. If
-    neither is there, it is downloaded.
-    """
+    """MNIST-5k and CIFAR-10 with the lens: one study for each task."""
     scale = SCALES[context.scale]
     mnist, cifar10 = scale.image_steps
-    found = {"mnist-5k": _images(context, "mnist-5k", mnist, scale.seeds)}
-    near = [context.folder / name for name in ("cifar10.npz", "cifar-10-batches-py")]
-    options = {"size": scale.size, "path": next((str(p) for p in near if p.exists()), None)}
-    try:
-        found["cifar10"] = _images(context, "cifar10", cifar10, scale.short_seeds, **options)
-    except OSError as error:
-        reason = str(error).partition(":")[0]
-        found["cifar10"] = {
-            "skipped": f"{reason}; with no network, put one of "
-            f"{', '.join(p.name for p in near)} into the part's folder"
-        }
-    return found
+    return {
+        "mnist-5k": _images(context, "mnist-5k", mnist, scale.seeds, {}),
+        "cifar10": with_cifar10(
+            context, lambda given: _images(context, "cifar10", cifar10, scale.short_seeds, given)
+        ),
+    }
 
 
-def _images(context: Context, task: str, length: int, seeds: int, **options: Any) -> dict[str, Any]:
+def _images(
+    context: Context, task: str, length: int, seeds: int, options: dict[str, Any]
+) -> dict[str, Any]:
     period = length // 5
     optimizers = [
         "adamw",
