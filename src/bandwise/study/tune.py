@@ -117,9 +117,10 @@ def tune(
             train(config, out / config.folder)
             values.append(read_run(config, out / config.folder).final[f"val_{made.metric}"])
         sign = 1 if made.direction == "min" else -1
-        mean = sign * float(np.mean(values))
-        tried.append((text, sign * (mean if math.isfinite(mean) else math.inf)))
-        return sign * tried[-1][1]
+        mean = float(np.mean(values))
+        value = mean if math.isfinite(mean) else sign * math.inf
+        tried.append((text, value))
+        return sign * value
 
     with locked(out):
         study.optimize(cost, trials)
